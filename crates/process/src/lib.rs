@@ -1,0 +1,3 @@
+//! Who is alive.
+
+pub mod identity;

@@ -1,0 +1,129 @@
+//! Why a call was not carried out: typed on the wire, with the exit code the CLI ends with.
+
+use serde::{Deserialize, Serialize};
+
+/// Reason of a refusal; the kebab-case name is the `code` of the CLI's JSON error, the `PascalCase` name the varlink
+/// error `org.maqet.Control.<Name>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusalCode {
+    /// No VM of that name or id. Exit 4.
+    VmNotFound,
+    /// More than one VM matches the id prefix. Exit 2.
+    VmAmbiguous,
+    /// A VM of that name exists. Exit 5.
+    NameTaken,
+    /// The VM is in the wrong state for this. Exit 3.
+    WrongState,
+    /// Something else is being done to the VM, or a queue is full. Exit 5.
+    Busy,
+    /// A host port, disk or other resource is held by somebody. Exit 5.
+    Conflict,
+    /// The spec is invalid or cannot work on this host. Exit 78.
+    InvalidSpec,
+    /// A deadline passed; the VM's state is told in `state`. Exit 124.
+    Timeout,
+    /// QEMU did not come up. Exit 1.
+    StartFailed,
+    /// QEMU answered a command with an error. Exit 1.
+    QmpFailed,
+    /// The VM's runner or QEMU does not answer. Exit 1.
+    NotAnswering,
+    /// The peer did not prove that it knows the secret, or may not be here. Exit 7.
+    AuthenticationFailed,
+    /// The store cannot write now. Exit 1.
+    StoreFailed,
+    /// The call itself is malformed. Exit 2.
+    InvalidCall,
+    /// A defect in maqet. Exit 1.
+    Internal,
+}
+
+impl RefusalCode {
+    /// Exit code of the CLI, as listed in CLI.md.
+    pub fn exit(self) -> u8 {
+        match self {
+            Self::VmAmbiguous | Self::InvalidCall => 2,
+            Self::WrongState => 3,
+            Self::VmNotFound => 4,
+            Self::NameTaken | Self::Busy | Self::Conflict => 5,
+            Self::AuthenticationFailed => 7,
+            Self::InvalidSpec => 78,
+            Self::Timeout => 124,
+            Self::StartFailed | Self::QmpFailed | Self::NotAnswering | Self::StoreFailed | Self::Internal => {
+                1
+            }
+        }
+    }
+}
+
+/// A refusal with everything a person needs to go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Reason.
+    pub code: RefusalCode,
+    /// Lower-case fragment without a full stop.
+    pub message: String,
+    /// The VM it is about, as it was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm: Option<String>,
+    /// State of that VM, for `wrong-state` and `timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// What lies behind it, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<String>,
+    /// The next command to type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Refusal {
+    /// A refusal with a reason and its words.
+    pub fn new(code: RefusalCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            vm: None,
+            state: None,
+            causes: Vec::new(),
+            hint: None,
+        }
+    }
+
+    /// Names the VM.
+    #[must_use]
+    pub fn vm(mut self, vm: impl Into<String>) -> Self {
+        self.vm = Some(vm.into());
+        self
+    }
+
+    /// Names the state.
+    #[must_use]
+    pub fn state(mut self, state: impl Into<String>) -> Self {
+        self.state = Some(state.into());
+        self
+    }
+
+    /// Adds a cause below those already there.
+    #[must_use]
+    pub fn cause(mut self, cause: impl Into<String>) -> Self {
+        self.causes.push(cause.into());
+        self
+    }
+
+    /// Names the next command to type.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Refusal {}

@@ -1,0 +1,186 @@
+//! `org.maqet.Runner`: what the supervisor asks of one VM's runner.
+//!
+//! A start is [`Prepare`], then (identity on disk) [`Release`]. A runner whose QEMU was released outlives its
+//! supervisor; one whose QEMU was not ends when the connection that prepared it closes.
+
+use std::path::PathBuf;
+
+use maqet_process::identity::ProcessIdentity;
+use maqet_spec::VmSpec;
+use maqet_state::lifecycle::LastExit;
+use serde::{Deserialize, Serialize};
+
+use crate::control::{Empty, PortStatus, QmpReturn, SandboxStatus, StopHow};
+use crate::method::Method;
+
+macro_rules! method {
+    ($type:ty, $name:literal, $reply:ty) => {
+        impl Method for $type {
+            const NAME: &'static str = concat!("org.maqet.Runner.", $name);
+            type Reply = $reply;
+        }
+    };
+}
+
+/// Bind QMP sockets, open disks, spawn QEMU's gate. QEMU itself is not executed yet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prepare {
+    /// What to run.
+    pub spec: VmSpec,
+    /// Absolute path of the QEMU program, resolved by the supervisor.
+    pub binary: PathBuf,
+    /// Launch id, 32 hexadecimal digits; also on QEMU's command line.
+    pub launch_id: String,
+    /// Start counter of this VM.
+    pub generation: u64,
+    /// Directory for the log files.
+    pub log_dir: PathBuf,
+    /// Bound of each log file, bytes; one older file of that size is kept beside it.
+    pub log_bytes_max: u64,
+}
+method!(Prepare, "Prepare", Prepared);
+
+/// Answer to [`Prepare`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// Identity of the gate, which exec turns into QEMU.
+    pub qemu: ProcessIdentity,
+}
+
+/// QEMU's identity is on disk: execute it, let the guest run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {}
+method!(Release, "Release", Running);
+
+/// What a runner knows of its running QEMU.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Running {
+    /// QEMU's run state.
+    pub run_state: String,
+    /// QEMU's version, for example `7.2.22`.
+    pub qemu_version: String,
+    /// Accelerator in use.
+    pub accel: String,
+    /// Host ports in use.
+    pub ports: Vec<PortStatus>,
+    /// Confinement achieved.
+    pub sandbox: SandboxStatus,
+}
+
+/// Take over a QEMU whose runner died.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adopt {
+    /// What it runs.
+    pub spec: VmSpec,
+    /// Identity of the QEMU on record.
+    pub qemu: ProcessIdentity,
+    /// As in [`Prepare`].
+    pub log_dir: PathBuf,
+    /// As in [`Prepare`].
+    pub log_bytes_max: u64,
+}
+method!(Adopt, "Adopt", Running);
+
+/// What is known now, without asking QEMU.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Query {}
+method!(Query, "Query", RunnerState);
+
+/// Answer to [`Query`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunnerState {
+    /// Identity of QEMU (or its gate), if there is one.
+    pub qemu: Option<ProcessIdentity>,
+    /// What is known of a released QEMU.
+    pub running: Option<Running>,
+    /// How QEMU ended, if it has.
+    pub exit: Option<LastExit>,
+}
+
+/// Walk the stop ladder; answered when QEMU is gone or the budget is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopQemu {
+    /// Budget for the guest's own shutdown, milliseconds.
+    pub budget_ms: u64,
+    /// The budget is not extended while the guest makes progress.
+    pub hard: bool,
+    /// SIGKILL after two seconds of QMP.
+    pub force: bool,
+    /// SIGKILL a QEMU that answers nothing when the budget is used up.
+    pub kill_on_timeout: bool,
+}
+method!(StopQemu, "Stop", Ended);
+
+/// Answer to [`StopQemu`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// How.
+    pub how: StopHow,
+    /// For the record.
+    pub exit: LastExit,
+}
+
+/// Run one QMP command.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunQmp {
+    /// QMP command name.
+    pub command: String,
+    /// Its arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<serde_json::Value>,
+    /// Deadline, milliseconds.
+    pub timeout_ms: u64,
+}
+method!(RunQmp, "Qmp", QmpReturn);
+
+/// Follow what happens. A streaming method: one reply per fact.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Watch {}
+method!(Watch, "Watch", FactReply);
+
+/// One reply of [`Watch`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FactReply {
+    /// The fact.
+    pub fact: RunnerFact,
+}
+
+/// Something a runner saw.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum RunnerFact {
+    /// First fact of every stream: the watcher is registered.
+    Watching,
+    /// QEMU sent an event.
+    QmpEvent {
+        /// Its name.
+        name: String,
+        /// Its data.
+        data: serde_json::Value,
+    },
+    /// QEMU's run state changed.
+    RunState {
+        /// The new one.
+        run_state: String,
+    },
+    /// QEMU's monitor stopped or began to answer.
+    Silent {
+        /// It does not answer.
+        silent: bool,
+    },
+    /// QEMU is gone. The runner ends after this.
+    QemuExited {
+        /// How.
+        exit: LastExit,
+    },
+}
+
+/// Answer of methods with nothing to say.
+pub type Nothing = Empty;

@@ -1,0 +1,281 @@
+//! The validated description of one virtual machine.
+//!
+//! A [`VmSpec`] can only come from [`crate::load`] or from a stored record, so whoever holds one may rely on
+//! every rule of `validate`. Paths in it are absolute.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::VmName;
+use crate::size::Size;
+
+/// What a VM should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmSpec {
+    /// Name, unique within one data directory.
+    pub name: VmName,
+    /// QEMU program: a bare name looked up on PATH, or an absolute path.
+    /// Default: `qemu-system-<host architecture>`.
+    pub binary: String,
+    /// QEMU machine type, for example `q35`; `none` is a machine without devices.
+    pub machine: String,
+    /// Accelerator.
+    pub accel: Accel,
+    /// CPU model for QEMU's `-cpu`; `None` leaves the choice to QEMU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_model: Option<String>,
+    /// Guest memory, bytes; at least 1 MiB.
+    pub memory: Size,
+    /// Virtual CPUs; 1 to 1024.
+    pub cpus: u32,
+    /// Kernel booted directly, without firmware or boot loader.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<Kernel>,
+    /// Firmware image for QEMU's `-bios`; absolute path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<PathBuf>,
+    /// Disks in the order of the file, which is the boot order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<Disk>,
+    /// Network cards in the order of the file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<Network>,
+    /// First serial port.
+    #[serde(default)]
+    pub serial: Serial,
+    /// QEMU's `-display`; `None` means no display.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display: Option<String>,
+    /// QEMU's `-vga`; `None` means no graphics card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vga: Option<String>,
+    /// What happens when the guest asks for a reset.
+    #[serde(default)]
+    pub on_reboot: OnReboot,
+    /// How the VM is brought to an end.
+    #[serde(default)]
+    pub stop: StopPolicy,
+    /// Whether an ended VM is started again.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// Confinement of QEMU.
+    #[serde(default)]
+    pub sandbox: Sandbox,
+    /// Words appended to QEMU's command line as they are (`qemu.args`, `args` and `arguments` of the file).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_args: Vec<String>,
+}
+
+/// Accelerator asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accel {
+    /// KVM when it can really run a guest, else TCG.
+    #[default]
+    Auto,
+    /// KVM or nothing.
+    Kvm,
+    /// QEMU's own translator.
+    Tcg,
+}
+
+/// A kernel that QEMU loads itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kernel {
+    /// Kernel image; absolute path.
+    pub image: PathBuf,
+    /// Initial RAM disk; absolute path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub append: Option<String>,
+}
+
+/// One disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// Name within the VM; also QEMU's block node name, so `[a-z][a-z0-9-]{0,30}`.
+    pub name: String,
+    /// Image file; absolute path.
+    pub path: PathBuf,
+    /// Size to create a missing image with, bytes; `None` means the file must exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<Size>,
+    /// Format of the image; never probed.
+    pub format: DiskFormat,
+    /// Bus the guest sees.
+    pub interface: DiskInterface,
+    /// The guest cannot write.
+    #[serde(default)]
+    pub readonly: bool,
+}
+
+/// Format of a disk image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskFormat {
+    /// QEMU copy-on-write, version 2 or 3.
+    #[default]
+    Qcow2,
+    /// Plain bytes.
+    Raw,
+}
+
+/// Bus a disk is attached to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskInterface {
+    /// virtio-blk.
+    #[default]
+    Virtio,
+    /// virtio-scsi with a SCSI disk.
+    Scsi,
+    /// AHCI.
+    Sata,
+    /// Parallel IDE (`pc` machine).
+    Ide,
+    /// `NVMe`.
+    Nvme,
+    /// Block node without a guest device.
+    None,
+}
+
+/// One network card.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Name within the VM; also QEMU's netdev id.
+    pub name: String,
+    /// What the card is connected to.
+    #[serde(rename = "type")]
+    pub kind: NetworkKind,
+    /// QEMU device model, default `virtio-net-pci`.
+    pub model: String,
+    /// Host ports that lead into the guest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forwards: Vec<Forward>,
+}
+
+/// What a network card is connected to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkKind {
+    /// QEMU's user-mode stack.
+    #[default]
+    User,
+}
+
+/// A host port that leads into the guest, written `tcp:127.0.0.1:2222:22`, `auto` for any free host port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Forward {
+    /// Transport.
+    pub protocol: Transport,
+    /// Host address to listen on; default 127.0.0.1.
+    pub host_address: std::net::Ipv4Addr,
+    /// Host port, 1 to 65535; `None` lets maqet choose at each start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_port: Option<u16>,
+    /// Guest port, 1 to 65535.
+    pub guest_port: u16,
+}
+
+/// Transport of a port forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// The first serial port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Serial {
+    /// Keep what the guest prints in a bounded log file.
+    pub log: bool,
+}
+
+impl Default for Serial {
+    fn default() -> Self {
+        Self { log: true }
+    }
+}
+
+/// What happens when the guest asks for a reset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnReboot {
+    /// The machine resets and boots again.
+    #[default]
+    Reset,
+    /// The VM ends (cause `guest-reset`).
+    Stop,
+}
+
+/// How a VM is brought to an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopPolicy {
+    /// Time the guest gets to shut down after the ACPI button.
+    #[serde(with = "crate::duration")]
+    pub timeout: Duration,
+    /// What to do with a QEMU that answers nothing.
+    pub on_timeout: OnTimeout,
+}
+
+impl Default for StopPolicy {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(30),
+            on_timeout: OnTimeout::Keep,
+        }
+    }
+}
+
+/// What a plain `stop` does with a QEMU that answers nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnTimeout {
+    /// Leave it running and say so.
+    #[default]
+    Keep,
+    /// End it with SIGKILL; recorded as unclean.
+    Kill,
+}
+
+/// Whether an ended VM is started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestartPolicy {
+    /// When.
+    pub policy: RestartWhen,
+}
+
+/// When an ended VM is started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartWhen {
+    /// Only by a person.
+    #[default]
+    Never,
+}
+
+/// Confinement of QEMU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sandbox {
+    /// As much as kernel and QEMU can do; what was achieved is shown.
+    #[default]
+    Auto,
+    /// None.
+    Off,
+}
