@@ -1,0 +1,86 @@
+//! Why a command is refused.
+
+use super::{Command, Status};
+
+/// Reason of a refusal, with everything its words need but the VM's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Denial {
+    /// The command needs a running VM.
+    NotRunning {
+        /// What was asked.
+        command: Command,
+        /// What the VM is instead.
+        status: Status,
+    },
+    /// `rm` without `--force` of a running VM.
+    StillRunning,
+    /// A start is under way that the command would have to wait for.
+    IsStarting {
+        /// What was asked.
+        command: Command,
+    },
+    /// A stop is under way that the command would have to wait for.
+    IsStopping {
+        /// What was asked.
+        command: Command,
+    },
+    /// The VM will be gone in a moment.
+    BeingRemoved {
+        /// What was asked.
+        command: Command,
+    },
+}
+
+/// Whether trying again can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DenialKind {
+    /// The VM must be brought into another state first. Exit code 3.
+    WrongState,
+    /// Something else is being done to the VM; trying again later can help. Exit code 5.
+    Busy,
+}
+
+impl Denial {
+    /// Whether trying again can help.
+    pub const fn kind(self) -> DenialKind {
+        match self {
+            Self::NotRunning { .. } | Self::StillRunning => DenialKind::WrongState,
+            Self::IsStarting { .. } | Self::IsStopping { .. } | Self::BeingRemoved { .. } => DenialKind::Busy,
+        }
+    }
+
+    /// The name of the reason, as the documented table shows it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotRunning { .. } => "not running",
+            Self::StillRunning => "still running",
+            Self::IsStarting { .. } => "is starting",
+            Self::IsStopping { .. } => "is stopping",
+            Self::BeingRemoved { .. } => "being removed",
+        }
+    }
+
+    /// The text people read, about the VM named `vm`: a lower-case fragment without a full stop.
+    pub fn message(self, vm: &str) -> String {
+        match self {
+            Self::NotRunning { command, status } => {
+                format!("cannot {command} `{vm}`: it is not running ({status})")
+            }
+            Self::StillRunning => format!("cannot rm `{vm}`: it is still running"),
+            Self::IsStarting { command } => format!("cannot {command} `{vm}`: it is being started"),
+            Self::IsStopping { command } => format!("cannot {command} `{vm}`: it is being stopped"),
+            Self::BeingRemoved { command } => format!("cannot {command} `{vm}`: it is being removed"),
+        }
+    }
+
+    /// The next command to type, about the VM named `vm`.
+    pub fn hint(self, vm: &str) -> String {
+        match self {
+            Self::NotRunning { .. } => format!("maqet start {vm}"),
+            Self::StillRunning => format!("maqet stop {vm}, or maqet rm --force {vm}"),
+            Self::IsStarting { .. } => format!("maqet wait {vm} running"),
+            Self::IsStopping { .. } => format!("maqet wait {vm} exit"),
+            Self::BeingRemoved { .. } => "maqet ls".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! What is stored about one VM.
+
+use std::path::PathBuf;
+
+use maqet_process::identity::ProcessIdentity;
+use maqet_spec::VmSpec;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::id::VmId;
+use crate::lifecycle::{Activity, Fact, FactKind, ImpossibleFact, LastExit, Status, View, apply};
+
+/// What a runner said of a running QEMU: kept as it came, the wire type is `org.maqet.Runner`'s `Running`.
+pub type Running = serde_json::Value;
+
+/// State of a VM; each state owns the data that only it has. Only [`apply`] makes a new one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "kebab-case")]
+pub enum VmState {
+    /// Never started.
+    #[default]
+    Created,
+    /// Expected alive.
+    Running(Box<Launch>),
+    /// Ended as somebody meant it to.
+    Stopped,
+    /// Ended otherwise.
+    Failed,
+}
+
+impl VmState {
+    /// Its bare name.
+    pub const fn status(&self) -> Status {
+        match self {
+            Self::Created => Status::Created,
+            Self::Running(_) => Status::Running,
+            Self::Stopped => Status::Stopped,
+            Self::Failed => Status::Failed,
+        }
+    }
+
+    /// The status to show: while a start is under way, the one before it, because the kernel has confirmed nothing
+    /// yet; else the stored one.
+    pub const fn shown(&self, activity: Activity) -> Status {
+        match (self, activity) {
+            (Self::Running(launch), Activity::Starting) => launch.previous,
+            (Self::Running(_), Activity::Idle | Activity::Stopping | Activity::Removing)
+            | (
+                Self::Created | Self::Stopped | Self::Failed,
+                Activity::Idle | Activity::Starting | Activity::Stopping | Activity::Removing,
+            ) => self.status(),
+        }
+    }
+
+    /// The launch under way, if expected alive.
+    pub fn launch(&self) -> Option<&Launch> {
+        match self {
+            Self::Running(launch) => Some(launch),
+            Self::Created | Self::Stopped | Self::Failed => None,
+        }
+    }
+}
+
+/// What the one who owns a VM wants of its present launch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Intent {
+    /// Go on.
+    #[default]
+    Run,
+    /// End by the stop ladder.
+    Stop,
+    /// End by SIGKILL.
+    StopForced,
+    /// End because the host shuts down.
+    HostShutdown,
+}
+
+/// One run of a VM, from the spawn of its runner to the end of QEMU.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Launch {
+    /// Random id, 32 hexadecimal digits; also on QEMU's and the runner's command line.
+    pub launch_id: String,
+    /// Start counter of the VM; 1 is the first launch.
+    pub generation: u64,
+    /// Status before this launch; filled in by [`apply`].
+    pub previous: Status,
+    /// When the launch began.
+    pub at: Timestamp,
+    /// Identity of the runner; of the newest one after an adoption.
+    pub runner: ProcessIdentity,
+    /// Identity of QEMU; `None` until its gate was spawned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qemu: Option<ProcessIdentity>,
+    /// What the runner said once the guest was let run; `None` until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<Running>,
+    /// What is wanted of it.
+    #[serde(default)]
+    pub intent: Intent,
+}
+
+impl Launch {
+    /// A launch whose runner was spawned just now.
+    pub fn new(
+        launch_id: impl Into<String>,
+        generation: u64,
+        runner: ProcessIdentity,
+        at: Timestamp,
+    ) -> Self {
+        Self {
+            launch_id: launch_id.into(),
+            generation,
+            previous: Status::Created,
+            at,
+            runner,
+            qemu: None,
+            running: None,
+            intent: Intent::Run,
+        }
+    }
+
+    /// QEMU answered once, and the guest was let run.
+    pub const fn is_confirmed(&self) -> bool {
+        self.running.is_some()
+    }
+}
+
+/// What is stored about one VM. Its secret is stored apart, see [`crate::secret::Secret`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VmRecord {
+    /// Version of this shape, [`VmRecord::VERSION`].
+    pub v: u32,
+    /// Id; never changes.
+    pub id: VmId,
+    /// What it should be.
+    pub spec: VmSpec,
+    /// What it is.
+    pub state: VmState,
+    /// When its status was entered.
+    pub since: Timestamp,
+    /// Launches so far.
+    pub generation: u64,
+    /// How it ended last; kept while it runs again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_exit: Option<LastExit>,
+    /// When it was added.
+    pub created_at: Timestamp,
+    /// Disk images that maqet created for it; absolute paths.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owned_files: Vec<PathBuf>,
+}
+
+impl VmRecord {
+    /// Version of the stored shape.
+    pub const VERSION: u32 = 1;
+
+    /// A VM that was never started.
+    pub const fn new(id: VmId, spec: VmSpec, at: Timestamp) -> Self {
+        Self {
+            v: Self::VERSION,
+            id,
+            spec,
+            state: VmState::Created,
+            since: at,
+            generation: 0,
+            last_exit: None,
+            created_at: at,
+            owned_files: Vec::new(),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.spec.name.as_str()
+    }
+
+    /// Stored status.
+    pub const fn status(&self) -> Status {
+        self.state.status()
+    }
+
+    /// What [`crate::lifecycle::decide`] looks at.
+    pub const fn view(&self, activity: Activity) -> View {
+        View {
+            status: self.status(),
+            activity,
+        }
+    }
+
+    /// The record after `fact`, which was noticed at `at`.
+    ///
+    /// # Errors
+    /// [`ImpossibleFact`], also for a launch whose generation is not above the last one; the record stays what it is.
+    pub fn apply(&self, fact: Fact, at: Timestamp) -> Result<Self, ImpossibleFact> {
+        let generation = self.generation_after(&fact)?;
+        let exit = fact.exit().cloned();
+        let state = apply(&self.state, fact)?;
+        let since = if state.status() == self.status() && exit.is_none() {
+            self.since
+        } else {
+            at
+        };
+        Ok(Self {
+            state,
+            since,
+            generation,
+            last_exit: exit.or_else(|| self.last_exit.clone()),
+            ..self.clone()
+        })
+    }
+
+    fn generation_after(&self, fact: &Fact) -> Result<u64, ImpossibleFact> {
+        match fact {
+            Fact::Launching(launch) if launch.generation <= self.generation => {
+                Err(ImpossibleFact::OtherLaunch {
+                    fact: FactKind::Launching,
+                    found: launch.generation,
+                    current: self.generation,
+                })
+            }
+            Fact::Launching(launch) => Ok(launch.generation),
+            Fact::LaunchFailed { .. }
+            | Fact::QemuRecorded { .. }
+            | Fact::Confirmed { .. }
+            | Fact::StopIntended { .. }
+            | Fact::RunnerReplaced { .. }
+            | Fact::Ended { .. } => Ok(self.generation),
+        }
+    }
+}
