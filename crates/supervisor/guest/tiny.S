@@ -198,20 +198,22 @@ on_first_pic:
 on_nothing:
         iret
 
-# Timer: channel 0, rate generator, the slowest rate there is (1193182 Hz / 65536 = 18.2 Hz).
-# Left masked unless an option needs it: an idle guest then wakes nobody.
+# Timer, channel 0: the slowest rate there is (1193182 Hz / 65536 = 18.2 Hz) if an option needs it. Otherwise it is
+# stopped, since even a tick nobody listens to wakes QEMU: one shot, which then stays over.
 set_up_timer:
+        movb    $0x10, %al              # channel 0, low byte only, one shot
+        movb    $1, %ah
         testw   $OPT_TIMED, options
         jz      1f
-        movb    $0x34, %al
-        outb    %al, $0x43
-        xorb    %al, %al
-        outb    %al, $0x40
-        outb    %al, $0x40
         inb     $0x21, %al
-        andb    $0xfe, %al
+        andb    $0xfe, %al              # let IRQ 0 through
         outb    %al, $0x21
-1:      ret
+        movb    $0x14, %al              # channel 0, low byte only, rate generator
+        xorb    %ah, %ah                # 0 stands for 65536
+1:      outb    %al, $0x43
+        movb    %ah, %al
+        outb    %al, $0x40
+        ret
 
 # ---------------------------------------------------------------------------------------------------------------
 # Serial port
