@@ -1,6 +1,19 @@
 //! Identity of a process that survives the reuse of its number.
 
+mod verify;
+
+use std::fs::Metadata;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
+
+use crate::error::ProcessError;
+use crate::pidfd::ProcessHandle;
+use crate::{kernel, procfs};
+
+pub use verify::Liveness;
 
 /// What a process is on record as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +34,25 @@ pub struct FileId {
     pub dev: u64,
     /// Inode number.
     pub inode: u64,
+}
+
+impl FileId {
+    /// Device and inode of a file that was looked at.
+    pub fn of(metadata: &Metadata) -> Self {
+        Self {
+            dev: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
+
+    /// Device and inode of the file at `path`, symbolic links followed.
+    ///
+    /// # Errors
+    /// [`ProcessError::File`] when it cannot be looked at.
+    pub fn of_path(path: &Path) -> Result<Self, ProcessError> {
+        let metadata = std::fs::metadata(path).map_err(ProcessError::file("look at", path))?;
+        Ok(Self::of(&metadata))
+    }
 }
 
 /// Handle of a process on pidfs (Linux 6.14 and later), valid across processes until the next boot.
@@ -55,4 +87,106 @@ pub struct ProcessIdentity {
     pub launch_id: String,
     /// Start counter of the VM.
     pub generation: u64,
+}
+
+/// Id of this boot, as in [`ProcessIdentity::boot_id`].
+///
+/// # Errors
+/// [`ProcessError::File`] without a readable `/proc`.
+pub fn boot_id() -> Result<String, ProcessError> {
+    procfs::boot_id()
+}
+
+/// Inode of our PID namespace, as in [`ProcessIdentity::pidns_inode`].
+///
+/// # Errors
+/// [`ProcessError::File`] without a readable `/proc`.
+pub fn pidns_inode() -> Result<u64, ProcessError> {
+    procfs::pidns_inode()
+}
+
+/// What is used of what the kernel offers. Everything, except in tests of the ways around it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Offer {
+    /// Unique inodes of processes (Linux 6.9).
+    pub(crate) inodes: bool,
+    /// File handles of processes (Linux 6.14).
+    pub(crate) handles: bool,
+}
+
+impl Offer {
+    /// Use whatever this kernel has.
+    pub(crate) const ALL: Self = Self {
+        inodes: true,
+        handles: true,
+    };
+}
+
+impl ProcessIdentity {
+    /// Takes the identity of the process behind a handle: a child not reaped yet, or a verified one.
+    ///
+    /// `executables` are the images it may legitimately show from now on. They matter only where the kernel
+    /// has no unique process inodes.
+    ///
+    /// # Errors
+    /// [`ProcessError::Gone`] when it was reaped meanwhile; otherwise those of reading `/proc`.
+    pub fn take(
+        handle: &ProcessHandle,
+        role: Role,
+        launch_id: &str,
+        generation: u64,
+        executables: Vec<FileId>,
+    ) -> Result<Self, ProcessError> {
+        let taken = Self {
+            role,
+            boot_id: procfs::boot_id()?,
+            pidns_inode: procfs::pidns_inode()?,
+            pid: handle.pid(),
+            pidfs_inode: handle.inode(),
+            pidfs_handle: PidfsHandle::of(handle),
+            start_ticks: start_ticks(handle)?,
+            executables,
+            launch_id: launch_id.to_owned(),
+            generation,
+        };
+        // Not reaped now, so the number was this process's during all the reads above.
+        if handle.is_reaped()? {
+            return Err(ProcessError::Gone { pid: handle.pid() });
+        }
+        Ok(taken)
+    }
+}
+
+fn start_ticks(handle: &ProcessHandle) -> Result<u64, ProcessError> {
+    match procfs::stat(handle.pid()) {
+        Ok(stat) => Ok(stat.start_ticks),
+        Err(_) if handle.is_reaped()? => Err(ProcessError::Gone { pid: handle.pid() }),
+        Err(error) => Err(error),
+    }
+}
+
+impl PidfsHandle {
+    /// The handle of a process, where the kernel has one.
+    fn of(handle: &ProcessHandle) -> Option<Self> {
+        if !kernel::is_pidfs(handle) {
+            return None;
+        }
+        let (kind, bytes) = kernel::file_handle(handle.as_fd()).ok()?;
+        let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+        let bytes = digits
+            .filter_map(|digit| char::from_digit(digit.into(), 16))
+            .collect();
+        Some(Self { kind, bytes })
+    }
+
+    /// The bytes; `None` when the text is not hexadecimal.
+    fn decoded(&self) -> Option<Vec<u8>> {
+        if !self.bytes.is_ascii() || !self.bytes.len().is_multiple_of(2) {
+            return None;
+        }
+        let digits = (0..self.bytes.len()).step_by(2);
+        digits
+            .map(|at| u8::from_str_radix(self.bytes.get(at..at + 2)?, 16).ok())
+            .collect()
+    }
 }

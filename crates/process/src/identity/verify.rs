@@ -1,0 +1,191 @@
+//! From a record back to a living process, or to the certainty that there is none.
+//!
+//! The order of the steps matters. A handle of a process outside our PID namespace fails like that of a dead
+//! one, so the namespace is compared first. Only what the kernel says definitely counts as death; whatever
+//! could not be read leaves the matter open.
+
+use std::os::fd::AsFd;
+
+use rustix::io::Errno;
+
+use super::{Offer, PidfsHandle, ProcessIdentity, boot_id, pidns_inode};
+use crate::error::ProcessError;
+use crate::pidfd::ProcessHandle;
+use crate::{kernel, procfs};
+
+/// What became of a recorded process.
+#[derive(Debug)]
+pub enum Liveness {
+    /// It lives, and this is a handle on exactly it.
+    Alive(ProcessHandle),
+    /// It has ended, reaped or not.
+    Dead,
+    /// Nobody can tell, for this reason. Do not signal it and free nothing that it may hold.
+    Unknown(String),
+}
+
+impl Liveness {
+    fn unknown(error: &ProcessError) -> Self {
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        Self::Unknown(text)
+    }
+
+    /// A process that is surely the recorded one.
+    fn of(handle: ProcessHandle) -> Self {
+        if handle.has_exited() {
+            Self::Dead
+        } else {
+            Self::Alive(handle)
+        }
+    }
+}
+
+/// What a recorded file handle leads to.
+enum Reopened {
+    Process(ProcessHandle),
+    Dead,
+    /// The kernel cannot say; go by the number.
+    NoAnswer,
+}
+
+impl ProcessIdentity {
+    /// Finds out what became of the process. Costs a few microseconds and never blocks.
+    pub fn verify(&self) -> Liveness {
+        self.verify_with(Offer::ALL)
+    }
+
+    /// Whether the handle is on the recorded process. False when nobody can tell.
+    pub fn matches_handle(&self, handle: &ProcessHandle) -> bool {
+        self.matches_with(handle, Offer::ALL)
+    }
+
+    pub(super) fn matches_with(&self, handle: &ProcessHandle, offer: Offer) -> bool {
+        if !boot_id().is_ok_and(|boot| boot == self.boot_id) {
+            return false;
+        }
+        match (self.pidfs_inode, handle.inode()) {
+            (Some(recorded), Some(found)) if offer.inodes => recorded == found,
+            _ => {
+                let here = pidns_inode().is_ok_and(|inode| inode == self.pidns_inode);
+                here && self.pid == handle.pid() && matches!(self.witnesses(handle), Ok(Witness::Same))
+            }
+        }
+    }
+
+    pub(super) fn verify_with(&self, offer: Offer) -> Liveness {
+        match self.verify_here(offer) {
+            Ok(liveness) => liveness,
+            Err(error) => Liveness::unknown(&error),
+        }
+    }
+
+    fn verify_here(&self, offer: Offer) -> Result<Liveness, ProcessError> {
+        if boot_id()? != self.boot_id {
+            return Ok(Liveness::Dead);
+        }
+        if pidns_inode()? != self.pidns_inode {
+            return Ok(Liveness::Unknown(
+                "it was recorded in another PID namespace".to_owned(),
+            ));
+        }
+        if let Some(recorded) = self.pidfs_handle.as_ref().filter(|_| offer.handles) {
+            match recorded.reopen()? {
+                Reopened::Dead => return Ok(Liveness::Dead),
+                Reopened::Process(handle) if handle.pid() != self.pid => {
+                    let found = handle.pid();
+                    let text = format!(
+                        "its record contradicts itself: number {}, but handle of {found}",
+                        self.pid
+                    );
+                    return Ok(Liveness::Unknown(text));
+                }
+                Reopened::Process(handle) => return Ok(Liveness::of(handle)),
+                Reopened::NoAnswer => {}
+            }
+        }
+        self.verify_by_number(offer)
+    }
+
+    fn verify_by_number(&self, offer: Offer) -> Result<Liveness, ProcessError> {
+        let Some(handle) = ProcessHandle::open(self.pid)? else {
+            return Ok(Liveness::Dead);
+        };
+        match (self.pidfs_inode, handle.inode()) {
+            (Some(recorded), Some(found)) if offer.inodes && recorded == found => Ok(Liveness::of(handle)),
+            (Some(_), Some(_)) if offer.inodes => Ok(Liveness::Dead),
+            _ => Ok(self.verify_by_witnesses(handle)),
+        }
+    }
+
+    /// Without unique inodes: what `/proc` says, trusted because the pidfd was not readable afterwards.
+    fn verify_by_witnesses(&self, handle: ProcessHandle) -> Liveness {
+        let witness = self.witnesses(&handle);
+        if handle.has_exited() {
+            // Either it is the recorded process, which has ended, or the number belonged to another.
+            return Liveness::Dead;
+        }
+        match witness {
+            Ok(Witness::Same) => Liveness::Alive(handle),
+            Ok(Witness::Other) => Liveness::Dead,
+            Ok(Witness::Unclear) => Liveness::Unknown(format!(
+                "process {} shows only part of what was recorded",
+                self.pid
+            )),
+            Err(error) => Liveness::unknown(&error),
+        }
+    }
+
+    /// Start time first: it never changes. Image and launch id only tell apart what started in one tick.
+    fn witnesses(&self, handle: &ProcessHandle) -> Result<Witness, ProcessError> {
+        if procfs::stat(handle.pid())?.start_ticks != self.start_ticks {
+            return Ok(Witness::Other);
+        }
+        let image = self.executables.contains(&procfs::executable(handle.pid())?);
+        let launch = mentions(&procfs::command_line(handle.pid())?, &self.launch_id);
+        Ok(match (image, launch) {
+            (true, true) => Witness::Same,
+            (false, false) => Witness::Other,
+            (true, false) | (false, true) => Witness::Unclear,
+        })
+    }
+}
+
+/// What `/proc` says about a process with the recorded number.
+#[derive(Debug, PartialEq, Eq)]
+enum Witness {
+    Same,
+    Other,
+    Unclear,
+}
+
+fn mentions(command_line: &[u8], launch_id: &str) -> bool {
+    let wanted = launch_id.as_bytes();
+    !wanted.is_empty() && command_line.windows(wanted.len()).any(|window| window == wanted)
+}
+
+impl PidfsHandle {
+    fn reopen(&self) -> Result<Reopened, ProcessError> {
+        let Some(bytes) = self.decoded() else {
+            return Ok(Reopened::NoAnswer);
+        };
+        // Any pidfd is on the right file system, and before 6.16 there is no other way to name it.
+        let mount = ProcessHandle::current()?;
+        let fd = match kernel::open_handle(mount.as_fd(), self.kind, &bytes) {
+            Ok(fd) => fd,
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::STALE) => return Ok(Reopened::Dead),
+            Err(_) => return Ok(Reopened::NoAnswer),
+        };
+        match ProcessHandle::from_fd(fd) {
+            Ok(handle) => Ok(Reopened::Process(handle)),
+            // Reaped between the two calls.
+            Err(ProcessError::Gone { pid: -1 }) => Ok(Reopened::Dead),
+            Err(error) => Err(error),
+        }
+    }
+}
