@@ -182,5 +182,20 @@ pub enum RunnerFact {
     },
 }
 
+/// What a runner leaves in its runtime directory, as [`ExitNote::FILE`], once QEMU is gone: the supervisor may be gone
+/// too, and the next one reads it there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitNote {
+    /// Launch that ended; a note of another launch says nothing.
+    pub launch_id: String,
+    /// How.
+    pub exit: LastExit,
+}
+
+impl ExitNote {
+    /// Name of the file.
+    pub const FILE: &'static str = "exit.json";
+}
+
 /// Answer of methods with nothing to say.
 pub type Nothing = Empty;
