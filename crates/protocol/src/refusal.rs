@@ -40,6 +40,51 @@ pub enum RefusalCode {
 }
 
 impl RefusalCode {
+    /// Every reason.
+    pub const ALL: [Self; 15] = [
+        Self::VmNotFound,
+        Self::VmAmbiguous,
+        Self::NameTaken,
+        Self::WrongState,
+        Self::Busy,
+        Self::Conflict,
+        Self::InvalidSpec,
+        Self::Timeout,
+        Self::StartFailed,
+        Self::QmpFailed,
+        Self::NotAnswering,
+        Self::AuthenticationFailed,
+        Self::StoreFailed,
+        Self::InvalidCall,
+        Self::Internal,
+    ];
+
+    /// Last part of the varlink error's name.
+    pub fn error_name(self) -> &'static str {
+        match self {
+            Self::VmNotFound => "VmNotFound",
+            Self::VmAmbiguous => "VmAmbiguous",
+            Self::NameTaken => "NameTaken",
+            Self::WrongState => "WrongState",
+            Self::Busy => "Busy",
+            Self::Conflict => "Conflict",
+            Self::InvalidSpec => "InvalidSpec",
+            Self::Timeout => "Timeout",
+            Self::StartFailed => "StartFailed",
+            Self::QmpFailed => "QmpFailed",
+            Self::NotAnswering => "NotAnswering",
+            Self::AuthenticationFailed => "AuthenticationFailed",
+            Self::StoreFailed => "StoreFailed",
+            Self::InvalidCall => "InvalidCall",
+            Self::Internal => "Internal",
+        }
+    }
+
+    /// The reason whose varlink error has this last part.
+    pub fn from_error_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.error_name() == name)
+    }
+
     /// Exit code of the CLI, as listed in CLI.md.
     pub fn exit(self) -> u8 {
         match self {
@@ -76,6 +121,9 @@ pub struct Refusal {
     /// The next command to type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// The offending parameter, for `invalid-call`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameter: Option<String>,
 }
 
 impl Refusal {
@@ -88,6 +136,7 @@ impl Refusal {
             state: None,
             causes: Vec::new(),
             hint: None,
+            parameter: None,
         }
     }
 
@@ -116,6 +165,13 @@ impl Refusal {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Names the offending parameter.
+    #[must_use]
+    pub fn parameter(mut self, parameter: impl Into<String>) -> Self {
+        self.parameter = Some(parameter.into());
         self
     }
 }
