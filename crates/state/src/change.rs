@@ -14,7 +14,7 @@ use crate::secret::Secret;
 /// from the update of a VM that was removed meanwhile ([`Rejected::VmGone`]).
 #[derive(Debug, Default)]
 pub struct Change {
-    /// Forget this VM: record, name, secret and ledger lines.
+    /// Forget this VM: record, name and secret. Its ledger lines stay until what they name is gone.
     pub remove: Option<VmId>,
     /// Store or replace this record.
     pub upsert: Option<VmRecord>,

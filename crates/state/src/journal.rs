@@ -79,6 +79,18 @@ impl NewEvent {
         data.into_iter()
             .fold(self, |event, (key, value)| event.with(key, value))
     }
+
+    /// The entry it becomes at `cursor`.
+    pub(crate) fn at_cursor(self, cursor: u64) -> JournalEntry {
+        JournalEntry {
+            cursor,
+            at: self.at,
+            vm: self.vm,
+            id: self.id,
+            kind: self.kind,
+            data: self.data,
+        }
+    }
 }
 
 /// How much of the journal is kept.
@@ -98,4 +110,15 @@ impl Default for JournalLimits {
             age_max: Duration::from_hours(90 * 24),
         }
     }
+}
+
+/// What a walk over the whole journal showed: every entry follows from the one before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalProof {
+    /// Entries pruned so far; the walk began after them, from their checkpoint hash.
+    pub pruned: u64,
+    /// Newest entry; 0 when there is none.
+    pub cursor: u64,
+    /// Its hash, 64 hexadecimal digits. Kept elsewhere, it proves later that nothing up to `cursor` was altered.
+    pub hash: String,
 }

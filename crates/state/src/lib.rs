@@ -1,10 +1,12 @@
-//! What is so: ids, the lifecycle table, records, journal and store.
+//! What is so: ids, the lifecycle table, records, journal, ledger and the store that keeps them.
 
 pub mod change;
 pub mod clock;
+pub mod error;
 pub mod id;
 pub mod journal;
 pub mod ledger;
 pub mod lifecycle;
 pub mod record;
 pub mod secret;
+pub mod store;

@@ -1,0 +1,98 @@
+//! Ways the store can let a caller down.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::secret::NoRandomness;
+
+/// Ways the store can let a caller down. None of them ever deletes or overwrites the file.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process, or another handle in this one, holds the file.
+    #[error("store `{path}` is already open")]
+    AlreadyOpen {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Written by a newer maqet; refused rather than guessed.
+    #[error("store `{path}` has schema {found}, this maqet knows up to {supported}")]
+    SchemaTooNew {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: u32,
+        /// Newest schema known here.
+        supported: u32,
+    },
+    /// The file is damaged, or is not a store. The caller decides what happens to it.
+    #[error("store `{path}` is damaged: {detail}")]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        detail: String,
+    },
+    /// The file system refused.
+    #[error("{action} `{path}`")]
+    Io {
+        /// What was tried, a verb.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A transaction failed: nothing of it is on disk, and the handle takes no more writes. Open the store anew.
+    #[error("use the store")]
+    Database {
+        /// Why.
+        source: Box<redb::Error>,
+    },
+    /// A stored value cannot be read.
+    #[error("read `{key}` of table `{table}`")]
+    Value {
+        /// Name of the table.
+        table: &'static str,
+        /// Its key.
+        key: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A stored value has the wrong length.
+    #[error("`{key}` of table `{table}` has {found} bytes")]
+    Length {
+        /// Name of the table.
+        table: &'static str,
+        /// Its key.
+        key: String,
+        /// Length found, bytes.
+        found: usize,
+    },
+    /// The journal was altered behind maqet's back: this entry does not follow from the one before it.
+    #[error("the journal's chain is broken at entry {cursor}")]
+    ChainBroken {
+        /// First entry that does not fit.
+        cursor: u64,
+    },
+    /// A secret could not be drawn.
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
+}
+
+macro_rules! from_redb {
+    ($($error:ty),*) => { $(
+        impl From<$error> for StoreError {
+            fn from(source: $error) -> Self {
+                Self::Database { source: Box::new(source.into()) }
+            }
+        }
+    )* };
+}
+
+from_redb!(
+    redb::StorageError,
+    redb::TableError,
+    redb::TransactionError,
+    redb::CommitError,
+    redb::SetDurabilityError
+);

@@ -1,0 +1,74 @@
+//! Logical copies: consistent whatever is being committed meanwhile, which a copy of the file is not.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use redb::{
+    Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError,
+    TableHandle, WriteTransaction,
+};
+
+use super::create::{self, io_error};
+use crate::error::StoreError;
+
+/// Where the store at `path` is kept before it leaves schema `version`: `state.redb.v1.bak` beside it.
+pub(crate) fn path_for_schema(path: &Path, version: u32) -> PathBuf {
+    beside(path, &format!(".v{version}.bak"))
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Copies everything in `db` to a new file at `to`, replacing an older one only once the copy is durable.
+pub(crate) fn write(db: &Database, to: &Path) -> Result<(), StoreError> {
+    let draft = beside(to, ".tmp");
+    match std::fs::remove_file(&draft) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(io_error("remove", &draft)(error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    let copy = create::database(create::private_file(&draft)?, &draft)?;
+    copy_all(&db.begin_read()?, &copy)?;
+    copy.close().map_err(|error| create::open_error(error, &draft))?;
+    File::open(&draft)
+        .and_then(|file| file.sync_all())
+        .map_err(io_error("flush", &draft))?;
+    std::fs::rename(&draft, to).map_err(io_error("replace", to))?;
+    create::sync_directory_of(to)
+}
+
+fn copy_all(from: &ReadTransaction, to: &Database) -> Result<(), StoreError> {
+    let txn = super::begin_write(to)?;
+    for table in from.list_tables()? {
+        // Tables have text keys or number keys; which, only opening one tells.
+        if !copy_rows::<&'static str>(from, &txn, table.name())? {
+            copy_rows::<u64>(from, &txn, table.name())?;
+        }
+    }
+    Ok(txn.commit()?)
+}
+
+/// False when the table's keys are of another type.
+fn copy_rows<K: Key + 'static>(
+    from: &ReadTransaction,
+    to: &WriteTransaction,
+    name: &str,
+) -> Result<bool, StoreError> {
+    let definition = TableDefinition::<K, &'static [u8]>::new(name);
+    let source = match from.open_table(definition) {
+        Ok(source) => source,
+        Err(TableError::TableTypeMismatch { .. }) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    let mut target = to.open_table(definition)?;
+    for row in source.iter()? {
+        let (key, value) = row?;
+        target.insert(key.value(), value.value())?;
+    }
+    Ok(true)
+}
