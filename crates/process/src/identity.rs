@@ -1,5 +1,7 @@
 //! Identity of a process that survives the reuse of its number.
 
+#[cfg(test)]
+mod tests;
 mod verify;
 
 use std::fs::Metadata;

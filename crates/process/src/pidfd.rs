@@ -173,7 +173,8 @@ impl ProcessHandle {
     /// `/proc/PID/stat` is hidden, or a reaped one before Linux 6.15.
     pub fn exit_status(&self) -> Option<ExitStatus> {
         let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        if ended.is_none() {
+        // Asked before it ended and answered after, the kernel would have us take a child for a stranger's.
+        if ended.is_none() && self.has_exited() {
             *ended = self.reap().or_else(|| self.foreign_status());
         }
         *ended
@@ -185,11 +186,8 @@ impl ProcessHandle {
         result.ok().flatten().as_ref().and_then(ExitStatus::from_waitid)
     }
 
-    /// Status of a process that is not our child. Its parent may reap it between the two looks, hence the third.
+    /// Status of an ended process that is not our child. Its parent may reap it between the two looks, hence the third.
     fn foreign_status(&self) -> Option<ExitStatus> {
-        if !self.has_exited() {
-            return None;
-        }
         let recorded = || kernel::recorded_wait_status(self.as_fd()).map(ExitStatus::from_wait_status);
         recorded().or_else(|| self.zombie_status()).or_else(recorded)
     }

@@ -72,6 +72,11 @@ impl Spawn {
         check_numbers(&self.fds)?;
         let numbers: Vec<i32> = self.fds.iter().map(|(_, number)| *number).collect();
         let program = self.program.clone();
+        // The usual mistakes, found where nothing can garble the answer: see `hold_numbers`.
+        rustix::fs::access(&program, rustix::fs::Access::EXEC_OK).map_err(|error| ProcessError::Spawn {
+            program: program.clone(),
+            source: error.into(),
+        })?;
         let mut command = self.command()?;
         let held = hold_numbers(&numbers)?;
         let spawned = command.spawn();
@@ -136,7 +141,8 @@ fn check_numbers(fds: &[(OwnedFd, i32)]) -> Result<(), ProcessError> {
 /// Occupies every free number up to the highest the child will use.
 ///
 /// The standard library reports a failed exec through a pipe of its own. Were that pipe to get one of the
-/// child's numbers, mapping would close it and a failed exec would look like a success.
+/// child's numbers, mapping would close it, and a failed exec would look like a child that exited at once. Only
+/// a number that another thread frees at this very moment escapes.
 fn hold_numbers(numbers: &[i32]) -> Result<Vec<OwnedFd>, ProcessError> {
     use std::os::fd::AsRawFd;
 

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use nix::sys::resource::{Resource, setrlimit};
 use rustix::fs::Mode;
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 
 use super::{BACKLOG, GO, GO_NUMBER, GateOrder, LISTENING, PASSED_NUMBER_MIN, REPORT_NUMBER};
 use crate::error::ProcessError;
@@ -156,8 +156,10 @@ pub fn run(args: GateArgs) -> GateEnd {
         Ok(prepared) => prepared,
         Err(error) => return failed(Some(&report), error),
     };
-    if let Err(error) = rustix::io::write(&report, &[LISTENING]) {
-        return failed(None, ProcessError::call("report")(error));
+    match rustix::io::write(&report, &[LISTENING]) {
+        Ok(_) => {}
+        Err(Errno::PIPE) => return GateEnd::Dropped,
+        Err(error) => return failed(None, ProcessError::call("report")(error)),
     }
     match released(&go) {
         Ok(true) => {}
