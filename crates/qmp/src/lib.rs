@@ -31,3 +31,6 @@ pub use connection::{PENDING_COMMANDS_MAX, QUEUED_BYTES_MAX};
 pub use error::QmpError;
 pub use event::{EVENT_BYTES_MAX, EVENT_QUEUE_MAX, Event, Events, Incoming};
 pub use schema::{Argument, Schema};
+
+#[cfg(test)]
+mod tests;
