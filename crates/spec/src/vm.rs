@@ -3,6 +3,7 @@
 //! A [`VmSpec`] can only come from [`crate::load`] or from a stored record, so whoever holds one may rely on
 //! every rule of `validate`. Paths in it are absolute.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ pub struct VmSpec {
     /// QEMU program: a bare name looked up on PATH, or an absolute path.
     /// Default: `qemu-system-<host architecture>`.
     pub binary: String,
-    /// QEMU machine type, for example `q35`; `none` is a machine without devices.
+    /// QEMU machine type, for example `q35`; options may follow after commas (`q35,smm=off`). `none` is a machine
+    /// without devices.
     pub machine: String,
     /// Accelerator.
     pub accel: Accel,
@@ -278,4 +280,26 @@ pub enum Sandbox {
     Auto,
     /// None.
     Off,
+}
+
+impl fmt::Display for DiskInterface {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Virtio => "virtio",
+            Self::Scsi => "scsi",
+            Self::Sata => "sata",
+            Self::Ide => "ide",
+            Self::Nvme => "nvme",
+            Self::None => "none",
+        })
+    }
+}
+
+impl fmt::Display for DiskFormat {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
+        })
+    }
 }

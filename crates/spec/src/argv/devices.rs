@@ -1,0 +1,140 @@
+//! Disks and networks on QEMU's command line.
+
+use crate::argv::{Wiring, WiringError, Words, comma};
+use crate::machine::Family;
+use crate::vm::{Disk, DiskInterface, Network, NetworkKind, VmSpec};
+
+/// Ports of one AHCI controller.
+const AHCI_PORTS: usize = 6;
+
+/// Every disk as descriptor, file node, format node and device.
+pub(super) fn disks(
+    words: &mut Words,
+    spec: &VmSpec,
+    wiring: &Wiring,
+    family: Family,
+) -> Result<(), WiringError> {
+    let mut buses = Buses {
+        family,
+        scsi: 0,
+        sata: 0,
+        ide: 0,
+    };
+    let mut boot_index = 0;
+    for (set, disk) in spec.disks.iter().enumerate() {
+        let fd = wiring
+            .disks
+            .iter()
+            .find(|(name, _)| *name == disk.name)
+            .map(|(_, fd)| *fd);
+        nodes(
+            words,
+            disk,
+            set,
+            fd.ok_or_else(|| WiringError::Disk(disk.name.clone()))?,
+        );
+        if let Some(device) = buses.attach(words, disk) {
+            words.pair(
+                "-device",
+                format!("{device},drive={},bootindex={boot_index}", disk.name),
+            );
+            boot_index += 1;
+        }
+    }
+    Ok(())
+}
+
+/// QEMU gets the open image, never its path. The file node's name has a dot, which no disk name has.
+fn nodes(words: &mut Words, disk: &Disk, set: usize, fd: i32) {
+    let readonly = if disk.readonly { ",read-only=on" } else { "" };
+    words.pair("-add-fd", format!("fd={fd},set={set}"));
+    words.pair(
+        "-blockdev",
+        format!("driver=file,node-name=file.{set},filename=/dev/fdset/{set}{readonly}"),
+    );
+    let (format, name) = (disk.format, &disk.name);
+    words.pair(
+        "-blockdev",
+        format!("driver={format},node-name={name},file=file.{set}{readonly}"),
+    );
+}
+
+/// Places on the buses that are taken.
+struct Buses {
+    family: Family,
+    scsi: usize,
+    sata: usize,
+    ide: usize,
+}
+
+impl Buses {
+    /// The device of a disk, adding the controller it needs; `None` for a disk without a device.
+    fn attach(&mut self, words: &mut Words, disk: &Disk) -> Option<String> {
+        let transport = if self.family == Family::Microvm {
+            "device"
+        } else {
+            "pci"
+        };
+        Some(match disk.interface {
+            DiskInterface::Virtio => format!("virtio-blk-{transport}"),
+            DiskInterface::Scsi => {
+                if self.scsi == 0 {
+                    words.pair("-device", format!("virtio-scsi-{transport},id=scsi0"));
+                }
+                self.scsi += 1;
+                "scsi-hd,bus=scsi0.0".to_owned()
+            }
+            DiskInterface::Sata => self.sata(words),
+            DiskInterface::Ide => {
+                let place = self.ide;
+                self.ide += 1;
+                format!("ide-hd,bus=ide.{},unit={}", place / 2, place % 2)
+            }
+            DiskInterface::Nvme => format!("nvme,serial={}", disk.name),
+            DiskInterface::None => return None,
+        })
+    }
+
+    /// The machine's own controller on q35, then one more for every six disks.
+    fn sata(&mut self, words: &mut Words) -> String {
+        let (controller, port) = (self.sata / AHCI_PORTS, self.sata % AHCI_PORTS);
+        self.sata += 1;
+        if self.family == Family::Q35 && controller == 0 {
+            return format!("ide-hd,bus=ide.{port}");
+        }
+        if port == 0 {
+            words.pair("-device", format!("ahci,id=ahci{controller}"));
+        }
+        format!("ide-hd,bus=ahci{controller}.{port}")
+    }
+}
+
+/// Every network card with its back end.
+pub(super) fn networks(words: &mut Words, spec: &VmSpec, wiring: &Wiring) -> Result<(), WiringError> {
+    for (number, network) in spec.networks.iter().enumerate() {
+        let ports = wiring.forwards.get(number).map(Vec::as_slice).unwrap_or_default();
+        let back_end = match network.kind {
+            NetworkKind::User => user(network, ports)?,
+        };
+        words.pair("-netdev", back_end);
+        words.pair(
+            "-device",
+            format!("{},netdev={}", comma(&network.model), network.name),
+        );
+    }
+    Ok(())
+}
+
+fn user(network: &Network, ports: &[u16]) -> Result<String, WiringError> {
+    let mut option = format!("user,id={}", network.name);
+    for (index, forward) in network.forwards.iter().enumerate() {
+        let missing = || WiringError::Forward {
+            network: network.name.clone(),
+            index,
+        };
+        let port = ports.get(index).ok_or_else(missing)?;
+        let (protocol, address, guest) = (forward.protocol, forward.host_address, forward.guest_port);
+        option.extend([format!(",hostfwd={protocol}:{address}:{port}-:{guest}")]);
+    }
+    Ok(option)
+}

@@ -1,0 +1,158 @@
+//! Disks and networks.
+
+use crate::decode::{Context, file, size};
+use crate::fault::Fault;
+use crate::fields::{Fields, boolean, choice, word};
+use crate::machine::Family;
+use crate::vm::{Disk, DiskFormat, DiskInterface, Forward, Network, NetworkKind};
+use crate::yaml::{Entry, Node, Value};
+
+/// Characters of a disk's or network's name: QEMU's node names end there.
+const NAME_CHARACTERS_MAX: usize = 31;
+
+/// Disks in the order of the document.
+pub(super) fn disks(node: &Node, cx: Context<'_>) -> Result<Vec<Disk>, Fault> {
+    let hint = "for example `disks: {root: {path: ./root.qcow2, size: 10G}}`";
+    let Some(entries) = node.entries() else {
+        return Err(Fault::expected(node, "disks by name").hint(hint));
+    };
+    entries.iter().map(|entry| disk(entry, cx)).collect()
+}
+
+fn disk(entry: &Entry, cx: Context<'_>) -> Result<Disk, Fault> {
+    let name = name(entry, "disk")?;
+    if entry.value.is_null() {
+        let fault = Fault::at(entry.mark, format!("disk `{name}` has no value"));
+        return Err(fault.hint(format!("write `{name}: {{path: ./{name}.qcow2, size: 10G}}`")));
+    }
+    let keys = ["path", "file", "size", "format", "type", "interface", "readonly"];
+    refuse_virtfs(&entry.value)?;
+    let fields = Fields::of(&entry.value, "a disk", &keys)?;
+    let path = either(&fields, "path", "file")?;
+    let Some(path) = path else {
+        let fault = Fault::at(entry.mark, format!("disk `{name}` has no `path`"));
+        return Err(fault.hint(format!(
+            "write `path: ./{name}.qcow2`, and `size: 10G` to have it created"
+        )));
+    };
+    let format = either(&fields, "format", "type")?;
+    Ok(Disk {
+        path: file(path, cx)?,
+        size: fields.read("size", size)?,
+        format: format.map(disk_format).transpose()?.unwrap_or_default(),
+        interface: fields.read("interface", interface)?.unwrap_or_default(),
+        readonly: fields.read("readonly", boolean)?.unwrap_or_default(),
+        name,
+    })
+}
+
+/// A share is not a disk, but the Python tool lists it among them.
+fn refuse_virtfs(node: &Node) -> Result<(), Fault> {
+    match node.get("type").map(|kind| (kind, &kind.value)) {
+        Some((kind, Value::Scalar(_, text))) if text == "virtfs" => Err(Fault::at(
+            kind.mark,
+            "storage type `virtfs`: this version cannot share directories",
+        )
+        .hint("copy files with `scp`, or give QEMU's `-virtfs` in `qemu.args` with `sandbox: off`")),
+        _ => Ok(()),
+    }
+}
+
+/// The value of `key`, or of the Python tool's name for it.
+fn either<'n>(fields: &Fields<'n>, key: &str, alias: &str) -> Result<Option<&'n Node>, Fault> {
+    match (fields.get(key), fields.get(alias)) {
+        (Some(_), Some(other)) => Err(Fault::at(
+            other.mark,
+            format!("`{alias}` is given although `{key}` is"),
+        )
+        .hint("both mean the same; keep one")),
+        (one, other) => Ok(one.or(other)),
+    }
+}
+
+fn disk_format(node: &Node) -> Result<DiskFormat, Fault> {
+    choice(
+        node,
+        "an image format",
+        &[("qcow2", DiskFormat::Qcow2), ("raw", DiskFormat::Raw)],
+    )
+}
+
+fn interface(node: &Node) -> Result<DiskInterface, Fault> {
+    let words = [
+        ("virtio", DiskInterface::Virtio),
+        ("scsi", DiskInterface::Scsi),
+        ("sata", DiskInterface::Sata),
+        ("ide", DiskInterface::Ide),
+        ("nvme", DiskInterface::Nvme),
+        ("none", DiskInterface::None),
+    ];
+    choice(node, "a disk interface", &words)
+}
+
+/// Network cards in the order of the document.
+pub(super) fn networks(node: &Node, family: Family) -> Result<Vec<Network>, Fault> {
+    let Some(entries) = node.entries() else {
+        return Err(
+            Fault::expected(node, "networks by name").hint("for example `networks: {lan: {type: user}}`")
+        );
+    };
+    entries.iter().map(|entry| network(entry, family)).collect()
+}
+
+fn network(entry: &Entry, family: Family) -> Result<Network, Fault> {
+    let name = name(entry, "network")?;
+    if entry.value.is_null() {
+        let fault = Fault::at(entry.mark, format!("network `{name}` has no value"));
+        return Err(fault.hint(format!("write `{name}: {{type: user}}`")));
+    }
+    let fields = Fields::of(&entry.value, "a network", &["type", "model", "forwards"])?;
+    Ok(Network {
+        name,
+        kind: fields.read("type", kind)?.unwrap_or_default(),
+        model: fields
+            .read("model", word)?
+            .unwrap_or_else(|| family.network_model().to_owned()),
+        forwards: fields.read("forwards", forwards)?.unwrap_or_default(),
+    })
+}
+
+fn kind(node: &Node) -> Result<NetworkKind, Fault> {
+    choice(
+        node,
+        "a network type this version knows",
+        &[("user", NetworkKind::User)],
+    )
+}
+
+fn forwards(node: &Node) -> Result<Vec<Forward>, Fault> {
+    let Value::List(items) = &node.value else {
+        return Err(
+            Fault::expected(node, "a list of forwards").hint("for example `[\"tcp:127.0.0.1:auto:22\"]`")
+        );
+    };
+    items.iter().map(forward).collect()
+}
+
+fn forward(node: &Node) -> Result<Forward, Fault> {
+    word(node)?
+        .parse()
+        .map_err(|error: crate::forward::InvalidForward| {
+            Fault::at(node.mark, error.to_string()).hint(error.hint())
+        })
+}
+
+/// Names are QEMU ids: `[a-z][a-z0-9-]{0,30}`.
+fn name(entry: &Entry, what: &str) -> Result<String, Fault> {
+    let name = &entry.key;
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let ok = name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(inner)
+        && name.len() <= NAME_CHARACTERS_MAX;
+    if ok {
+        return Ok(name.clone());
+    }
+    let shown: String = name.chars().flat_map(char::escape_debug).collect();
+    Err(Fault::at(entry.mark, format!("`{shown}` is not a {what} name"))
+        .hint("such names are a letter a-z, then up to 30 of a-z 0-9 -"))
+}

@@ -1,0 +1,152 @@
+//! Rules about a spec that need a look at the host's files.
+//!
+//! Kept apart from loading, so that a file can be checked on another machine than the one it is for. QEMU itself is
+//! not asked here.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+use rustix::fs::{Access, access};
+
+use crate::machine::{Family, architecture, qemu_architecture};
+use crate::validate::Finding;
+use crate::vm::{Accel, Disk, DiskFormat, VmSpec};
+
+/// What a PC's firmware image is a multiple of, bytes: QEMU maps it below 4 GiB in such steps.
+const FIRMWARE_STEP_BYTES: u64 = 64 << 10;
+/// First bytes of every qcow2 image.
+const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
+
+/// What stands in the way of starting the VM on this host as far as its files tell; empty when nothing does.
+/// Reads the first bytes of disk images, creates and changes nothing.
+pub fn check_host(spec: &VmSpec) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(kernel) = &spec.kernel {
+        findings.extend(readable(&["kernel", "image"], &kernel.image));
+        findings.extend(
+            kernel
+                .initrd
+                .as_deref()
+                .and_then(|path| readable(&["kernel", "initrd"], path)),
+        );
+    }
+    if let Some(firmware) = &spec.firmware {
+        findings.extend(readable(&["firmware"], firmware).or_else(|| firmware_size(spec, firmware)));
+    }
+    findings.extend(spec.disks.iter().filter_map(disk));
+    findings.extend(accelerator(spec));
+    findings
+}
+
+/// KVM runs guests of the host's own architecture.
+fn accelerator(spec: &VmSpec) -> Option<Finding> {
+    let host = qemu_architecture(std::env::consts::ARCH);
+    let guest = architecture(&spec.binary)?;
+    let same = guest == host || (guest, host) == ("i386", "x86_64");
+    let finding = Finding::new(&["accel"], format!("KVM on {host} cannot run a guest of {guest}"));
+    (spec.accel == Accel::Kvm && !same).then(|| finding.hint("write `accel: auto`"))
+}
+
+/// A regular file that this user may read.
+fn readable(field: &[&str], path: &Path) -> Option<Finding> {
+    let told = |message: String| Some(Finding::new(field, message));
+    match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            told(format!("`{}` does not exist", path.display()))
+        }
+        Err(error) => told(format!("cannot look at `{}`: {error}", path.display())),
+        Ok(metadata) if !metadata.is_file() => told(format!("`{}` is not a regular file", path.display())),
+        Ok(_) => File::open(path)
+            .err()
+            .and_then(|error| told(format!("cannot read `{}`: {error}", path.display()))),
+    }
+}
+
+fn firmware_size(spec: &VmSpec, path: &Path) -> Option<Finding> {
+    let family = Family::of(&spec.machine);
+    let bytes = fs::metadata(path).ok()?.len();
+    let wrong = bytes == 0 || !bytes.is_multiple_of(FIRMWARE_STEP_BYTES);
+    let steps = family.is_pc() || matches!(family, Family::Microvm | Family::Isapc);
+    let message = format!(
+        "firmware `{}` is {bytes} bytes long, not a multiple of 64 KiB",
+        path.display()
+    );
+    (steps && wrong).then(|| Finding::new(&["firmware"], message))
+}
+
+fn disk(disk: &Disk) -> Option<Finding> {
+    let field = ["disks", disk.name.as_str(), "path"];
+    let told = |message: String| Some(Finding::new(&field, message));
+    match fs::metadata(&disk.path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => missing(disk, &field),
+        Err(error) => told(format!("cannot look at `{}`: {error}", disk.path.display())),
+        Ok(metadata) if !metadata.is_file() => {
+            told(format!("`{}` is not a regular file", disk.path.display()))
+        }
+        Ok(_) => existing(disk, &field),
+    }
+}
+
+fn existing(disk: &Disk, field: &[&str]) -> Option<Finding> {
+    let shown = disk.path.display();
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(!disk.readonly)
+        .open(&disk.path);
+    let mut file = match opened {
+        Ok(file) => file,
+        Err(error) => {
+            let how = if disk.readonly { "read" } else { "write" };
+            return Some(Finding::new(field, format!("cannot {how} `{shown}`: {error}")));
+        }
+    };
+    let mut magic = [0; 4];
+    let is_qcow2 = file.read_exact(&mut magic).is_ok() && magic == QCOW2_MAGIC;
+    (disk.format == DiskFormat::Qcow2 && !is_qcow2).then(|| {
+        Finding::new(field, format!("`{shown}` is not a qcow2 image"))
+            .hint("write `format: raw` if it holds plain bytes")
+    })
+}
+
+/// An image that is to be created needs a size and a directory to be created in.
+fn missing(disk: &Disk, field: &[&str]) -> Option<Finding> {
+    let shown = disk.path.display();
+    if disk.size.is_none() {
+        let finding = Finding::new(field, format!("`{shown}` does not exist"));
+        return Some(finding.hint("write `size: 10G` to have it created at the first start"));
+    }
+    if fs::symlink_metadata(&disk.path).is_ok() {
+        return Some(Finding::new(
+            field,
+            format!("`{shown}` is a link that leads nowhere"),
+        ));
+    }
+    let parent = disk.path.parent()?;
+    match fs::metadata(parent) {
+        Ok(metadata) if metadata.is_dir() => {
+            access(parent, Access::WRITE_OK | Access::EXEC_OK)
+                .err()
+                .map(|error| {
+                    Finding::new(
+                        field,
+                        format!("`{shown}` cannot be created: its directory is not writable ({error})"),
+                    )
+                })
+        }
+        Ok(_) => Some(Finding::new(
+            field,
+            format!("`{}` is not a directory", parent.display()),
+        )),
+        Err(error) => Some(
+            Finding::new(
+                field,
+                format!("`{shown}` cannot be created: its directory: {error}"),
+            )
+            .hint(format!("mkdir -p {}", parent.display())),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

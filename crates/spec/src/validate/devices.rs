@@ -1,0 +1,173 @@
+//! Rules about disks and networks.
+
+use std::net::Ipv4Addr;
+
+use crate::machine::Family;
+use crate::validate::Finding;
+use crate::vm::{Disk, DiskInterface, Forward, Network, VmSpec};
+
+/// Disks on the two parallel IDE buses.
+const IDE_DISKS_MAX: usize = 4;
+/// Bytes that image sizes are multiples of.
+const SECTOR_BYTES: u64 = 512;
+
+pub(super) fn disks(spec: &VmSpec, family: Family, findings: &mut Vec<Finding>) {
+    let mut ide = 0;
+    for (index, disk) in spec.disks.iter().enumerate() {
+        let before = spec.disks.get(..index).unwrap_or_default();
+        findings.extend(one_disk(disk, before, &spec.machine, family));
+        ide += usize::from(disk.interface == DiskInterface::Ide);
+        if disk.interface == DiskInterface::Ide && ide == IDE_DISKS_MAX + 1 {
+            let message = format!(
+                "machine `{}` has room for {IDE_DISKS_MAX} disks with interface `ide`",
+                spec.machine
+            );
+            findings.push(
+                Finding::new(&["disks", &disk.name, "interface"], message).hint("write `interface: virtio`"),
+            );
+        }
+    }
+}
+
+fn one_disk(disk: &Disk, before: &[Disk], machine: &str, family: Family) -> Vec<Finding> {
+    let at = |field: &'static str, message: String| Finding::new(&["disks", &disk.name, field], message);
+    let mut findings = Vec::new();
+    if let Some(other) = before.iter().find(|other| other.name == disk.name) {
+        findings.push(Finding::new(
+            &["disks", &disk.name],
+            format!("the name `{}` is used twice", other.name),
+        ));
+    }
+    if let Some(other) = before.iter().find(|other| other.path == disk.path) {
+        findings.push(at(
+            "path",
+            format!("disk `{}` already uses `{}`", other.name, disk.path.display()),
+        ));
+    }
+    if !disk.path.is_absolute() {
+        findings.push(at(
+            "path",
+            format!("`{}` is not an absolute path", disk.path.display()),
+        ));
+    }
+    if let Some(why) = misfit(disk.interface, machine, family) {
+        findings.push(why.into_finding(disk));
+    }
+    if let Some(size) = disk.size {
+        if size.0 == 0 || !size.0.is_multiple_of(SECTOR_BYTES) {
+            findings.push(at(
+                "size",
+                format!("the size must be a multiple of {SECTOR_BYTES} bytes, not {size}"),
+            ));
+        }
+        if disk.readonly {
+            let finding = at(
+                "size",
+                "a read-only disk is never created, so it has no `size`".to_owned(),
+            );
+            findings.push(finding.hint("leave out `size` or `readonly`"));
+        }
+    }
+    if disk.readonly && matches!(disk.interface, DiskInterface::Ide | DiskInterface::Sata) {
+        let finding = at(
+            "readonly",
+            "disks with interface `ide` and `sata` are always writable".to_owned(),
+        );
+        findings.push(finding.hint("write `interface: virtio`, `scsi` or `nvme`"));
+    }
+    findings
+}
+
+/// Why an interface does not go with a machine.
+struct Misfit {
+    message: String,
+    hint: &'static str,
+}
+
+impl Misfit {
+    fn into_finding(self, disk: &Disk) -> Finding {
+        Finding::new(&["disks", &disk.name, "interface"], self.message).hint(self.hint)
+    }
+}
+
+fn misfit(interface: DiskInterface, machine: &str, family: Family) -> Option<Misfit> {
+    use DiskInterface as I;
+    let hint = match (family, interface) {
+        (_, I::None)
+        | (Family::Other | Family::Pc, I::Virtio | I::Scsi | I::Nvme | I::Sata | I::Ide)
+        | (Family::Q35 | Family::Virt, I::Virtio | I::Scsi | I::Nvme | I::Sata)
+        | (Family::Microvm, I::Virtio | I::Scsi)
+        | (Family::Isapc, I::Ide) => return None,
+        (Family::None, I::Virtio | I::Scsi | I::Nvme | I::Sata | I::Ide) => {
+            "a disk there can only be `interface: none`"
+        }
+        (Family::Q35, I::Ide) => "write `interface: sata`, or `machine: pc`",
+        (Family::Virt, I::Ide) | (Family::Microvm, I::Nvme | I::Sata | I::Ide) => "write `interface: virtio`",
+        (Family::Isapc, I::Virtio | I::Scsi | I::Nvme | I::Sata) => "write `interface: ide`",
+    };
+    Some(Misfit {
+        message: format!("machine `{machine}` has no disks with interface `{interface}`"),
+        hint,
+    })
+}
+
+pub(super) fn networks(spec: &VmSpec, family: Family, findings: &mut Vec<Finding>) {
+    for (index, network) in spec.networks.iter().enumerate() {
+        let before = spec.networks.get(..index).unwrap_or_default();
+        findings.extend(one_network(network, before, &spec.machine, family));
+    }
+    forwards(&spec.networks, findings);
+}
+
+fn one_network(network: &Network, before: &[Network], machine: &str, family: Family) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let model = &network.model;
+    if before.iter().any(|other| other.name == network.name) {
+        let message = format!("the name `{}` is used twice", network.name);
+        findings.push(Finding::new(&["networks", &network.name], message));
+    }
+    if family == Family::None {
+        let message = format!("machine `{machine}` has no network cards");
+        findings.push(Finding::new(&["networks", &network.name], message));
+    }
+    let field = ["networks", network.name.as_str(), "model"];
+    let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if model.is_empty() || !model.chars().all(ok) {
+        let finding = Finding::new(&field, format!("`{model}` is not a device model"));
+        findings.push(finding.hint("options of the device go in `qemu.args`"));
+    }
+    if model.ends_with("-pci") && matches!(family, Family::Microvm | Family::Isapc) {
+        let finding = Finding::new(
+            &field,
+            format!("machine `{machine}` has no PCI bus for `{model}`"),
+        );
+        findings.push(finding.hint(format!("write `model: {}`", family.network_model())));
+    }
+    findings
+}
+
+/// Two forwards cannot listen on the same port.
+fn forwards(networks: &[Network], findings: &mut Vec<Finding>) {
+    let mut seen: Vec<&Forward> = Vec::new();
+    for network in networks {
+        for (index, forward) in network.forwards.iter().enumerate() {
+            let index = index.to_string();
+            let field = ["networks", network.name.as_str(), "forwards", index.as_str()];
+            if forward.host_port == Some(0) || forward.guest_port == 0 {
+                findings.push(Finding::new(&field, "ports are 1 to 65535, not 0"));
+            }
+            if let Some(other) = seen.iter().find(|other| collide(other, forward)) {
+                let finding = Finding::new(&field, format!("`{other}` already listens on that host port"));
+                findings.push(finding.hint("choose another port, or `auto`"));
+            }
+            seen.push(forward);
+        }
+    }
+}
+
+fn collide(one: &Forward, other: &Forward) -> bool {
+    let addresses = one.host_address == other.host_address
+        || one.host_address == Ipv4Addr::UNSPECIFIED
+        || other.host_address == Ipv4Addr::UNSPECIFIED;
+    one.protocol == other.protocol && one.host_port.is_some() && one.host_port == other.host_port && addresses
+}
