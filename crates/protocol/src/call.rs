@@ -120,3 +120,6 @@ fn standard(name: &str, parameters: &Parameters) -> Option<(RefusalCode, String)
     };
     Some((RefusalCode::InvalidCall, words))
 }
+
+#[cfg(test)]
+mod tests;

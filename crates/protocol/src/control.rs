@@ -8,10 +8,14 @@ use std::path::PathBuf;
 use maqet_spec::VmSpec;
 use maqet_state::clock::Timestamp;
 use maqet_state::id::VmId;
-use maqet_state::lifecycle::{Activity, LastExit, Status};
+use maqet_state::lifecycle::Status;
 use serde::{Deserialize, Serialize};
 
 use crate::method::Method;
+
+mod report;
+
+pub use report::{DiskStatus, LogFiles, PortStatus, SandboxStatus, VmStatus, VmSummary};
 
 macro_rules! method {
     ($type:ty, $name:literal, $reply:ty) => {
@@ -216,40 +220,6 @@ pub struct Listed {
     pub vms: Vec<VmSummary>,
 }
 
-/// One line of `ls`. CLI.md fixes the names.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct VmSummary {
-    /// Id.
-    pub id: VmId,
-    /// Name.
-    pub name: String,
-    /// Status; `running` only after the kernel confirmed it.
-    pub status: Status,
-    /// What is being done to it now.
-    pub activity: Activity,
-    /// QEMU's own run state (`running`, `paused`, `io-error`, ...), last known.
-    pub run_state: Option<String>,
-    /// QEMU's process id.
-    pub pid: Option<i32>,
-    /// Runner's process id.
-    pub runner_pid: Option<i32>,
-    /// When the status was entered.
-    pub since: Timestamp,
-    /// Seconds since QEMU was started; `None` when not running.
-    pub uptime_s: Option<u64>,
-    /// Guest memory, bytes.
-    pub memory: u64,
-    /// Virtual CPUs.
-    pub cpus: u32,
-    /// Restart policy.
-    pub restart: String,
-    /// How it ended last.
-    pub last_exit: Option<LastExit>,
-    /// The runner or QEMU has not answered since.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub silent_since: Option<Timestamp>,
-}
-
 /// Describe one VM.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -258,78 +228,6 @@ pub struct Describe {
     pub vm: String,
 }
 method!(Describe, "Status", VmStatus);
-
-/// Answer to [`Describe`]. CLI.md fixes the names.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct VmStatus {
-    /// What `ls` shows.
-    #[serde(flatten)]
-    pub summary: VmSummary,
-    /// Accelerator in use (`kvm`, `tcg`), or asked for while not running.
-    pub accel: String,
-    /// Disks.
-    pub disks: Vec<DiskStatus>,
-    /// Host ports in use.
-    pub ports: Vec<PortStatus>,
-    /// Confinement achieved.
-    pub sandbox: SandboxStatus,
-    /// Files that hold what guest, QEMU and runner print.
-    pub logs: LogFiles,
-    /// QEMU's version, while running.
-    pub qemu_version: Option<String>,
-}
-
-/// One disk of a VM.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DiskStatus {
-    /// Name within the VM.
-    pub name: String,
-    /// Image file.
-    pub path: PathBuf,
-    /// Format.
-    pub format: String,
-    /// Bus.
-    pub interface: String,
-    /// The guest cannot write.
-    pub readonly: bool,
-}
-
-/// One forwarded port of a running VM.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PortStatus {
-    /// `tcp` or `udp`.
-    pub protocol: String,
-    /// Host address.
-    pub host_address: String,
-    /// Host port.
-    pub host_port: u16,
-    /// Guest port.
-    pub guest_port: u16,
-}
-
-/// Confinement of a running QEMU.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SandboxStatus {
-    /// What the spec asks for.
-    pub requested: String,
-    /// QEMU's seccomp filter is on.
-    pub seccomp: bool,
-    /// `no_new_privs` is set.
-    pub no_new_privs: bool,
-    /// Landlock ABI enforced; `None` when not.
-    pub landlock_abi: Option<u32>,
-}
-
-/// Log files of one VM.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogFiles {
-    /// What the guest printed on its first serial port.
-    pub serial: PathBuf,
-    /// QEMU's stdout and stderr.
-    pub qemu: PathBuf,
-    /// The runner's own log.
-    pub runner: PathBuf,
-}
 
 /// The stored spec.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

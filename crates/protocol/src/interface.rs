@@ -159,3 +159,10 @@ pub struct InterfaceText {
     /// The written contract.
     pub description: String,
 }
+
+#[cfg(test)]
+mod idl;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;

@@ -176,5 +176,13 @@ impl<T: Serialize> Encoder<&T> for FrameCodec {
 /// # Errors
 /// [`ProtocolError::Malformed`] when it is not that kind of message.
 pub fn parse<T: serde::de::DeserializeOwned>(frame: &[u8]) -> Result<T, ProtocolError> {
+    let first = frame.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first != Some(&b'{') {
+        // Only for its error: serde would read an array as a struct, field by field.
+        let _object: Parameters = serde_json::from_slice(frame).map_err(ProtocolError::Malformed)?;
+    }
     serde_json::from_slice(frame).map_err(ProtocolError::Malformed)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+//! One sample of every message, with every optional field present.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::control::{
+    Add, Describe, Events, Info, List, Pause, Qmp, Remove, Reset, Restart, Resume, Start, Stop,
+    SupervisorInfo, SupervisorStop,
+};
+use crate::handshake::{Hello, HelloReply, Prove};
+use crate::method::Method;
+use crate::runner::{Adopt, Prepare, Query, Release, RunQmp, StopQemu, Watch};
+use crate::varlink::Parameters;
+
+/// Writes what it could read; `None` when it could not.
+pub(super) type Reread = fn(Value) -> Option<Value>;
+
+/// A method and a sample of both its messages.
+pub(super) struct Sample {
+    pub(super) method: String,
+    pub(super) parameters: Value,
+    pub(super) reread_parameters: Reread,
+    pub(super) reply: Value,
+    pub(super) reread_reply: Reread,
+}
+
+fn reread<T: Serialize + DeserializeOwned>(value: Value) -> Option<Value> {
+    let read: T = serde_json::from_value(value).ok()?;
+    Some(serde_json::to_value(read).unwrap())
+}
+
+fn of<M: Method>(parameters: Value, reply: Value) -> Sample {
+    handshake::<M, M::Reply>(M::NAME.to_owned(), parameters, reply)
+}
+
+fn handshake<P, R>(method: String, parameters: Value, reply: Value) -> Sample
+where
+    P: Serialize + DeserializeOwned,
+    R: Serialize + DeserializeOwned,
+{
+    let (reread_parameters, reread_reply) = (reread::<P>, reread::<R>);
+    Sample {
+        method,
+        parameters,
+        reread_parameters,
+        reply,
+        reread_reply,
+    }
+}
+
+const ID: &str = "0123456789abcdef0123456789abcdef";
+const AT: &str = "2026-01-02T03:04:05.678Z";
+
+fn spec() -> Value {
+    json!({
+        "name": "web", "binary": "qemu-system-x86_64", "machine": "q35", "accel": "tcg", "cpu_model": "max",
+        "memory": 536_870_912, "cpus": 2,
+        "kernel": {"image": "/vm/vmlinuz", "initrd": "/vm/initrd", "append": "quiet"},
+        "firmware": "/vm/bios.bin",
+        "disks": [{"name": "root", "path": "/vm/root.qcow2", "size": 1_073_741_824, "format": "qcow2",
+            "interface": "virtio", "readonly": true}],
+        "networks": [{"name": "lan", "type": "user", "model": "virtio-net-pci",
+            "forwards": [{"protocol": "tcp", "host_address": "127.0.0.1", "host_port": 2222, "guest_port": 22}]}],
+        "serial": {"log": true}, "display": "none", "vga": "std", "on_reboot": "stop",
+        "stop": {"timeout": "30s", "on_timeout": "kill"}, "restart": {"policy": "never"}, "sandbox": "off",
+        "extra_args": ["-msg", "timestamp=on"]
+    })
+}
+
+fn last_exit() -> Value {
+    json!({"cause": "qemu-killed", "at": AT, "exit_code": 1, "signal": 9, "detail": "killed"})
+}
+
+fn ports() -> Value {
+    json!([{"protocol": "tcp", "host_address": "127.0.0.1", "host_port": 2222, "guest_port": 22}])
+}
+
+fn sandbox() -> Value {
+    json!({"requested": "auto", "seccomp": true, "no_new_privs": true, "landlock_abi": 4})
+}
+
+fn identity() -> Value {
+    json!({
+        "role": "qemu", "boot_id": "b", "pidns_inode": 4_026_531_836_u64, "pid": 42, "pidfs_inode": 7,
+        "pidfs_handle": {"kind": 1, "bytes": "ff"}, "start_ticks": 12, "executables": [{"dev": 1, "inode": 2}],
+        "launch_id": ID, "generation": 3
+    })
+}
+
+fn summary() -> Value {
+    json!({
+        "id": ID, "name": "web", "status": "running", "activity": "stopping", "run_state": "paused", "pid": 42,
+        "runner_pid": 41, "since": AT, "uptime_s": 5, "memory": 1024, "cpus": 2, "restart": "never",
+        "last_exit": last_exit(), "silent_since": AT
+    })
+}
+
+fn status() -> Value {
+    let mut all = json!({
+        "accel": "tcg",
+        "disks": [{"name": "root", "path": "/vm/root.qcow2", "format": "qcow2", "interface": "virtio",
+            "readonly": false}],
+        "ports": ports(), "sandbox": sandbox(),
+        "logs": {"serial": "/l/serial.log", "qemu": "/l/qemu.log", "runner": "/l/runner.log"},
+        "qemu_version": "7.2.22"
+    });
+    let summary: Parameters = serde_json::from_value(summary()).unwrap();
+    all.as_object_mut().unwrap().extend(summary);
+    all
+}
+
+/// One event, with a field of its kind.
+pub(super) fn event() -> Value {
+    json!({"cursor": 9, "at": AT, "vm": "web", "id": ID, "kind": "vm.running", "pid": 42})
+}
+
+/// One fact.
+pub(super) fn fact() -> Value {
+    json!({"kind": "qmp-event", "name": "STOP", "data": {}})
+}
+
+/// The shape of a running QEMU.
+pub(super) fn running() -> Value {
+    json!({"run_state": "running", "qemu_version": "7.2.22", "accel": "tcg", "ports": ports(),
+        "sandbox": sandbox()})
+}
+
+fn started() -> Value {
+    json!({"id": ID, "name": "web", "pid": 42, "already": false, "took_ms": 80})
+}
+
+fn changed() -> Value {
+    json!({"vm": "web", "already": false, "run_state": "paused"})
+}
+
+/// `Hello` and `Prove`.
+pub(super) fn handshakes(interface: &str) -> Vec<Sample> {
+    let nonce = "ab".repeat(32);
+    let hello = json!({"version": 1, "client_nonce": nonce, "client_inode": 7, "role": "runner", "vm": ID});
+    let reply = json!({"version": 1, "server_nonce": nonce, "server_proof": nonce, "server_inode": 8});
+    let prove = json!({"client_proof": nonce});
+    vec![
+        handshake::<Hello, HelloReply>(format!("{interface}.Hello"), hello, reply),
+        handshake::<Prove, Parameters>(format!("{interface}.Prove"), prove, json!({})),
+    ]
+}
+
+/// `org.maqet.Control` without the handshake.
+pub(super) fn control() -> Vec<Sample> {
+    let vm = || json!({"vm": "web"});
+    vec![
+        of::<Add>(
+            json!({"spec": spec(), "key": "k"}),
+            json!({"id": ID, "name": "web"}),
+        ),
+        of::<Start>(json!({"vm": "web", "key": "k"}), started()),
+        of::<Stop>(
+            json!({"vm": "web", "timeout_ms": 30_000, "force": true, "key": "k"}),
+            json!({"vm": "web", "status": "stopped", "how": "guest", "took_ms": 80}),
+        ),
+        of::<Restart>(json!({"vm": "web", "timeout_ms": 30_000, "key": "k"}), started()),
+        of::<Pause>(vm(), changed()),
+        of::<Resume>(vm(), changed()),
+        of::<Reset>(vm(), changed()),
+        of::<Remove>(
+            json!({"vm": "web", "force": true, "delete_storage": true, "key": "k"}),
+            json!({"id": ID, "vm": "web", "deleted": ["/vm/root.qcow2"], "kept": ["/vm/data.raw"]}),
+        ),
+        of::<List>(json!({"status": "running"}), json!({"vms": [summary()]})),
+        of::<Describe>(vm(), status()),
+        of::<Info>(vm(), json!({"id": ID, "spec": spec()})),
+        of::<Events>(
+            json!({"since": 3, "vm": "web", "follow": true}),
+            json!({"event": event()}),
+        ),
+        of::<Qmp>(
+            json!({"vm": "web", "command": "stop", "arguments": {}, "timeout_ms": 1000}),
+            json!({"return": {"a": []}}),
+        ),
+        of::<SupervisorInfo>(
+            json!({}),
+            json!({"pid": 40, "version": "0.1.0", "since": AT, "data_dir": "/d", "runtime_dir": "/r", "vms": 2,
+                "running": 1, "memory": 4096, "cursor": 9}),
+        ),
+        of::<SupervisorStop>(json!({}), json!({})),
+    ]
+}
+
+/// `org.maqet.Runner` without the handshake.
+pub(super) fn runner() -> Vec<Sample> {
+    vec![
+        of::<Prepare>(
+            json!({"spec": spec(), "binary": "/usr/bin/qemu-system-x86_64", "launch_id": ID, "generation": 3,
+                "log_dir": "/l", "log_bytes_max": 1024}),
+            json!({"qemu": identity()}),
+        ),
+        of::<Release>(json!({}), running()),
+        of::<Adopt>(
+            json!({"spec": spec(), "qemu": identity(), "log_dir": "/l", "log_bytes_max": 1024}),
+            running(),
+        ),
+        of::<Query>(
+            json!({}),
+            json!({"qemu": identity(), "running": running(), "exit": last_exit()}),
+        ),
+        of::<StopQemu>(
+            json!({"budget_ms": 30_000, "hard": true, "force": false, "kill_on_timeout": false}),
+            json!({"how": "quit", "exit": last_exit()}),
+        ),
+        of::<RunQmp>(
+            json!({"command": "stop", "arguments": {}, "timeout_ms": 1000}),
+            json!({"return": {}}),
+        ),
+        of::<Watch>(json!({}), json!({"fact": fact()})),
+    ]
+}
