@@ -1,0 +1,249 @@
+//! Everything between an order and a gate that stands: ports, disks, sockets, command line.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use maqet_process::gate::{GateOrder, Gated, PASSED_NUMBER_MIN, spawn_gate};
+use maqet_process::identity::{FileId, ProcessIdentity, Role};
+use maqet_process::pidfd::ProcessHandle;
+use maqet_process::{ProcessError, socket};
+use maqet_protocol::control::{PortStatus, SandboxStatus};
+use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_protocol::runner::{Adopt, Prepare};
+use maqet_spec::VmSpec;
+use maqet_spec::argv::{SerialWiring, Wiring, argv};
+use maqet_spec::vm::{Sandbox, StopPolicy};
+use tokio::time::timeout;
+
+use crate::logs::{Logs, QEMU_LOG, SERIAL_LOG};
+use crate::notes::LaunchNote;
+use crate::place::{CONTROL_MONITOR, Place, SERIAL_SOCKET, SPARE_MONITOR};
+use crate::ports::{self, HeldPorts};
+use crate::{accel, disks};
+
+/// The runner's own image, whatever has become of its path.
+const SELF: &str = "/proc/self/exe";
+
+/// A gate stands within milliseconds; this bounds a host that is thrashing.
+const GATE_STANDS: Duration = Duration::from_secs(20);
+
+/// Variables QEMU gets from the runner's environment, if they are set: search path, language, places for scratch
+/// files, and the way to a display.
+const ENVIRONMENT: [&str; 9] = [
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "DISPLAY",
+    "WAYLAND_DISPLAY",
+    "XAUTHORITY",
+    "XDG_RUNTIME_DIR",
+];
+
+/// A gate that stands and will become QEMU.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    /// Releases it.
+    pub(crate) gated: Gated,
+    /// What it will be.
+    pub(crate) qemu: Qemu,
+}
+
+/// One QEMU as its runner knows it.
+#[derive(Debug)]
+pub(crate) struct Qemu {
+    /// Who it is.
+    pub(crate) identity: ProcessIdentity,
+    /// Handle on it.
+    pub(crate) handle: ProcessHandle,
+    /// Accelerator.
+    pub(crate) accel: String,
+    /// Forwarded ports.
+    pub(crate) ports: Vec<PortStatus>,
+    /// Confinement.
+    pub(crate) sandbox: SandboxStatus,
+    /// How it is to be ended.
+    pub(crate) stop: StopPolicy,
+    /// Its logs.
+    pub(crate) logs: Logs,
+    /// Length of its log when it was started, bytes.
+    pub(crate) words_from: u64,
+    /// Host ports held until it has bound them.
+    pub(crate) held: HeldPorts,
+}
+
+impl Qemu {
+    /// A running QEMU that another runner started.
+    pub(crate) fn adopted(order: Adopt, handle: ProcessHandle, note: Option<LaunchNote>) -> Self {
+        let logs = Logs::new(order.log_dir, order.log_bytes_max);
+        let note = note.unwrap_or_else(|| LaunchNote {
+            launch_id: order.qemu.launch_id.clone(),
+            accel: String::new(),
+            ports: ports::status(&order.spec.networks),
+            sandbox: sandbox(&order.spec),
+            words_from: logs.size(QEMU_LOG),
+        });
+        Self {
+            identity: order.qemu,
+            handle,
+            accel: note.accel,
+            ports: note.ports,
+            sandbox: note.sandbox,
+            stop: order.spec.stop,
+            logs,
+            words_from: note.words_from,
+            held: HeldPorts::default(),
+        }
+    }
+
+    /// What a later runner has to know of it.
+    pub(crate) fn note(&self) -> LaunchNote {
+        LaunchNote {
+            launch_id: self.identity.launch_id.clone(),
+            accel: self.accel.clone(),
+            ports: self.ports.clone(),
+            sandbox: self.sandbox.clone(),
+            words_from: self.words_from,
+        }
+    }
+}
+
+/// Has a gate made. Nothing of the VM runs yet, and the runner keeps no descriptor of its disks.
+///
+/// # Errors
+/// `conflict` for a port in use, `invalid-spec` for a disk that cannot be opened, `start-failed` for the rest.
+pub(crate) async fn gate(place: Place, order: Prepare) -> Result<Gate, Refusal> {
+    let mut spec = order.spec;
+    let held = ports::claim(&mut spec.networks).map_err(|refusal| refusal.vm(&*place.name))?;
+    let accel = accel::wanted(spec.accel);
+    let logs = Logs::new(order.log_dir, order.log_bytes_max);
+    let failed = failure(&place, "QEMU's gate cannot be made");
+    let words_from = logs.size(QEMU_LOG);
+    let executables = executables(&order.binary).map_err(|error| failed(&error))?;
+    let gate_order = wire(&place, &spec, accel, &logs)?.order(&place, &spec, order.binary, &logs)?;
+    let mut gated = spawn_gate(Path::new(SELF), gate_order).map_err(|error| failed(&error))?;
+    match timeout(GATE_STANDS, gated.listening()).await {
+        Ok(standing) => standing.map_err(|error| failed(&error))?,
+        Err(elapsed) => return Err(failed(&elapsed)),
+    }
+    let launch_id = &order.launch_id;
+    let identity = ProcessIdentity::take(
+        &gated.handle,
+        Role::Qemu,
+        launch_id,
+        order.generation,
+        executables,
+    )
+    .map_err(|error| failed(&error))?;
+    let handle = gated.handle.try_clone().map_err(|error| failed(&error))?;
+    let qemu = Qemu {
+        identity,
+        handle,
+        accel: accel.to_owned(),
+        ports: ports::status(&spec.networks),
+        sandbox: sandbox(&spec),
+        stop: spec.stop,
+        logs,
+        words_from,
+        held,
+    };
+    Ok(Gate { gated, qemu })
+}
+
+/// Turns errors into refusals of a start.
+fn failure<'a>(place: &'a Place, words: &'a str) -> impl Fn(&dyn std::error::Error) -> Refusal + 'a {
+    move |error| place.refusal_from(RefusalCode::StartFailed, words, error)
+}
+
+/// Descriptors of one start and the numbers QEMU will know them by.
+#[derive(Debug)]
+struct Wired {
+    wiring: Wiring,
+    listen: Vec<(OwnedFd, i32)>,
+    pass: Vec<(OwnedFd, i32)>,
+}
+
+impl Wired {
+    fn order(self, place: &Place, spec: &VmSpec, binary: PathBuf, logs: &Logs) -> Result<GateOrder, Refusal> {
+        let output = logs
+            .open(QEMU_LOG)
+            .map_err(|error| failure(place, "QEMU's log cannot be opened")(&error))?;
+        let words = argv(spec, &self.wiring)
+            .map_err(|error| failure(place, "QEMU's command line cannot be made")(&error))?;
+        Ok(GateOrder {
+            program: binary,
+            args: words.into_iter().map(OsString::from).collect(),
+            env: environment(),
+            listen: self.listen,
+            pass: self.pass,
+            output: output.into(),
+            confinement: None,
+        })
+    }
+}
+
+fn wire(place: &Place, spec: &VmSpec, accel: &str, logs: &Logs) -> Result<Wired, Refusal> {
+    let mut numbers = PASSED_NUMBER_MIN..;
+    let mut next = || numbers.next().unwrap_or(i32::MAX);
+    let sockets = [CONTROL_MONITOR, SPARE_MONITOR, SERIAL_SOCKET];
+    let mut listen = Vec::new();
+    for name in sockets {
+        let socket = socket::bind_listener(place.directory(), name).map_err(|error| {
+            place.refusal_from(
+                RefusalCode::StartFailed,
+                format!("`{name}` cannot be bound"),
+                &error,
+            )
+        })?;
+        listen.push((socket, next()));
+    }
+    let mut pass = Vec::new();
+    let mut opened = Vec::new();
+    for disk in &spec.disks {
+        let number = next();
+        pass.push((disks::open(place, disk)?, number));
+        opened.push((disk.name.clone(), number));
+    }
+    let number = |at: usize| listen.get(at).map_or(-1, |(_, number): &(OwnedFd, i32)| *number);
+    let wiring = Wiring {
+        launch_id: place.launch_id.to_string(),
+        accel: accel.to_owned(),
+        control_fd: number(0),
+        recovery_fd: number(1),
+        serial: Some(SerialWiring {
+            fd: number(2),
+            log: spec.serial.log.then(|| logs.path(SERIAL_LOG)),
+        }),
+        disks: opened,
+        forwards: ports::numbers(&spec.networks),
+    };
+    Ok(Wired { wiring, listen, pass })
+}
+
+/// The images this process may legitimately show: our own, and QEMU's after exec.
+fn executables(binary: &Path) -> Result<Vec<FileId>, ProcessError> {
+    Ok(vec![FileId::of_path(Path::new(SELF))?, FileId::of_path(binary)?])
+}
+
+fn environment() -> Vec<(OsString, OsString)> {
+    ENVIRONMENT
+        .iter()
+        .filter_map(|name| std::env::var_os(name).map(|value| (OsString::from(name), value)))
+        .collect()
+}
+
+fn sandbox(spec: &VmSpec) -> SandboxStatus {
+    SandboxStatus {
+        requested: match spec.sandbox {
+            Sandbox::Auto => "auto".to_owned(),
+            Sandbox::Off => "off".to_owned(),
+        },
+        seccomp: spec.sandbox == Sandbox::Auto,
+        // The gate sets it for every QEMU.
+        no_new_privs: true,
+        landlock_abi: None,
+    }
+}

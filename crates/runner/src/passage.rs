@@ -1,0 +1,52 @@
+//! One QMP command of a client on its way to QEMU and back.
+
+use std::time::Duration;
+
+use maqet_protocol::control::QmpReturn;
+use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_protocol::runner::RunQmp;
+use maqet_qmp::{Qmp, QmpError};
+
+use crate::mail::{Mail, News, post};
+use crate::policy;
+use crate::server::Counter;
+
+/// Longest deadline a client may set; a command that runs longer is a job and reports by events.
+const DEADLINE_MAX: Duration = Duration::from_hours(1);
+
+/// Runs a command if the policy allows it.
+///
+/// # Errors
+/// `invalid-call` for a forbidden command, `qmp-failed` with QEMU's words, `timeout` when it did not answer in time,
+/// `not-answering` when the way to it is lost.
+pub(crate) async fn run(qmp: &Qmp, order: RunQmp, counter: &Counter) -> Result<QmpReturn, Refusal> {
+    policy::check(&order.command, order.arguments.as_ref(), &counter.name)
+        .map_err(|refusal| refusal.vm(&*counter.name))?;
+    let deadline = Duration::from_millis(order.timeout_ms).min(DEADLINE_MAX);
+    match qmp.run(&order.command, order.arguments, deadline).await {
+        Ok(value) => Ok(QmpReturn { value }),
+        Err(error) => {
+            if matches!(error, QmpError::Deadline { .. }) {
+                post(&counter.desk, Mail::News(News::Silent(true))).await;
+            }
+            Err(refusal(error, counter))
+        }
+    }
+}
+
+fn refusal(error: QmpError, counter: &Counter) -> Refusal {
+    let name = &*counter.name;
+    let words = error.to_string();
+    let refusal = match error {
+        QmpError::Refused { class, .. } => Refusal::new(RefusalCode::QmpFailed, words).cause(class),
+        QmpError::Deadline { .. } => Refusal::new(RefusalCode::Timeout, words).state("running"),
+        QmpError::Busy => Refusal::new(RefusalCode::Busy, words).hint("try again"),
+        QmpError::TooLong { .. } | QmpError::Malformed { .. } => Refusal::new(RefusalCode::QmpFailed, words),
+        QmpError::Greeting { .. } | QmpError::Closed | QmpError::Io(_) => Refusal::new(
+            RefusalCode::NotAnswering,
+            format!("the QEMU of `{name}` does not answer"),
+        )
+        .cause(words),
+    };
+    refusal.vm(name)
+}

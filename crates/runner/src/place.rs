@@ -1,0 +1,60 @@
+//! Where and for whom this runner works.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_state::id::VmId;
+
+/// Socket the supervisor talks to.
+pub(crate) const RUNNER_SOCKET: &str = "runner.sock";
+/// QEMU's monitor for the runner.
+pub(crate) const CONTROL_MONITOR: &str = "qmp0.sock";
+/// QEMU's monitor for recovery and diagnosis; the runner never connects to it.
+pub(crate) const SPARE_MONITOR: &str = "qmp1.sock";
+/// The guest's first serial port.
+pub(crate) const SERIAL_SOCKET: &str = "serial.sock";
+
+/// Sockets that live and die with QEMU.
+pub(crate) const QEMU_SOCKETS: [&str; 3] = [CONTROL_MONITOR, SPARE_MONITOR, SERIAL_SOCKET];
+
+/// Where and for whom this runner works. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// The VM.
+    pub(crate) vm: VmId,
+    /// Its name.
+    pub(crate) name: Arc<str>,
+    /// Id of the launch this runner was started for.
+    pub(crate) launch_id: Arc<str>,
+    /// The VM's runtime directory.
+    pub(crate) directory: Arc<OwnedFd>,
+}
+
+impl Place {
+    /// The VM's runtime directory.
+    pub(crate) fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// A refusal about this VM.
+    pub(crate) fn refusal(&self, code: RefusalCode, message: impl Into<String>) -> Refusal {
+        Refusal::new(code, message).vm(&*self.name)
+    }
+
+    /// A refusal about this VM that came from an error.
+    pub(crate) fn refusal_from(
+        &self,
+        code: RefusalCode,
+        message: impl Into<String>,
+        error: &dyn std::error::Error,
+    ) -> Refusal {
+        let mut refusal = self.refusal(code, message).cause(error.to_string());
+        let mut source = error.source();
+        while let Some(cause) = source {
+            refusal = refusal.cause(cause.to_string());
+            source = cause.source();
+        }
+        refusal
+    }
+}
