@@ -62,15 +62,14 @@ impl Denial {
 
     /// The text people read, about the VM named `vm`: a lower-case fragment without a full stop.
     pub fn message(self, vm: &str) -> String {
-        match self {
-            Self::NotRunning { command, status } => {
-                format!("cannot {command} `{vm}`: it is not running ({status})")
-            }
-            Self::StillRunning => format!("cannot rm `{vm}`: it is still running"),
-            Self::IsStarting { command } => format!("cannot {command} `{vm}`: it is being started"),
-            Self::IsStopping { command } => format!("cannot {command} `{vm}`: it is being stopped"),
-            Self::BeingRemoved { command } => format!("cannot {command} `{vm}`: it is being removed"),
-        }
+        let (command, reason) = match self {
+            Self::NotRunning { command, status } => (command, format!("it is not running ({status})")),
+            Self::StillRunning => (Command::Remove, "it is still running".to_owned()),
+            Self::IsStarting { command } => (command, "it is being started".to_owned()),
+            Self::IsStopping { command } => (command, "it is being stopped".to_owned()),
+            Self::BeingRemoved { command } => (command, "it is being removed".to_owned()),
+        };
+        format!("cannot {} `{vm}`: {reason}", verb(command))
     }
 
     /// The next command to type, about the VM named `vm`.
@@ -82,5 +81,20 @@ impl Denial {
             Self::IsStopping { .. } => format!("maqet wait {vm} exit"),
             Self::BeingRemoved { .. } => "maqet ls".to_owned(),
         }
+    }
+}
+
+/// What cannot be done, in the middle of a sentence.
+const fn verb(command: Command) -> &'static str {
+    match command {
+        Command::Remove | Command::ForceRemove => "remove",
+        Command::Qmp => "run a QMP command on",
+        Command::Start
+        | Command::Stop
+        | Command::Kill
+        | Command::Restart
+        | Command::Pause
+        | Command::Resume
+        | Command::Reset => command.as_str(),
     }
 }
