@@ -42,7 +42,7 @@ pub enum StoreError {
         /// Why it failed.
         source: io::Error,
     },
-    /// A transaction failed: nothing of it is on disk, and the handle takes no more writes. Open the store anew.
+    /// A transaction failed: nothing of it is on disk. The next call opens the file anew.
     #[error("use the store")]
     Database {
         /// Why.

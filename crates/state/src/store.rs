@@ -12,14 +12,15 @@ mod schema;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 use serde_json::Value;
 
 pub use self::migrate::Migration;
 pub use self::schema::SCHEMA_VERSION;
-use self::schema::{ANSWERS, Answer, LEDGER, NAMES, SECRETS, VMS, Versioned, decode, decode_bytes};
+use self::schema::{ANSWERS, Answer, LEDGER, NAMES, SECRETS, Text, VMS, Versioned, decode, decode_bytes};
 use crate::change::{Change, Committed, Rejected};
 use crate::error::StoreError;
 use crate::id::VmId;
@@ -35,7 +36,10 @@ pub struct Store {
 }
 
 struct Inner {
-    db: Database,
+    /// The open file; `None` after it could not be opened anew.
+    db: RwLock<Option<Database>>,
+    /// A transaction failed: redb takes nothing more through this handle.
+    failed: AtomicBool,
     path: PathBuf,
     limits: JournalLimits,
 }
@@ -69,7 +73,8 @@ impl Store {
         let (db, created) = create::open(path)?;
         let migrated = migrate::migrate(&db, path)?;
         let inner = Inner {
-            db,
+            db: RwLock::new(Some(db)),
+            failed: AtomicBool::new(false),
             path: path.to_owned(),
             limits,
         };
@@ -91,9 +96,18 @@ impl Store {
     /// does not hold is left out whole; the others are not touched by that, and later ones see earlier ones.
     ///
     /// # Errors
-    /// [`StoreError`]: nothing of any of them is on disk, and the store takes no more writes until opened anew.
+    /// [`StoreError`]: nothing of any of them is on disk. The next call opens the file anew first, so a store whose
+    /// disk was full works again once there is room.
     pub fn commit(&self, changes: Vec<Change>) -> Result<Vec<Result<Committed, Rejected>>, StoreError> {
-        let txn = begin_write(&self.inner.db)?;
+        self.with(|db| self.commit_to(db, changes))
+    }
+
+    fn commit_to(
+        &self,
+        db: &Database,
+        changes: Vec<Change>,
+    ) -> Result<Vec<Result<Committed, Rejected>>, StoreError> {
+        let txn = begin_write(db)?;
         let mut writer = commit::Writer::open(&txn)?;
         let answers = changes
             .into_iter()
@@ -113,14 +127,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::Value`] names the record that cannot be read.
     pub fn vms(&self) -> Result<Vec<VmRecord>, StoreError> {
-        let table = self.read()?.open_table(VMS)?;
-        table
-            .iter()?
-            .map(|row| {
-                let (id, bytes) = row?;
-                decode("vms", id.value(), bytes.value())
-            })
-            .collect()
+        self.read(|txn| {
+            let table = txn.open_table(VMS)?;
+            table
+                .iter()?
+                .map(|row| {
+                    let (id, bytes) = row?;
+                    decode("vms", id.value(), bytes.value())
+                })
+                .collect()
+        })
     }
 
     /// One VM.
@@ -128,11 +144,7 @@ impl Store {
     /// # Errors
     /// As [`Store::vms`].
     pub fn vm(&self, id: &VmId) -> Result<Option<VmRecord>, StoreError> {
-        let table = self.read()?.open_table(VMS)?;
-        let Some(bytes) = table.get(id.as_str())? else {
-            return Ok(None);
-        };
-        decode("vms", id, bytes.value()).map(Some)
+        self.text(VMS, id.as_str(), |bytes| decode("vms", id, bytes))
     }
 
     /// The VM of that name.
@@ -140,11 +152,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when it cannot be read.
     pub fn id_of(&self, name: &str) -> Result<Option<VmId>, StoreError> {
-        let table = self.read()?.open_table(NAMES)?;
-        let Some(bytes) = table.get(name)? else {
-            return Ok(None);
-        };
-        decode("names", name, bytes.value()).map(Some)
+        self.text(NAMES, name, |bytes| decode("names", name, bytes))
     }
 
     /// The secret of a VM; every stored VM has one.
@@ -152,11 +160,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when it cannot be read.
     pub fn secret(&self, id: &VmId) -> Result<Option<Secret>, StoreError> {
-        let table = self.read()?.open_table(SECRETS)?;
-        let Some(bytes) = table.get(id.as_str())? else {
-            return Ok(None);
-        };
-        decode_bytes("secrets", id, bytes.value()).map(|bytes| Some(Secret::from_bytes(bytes)))
+        self.text(SECRETS, id.as_str(), |bytes| {
+            decode_bytes("secrets", id, bytes).map(Secret::from_bytes)
+        })
     }
 
     /// What the call with this idempotency key was answered; the newest 4096 answers are kept.
@@ -164,12 +170,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when it cannot be read.
     pub fn answer(&self, key: &str) -> Result<Option<Value>, StoreError> {
-        let table = self.read()?.open_table(ANSWERS)?;
-        let Some(bytes) = table.get(key)? else {
-            return Ok(None);
-        };
-        let answer: Versioned<Answer> = decode("answers", key, bytes.value())?;
-        Ok(Some(answer.value.answer))
+        self.text(ANSWERS, key, |bytes| {
+            let answer: Versioned<Answer> = decode("answers", key, bytes)?;
+            Ok(answer.value.answer)
+        })
     }
 
     /// At most `limit` journal entries after the cursor `since`, oldest first; from the oldest kept without it.
@@ -177,7 +181,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when one cannot be read.
     pub fn events(&self, since: Option<u64>, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
-        chain::read(&self.read()?, since.unwrap_or(0), limit, |_| true)
+        self.read(|txn| chain::read(txn, since.unwrap_or(0), limit, |_| true))
     }
 
     /// As [`Store::events`], of one VM only; it may be gone.
@@ -190,9 +194,8 @@ impl Store {
         since: Option<u64>,
         limit: usize,
     ) -> Result<Vec<JournalEntry>, StoreError> {
-        chain::read(&self.read()?, since.unwrap_or(0), limit, |entry| {
-            entry.id.as_ref() == Some(vm)
-        })
+        let wanted = |entry: &JournalEntry| entry.id.as_ref() == Some(vm);
+        self.read(|txn| chain::read(txn, since.unwrap_or(0), limit, wanted))
     }
 
     /// Cursor of the newest journal entry; 0 when there is none.
@@ -200,7 +203,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when it cannot be read.
     pub fn cursor(&self) -> Result<u64, StoreError> {
-        Ok(chain::head(&self.read()?)?.cursor)
+        self.read(|txn| Ok(chain::head(txn)?.cursor))
     }
 
     /// Walks the whole journal and proves that every entry follows from the one before it.
@@ -208,7 +211,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::ChainBroken`] names the first entry that does not.
     pub fn verify_journal(&self) -> Result<JournalProof, StoreError> {
-        chain::verify(&self.read()?)
+        self.read(chain::verify)
     }
 
     /// Every line of the ledger.
@@ -216,15 +219,17 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when one cannot be read.
     pub fn ledger(&self) -> Result<Vec<LedgerEntry>, StoreError> {
-        let table = self.read()?.open_table(LEDGER)?;
-        table
-            .iter()?
-            .map(|row| {
-                let (key, bytes) = row?;
-                let entry: Versioned<LedgerEntry> = decode("ledger", key.value(), bytes.value())?;
-                Ok(entry.value)
-            })
-            .collect()
+        self.read(|txn| {
+            let table = txn.open_table(LEDGER)?;
+            table
+                .iter()?
+                .map(|row| {
+                    let (key, bytes) = row?;
+                    let entry: Versioned<LedgerEntry> = decode("ledger", key.value(), bytes.value())?;
+                    Ok(entry.value)
+                })
+                .collect()
+        })
     }
 
     /// Writes a consistent copy to `to` while commits go on; an older file there is replaced once the copy is
@@ -233,11 +238,56 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn backup(&self, to: &Path) -> Result<(), StoreError> {
-        backup::write(&self.inner.db, to)
+        self.with(|db| backup::write(db, to))
     }
 
-    fn read(&self) -> Result<ReadTransaction, StoreError> {
-        Ok(self.inner.db.begin_read()?)
+    fn read<T>(
+        &self,
+        reading: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.with(|db| reading(&db.begin_read()?))
+    }
+
+    /// One value of a table with text keys.
+    fn text<T>(
+        &self,
+        table: Text,
+        key: &str,
+        decode: impl FnOnce(&[u8]) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        self.read(|txn| {
+            let table = txn.open_table(table)?;
+            table.get(key)?.map(|bytes| decode(bytes.value())).transpose()
+        })
+    }
+
+    /// Works with the open file, which is opened anew first if the work before failed.
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if self.inner.failed.load(Ordering::Acquire) {
+            self.open_anew()?;
+        }
+        let db = self.inner.db.read().unwrap_or_else(PoisonError::into_inner);
+        let result = match db.as_ref() {
+            Some(db) => work(db),
+            // Somebody else's attempt to open it anew failed just now.
+            None => Err(redb::StorageError::DatabaseClosed.into()),
+        };
+        if matches!(result, Err(StoreError::Database { .. })) {
+            self.inner.failed.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    /// Closes the file, for which redb refuses everything after a failed write, and opens it again.
+    fn open_anew(&self) -> Result<(), StoreError> {
+        let mut db = self.inner.db.write().unwrap_or_else(PoisonError::into_inner);
+        if self.inner.failed.load(Ordering::Acquire) {
+            // The lock on the file is released before it is taken again.
+            *db = None;
+            *db = Some(create::open_existing(&self.inner.path)?);
+            self.inner.failed.store(false, Ordering::Release);
+        }
+        Ok(())
     }
 }
 

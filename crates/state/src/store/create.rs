@@ -21,15 +21,20 @@ const PRIVATE: u32 = 0o600;
 
 /// Opens the store's file, making it when there is none. The second value is true when it was made.
 pub(crate) fn open(path: &Path) -> Result<(Database, bool), StoreError> {
-    let existing = OpenOptions::new().read(true).write(true).open(path);
-    match existing {
-        Ok(file) => open_existing(file, path).map(|db| (db, false)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => create(path),
-        Err(source) => Err(io_error("open", path)(source)),
+    match open_existing(path) {
+        Ok(db) => Ok((db, false)),
+        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => create(path),
+        Err(error) => Err(error),
     }
 }
 
-fn open_existing(file: File, path: &Path) -> Result<Database, StoreError> {
+/// Opens the store's file, never making one.
+pub(crate) fn open_existing(path: &Path) -> Result<Database, StoreError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(io_error("open", path))?;
     let length = file.metadata().map_err(io_error("inspect", path))?.len();
     // redb would take an empty file for a new store; ours never exists empty, so its content was lost.
     if length == 0 {

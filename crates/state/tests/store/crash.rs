@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use maqet_state::change::Change;
 use maqet_state::journal::NewEvent;
@@ -12,15 +12,14 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 
-use crate::support::{Place, addition, at, id, record};
+use crate::support::{CHILD_STORE, Place, addition, at, child, id, record};
 
 const TEST: &str = "crash::acknowledged_commits_survive_kill_nine";
-const STORE: &str = "MAQET_TEST_CRASH_STORE";
 const ROUNDS: u32 = 20;
 
 #[test]
 fn acknowledged_commits_survive_kill_nine() {
-    if let Some(path) = std::env::var_os(STORE) {
+    if let Some(path) = std::env::var_os(CHILD_STORE) {
         write_until_killed(Path::new(&path));
     }
     let seed = rand::random();
@@ -63,9 +62,7 @@ fn write_until_killed(path: &Path) -> ! {
 
 /// Runs the writer until it acknowledged `acknowledgements` batches, kills it, and says the last number it told.
 fn run_writer(path: &Path, acknowledgements: usize) -> u64 {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", TEST, "--nocapture", "--test-threads=1"])
-        .env(STORE, path)
+    let mut child = child(TEST, path)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

@@ -1,6 +1,7 @@
 //! Records to store, and a place to store them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use maqet_spec::VmSpec;
 use maqet_state::change::{Change, Committed, Rejected};
@@ -75,4 +76,18 @@ pub(crate) fn addition(number: u64, name: &str) -> Change {
 /// Commits one change.
 pub(crate) fn commit(store: &Store, change: Change) -> Result<Committed, Rejected> {
     store.commit(vec![change]).unwrap().remove(0)
+}
+
+/// Where a test that was started again as its own child finds its store.
+pub(crate) const CHILD_STORE: &str = "MAQET_TEST_CHILD_STORE";
+
+/// This program again, to run only the test `name` as the child of it, with SIGXFSZ ignored.
+pub(crate) fn child(name: &str, store: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(CHILD_STORE, store);
+    command
 }
