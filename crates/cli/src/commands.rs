@@ -1,0 +1,97 @@
+//! The verbs: one file each.
+
+pub(crate) mod add;
+pub(crate) mod completion;
+pub(crate) mod config;
+pub(crate) mod each;
+pub(crate) mod events;
+pub(crate) mod info;
+pub(crate) mod inspect;
+pub(crate) mod logs;
+pub(crate) mod ls;
+pub(crate) mod man;
+pub(crate) mod pause;
+pub(crate) mod qmp;
+pub(crate) mod reset;
+pub(crate) mod restart;
+pub(crate) mod resume;
+pub(crate) mod rm;
+pub(crate) mod start;
+pub(crate) mod status;
+pub(crate) mod stop;
+pub(crate) mod supervisor;
+pub(crate) mod wait;
+pub(crate) mod why;
+
+use std::pin::Pin;
+
+use crate::args::Verb;
+use crate::args::verb::{ConfigVerb, QmpVerb, SupervisorVerb};
+use crate::error::CliError;
+use crate::output::Output;
+use crate::session::Session;
+
+/// A verb at work.
+pub(crate) type Work<'a> = Pin<Box<dyn Future<Output = Result<(), CliError>> + 'a>>;
+
+/// Carries out the verbs that need nobody else; hands the others back.
+///
+/// # Errors
+/// Those of the verb.
+pub(crate) fn run_alone(verb: Verb, output: &Output) -> Result<Option<Verb>, CliError> {
+    match verb {
+        Verb::Completion(args) => completion::run(&args, output).map(|()| None),
+        Verb::Man(args) => man::run(&args, output).map(|()| None),
+        Verb::Config(ConfigVerb::Check(args)) => config::check(&args, output).map(|()| None),
+        Verb::Config(ConfigVerb::Render(args)) => config::render(&args, output).map(|()| None),
+        Verb::Add(_)
+        | Verb::Start(_)
+        | Verb::Stop(_)
+        | Verb::Kill(_)
+        | Verb::Restart(_)
+        | Verb::Reset(_)
+        | Verb::Pause(_)
+        | Verb::Resume(_)
+        | Verb::Rm(_)
+        | Verb::Ls(_)
+        | Verb::Status(_)
+        | Verb::Info(_)
+        | Verb::Inspect(_)
+        | Verb::Why(_)
+        | Verb::Wait(_)
+        | Verb::Logs(_)
+        | Verb::Events(_)
+        | Verb::Qmp(_)
+        | Verb::Supervisor(_) => Ok(Some(verb)),
+    }
+}
+
+/// Carries out a verb that asks the supervisor.
+///
+/// # Errors
+/// Those of the verb.
+pub(crate) fn run<'a>(verb: &'a Verb, session: &'a Session<'a>) -> Work<'a> {
+    match verb {
+        Verb::Add(args) => Box::pin(add::run(session, args)),
+        Verb::Start(args) => Box::pin(start::run(session, args)),
+        Verb::Stop(args) => Box::pin(stop::run(session, args)),
+        Verb::Kill(args) => Box::pin(stop::kill(session, args)),
+        Verb::Restart(args) => Box::pin(restart::run(session, args)),
+        Verb::Reset(args) => Box::pin(reset::run(session, args)),
+        Verb::Pause(args) | Verb::Qmp(QmpVerb::Pause(args)) => Box::pin(pause::run(session, args)),
+        Verb::Resume(args) | Verb::Qmp(QmpVerb::Resume(args)) => Box::pin(resume::run(session, args)),
+        Verb::Rm(args) => Box::pin(rm::run(session, args)),
+        Verb::Ls(args) => Box::pin(ls::run(session, args)),
+        Verb::Status(args) => Box::pin(status::run(session, args)),
+        Verb::Info(args) => Box::pin(info::run(session, args)),
+        Verb::Inspect(args) => Box::pin(inspect::run(session, args)),
+        Verb::Why(args) => Box::pin(why::run(session, args)),
+        Verb::Wait(args) => Box::pin(wait::run(session, args)),
+        Verb::Logs(args) => Box::pin(logs::run(session, args)),
+        Verb::Events(args) => Box::pin(events::run(session, args)),
+        Verb::Qmp(QmpVerb::Run(args)) => Box::pin(qmp::run(session, args)),
+        Verb::Supervisor(SupervisorVerb::Status) => Box::pin(supervisor::status(session)),
+        Verb::Supervisor(SupervisorVerb::Stop(args)) => Box::pin(supervisor::stop(session, args)),
+        Verb::Completion(_) | Verb::Man(_) | Verb::Config(_) => Box::pin(std::future::ready(Ok(()))),
+    }
+}

@@ -1,0 +1,38 @@
+//! `maqet config`.
+
+use serde_json::json;
+
+use crate::args::Format;
+use crate::args::vm::SpecArgs;
+use crate::error::CliError;
+use crate::output::Output;
+use crate::specification;
+
+/// Says whether `add` would take these files.
+///
+/// # Errors
+/// [`CliError::InvalidSpec`] when it would not.
+pub(crate) fn check(args: &SpecArgs, output: &Output) -> Result<(), CliError> {
+    specification::require_files(args, "maqet config check FILE…")?;
+    let spec = specification::build(args)?;
+    if output.format() == Format::Table {
+        return output.say(&format!("{}: valid", spec.name));
+    }
+    let name = spec.name.to_string();
+    output.answer(&json!({"valid": true, "name": name}), String::new, || {
+        name.clone()
+    })
+}
+
+/// Prints what these files make together, every default written out.
+///
+/// # Errors
+/// [`CliError::InvalidSpec`].
+pub(crate) fn render(args: &SpecArgs, output: &Output) -> Result<(), CliError> {
+    specification::require_files(args, "maqet config render FILE…")?;
+    let spec = specification::build(args)?;
+    match output.format() {
+        Format::Table | Format::Yaml => output.data(&maqet_spec::to_yaml(&spec)),
+        Format::Json | Format::Name => output.answer(&spec, String::new, || spec.name.to_string()),
+    }
+}

@@ -1,0 +1,87 @@
+//! `maqet rm`.
+
+use std::io::{self, BufRead, IsTerminal};
+
+use maqet_protocol::control::{List, Remove, Removed};
+
+use super::each::{Each, Lines};
+use crate::args::vm::RmArgs;
+use crate::error::CliError;
+use crate::session::{OPERATION_DEADLINE, Session, key};
+
+/// Forgets VMs.
+///
+/// # Errors
+/// The refusal; [`CliError::Usage`] when `--all` is neither confirmed nor can be.
+pub(crate) async fn run(session: &Session<'_>, args: &RmArgs) -> Result<(), CliError> {
+    let vms = if args.all {
+        all(session, args).await?
+    } else {
+        args.vms.clone()
+    };
+    let each = Each {
+        doing: "removing",
+        line,
+        name: |removed: &Removed| removed.vm.clone(),
+        lines: Lines::Talk,
+    };
+    let remove = |vm| async move {
+        let method = Remove {
+            vm,
+            force: args.force,
+            delete_storage: args.delete_storage,
+            key: Some(key()),
+        };
+        session.repeat(&method, OPERATION_DEADLINE).await
+    };
+    each.run(session, &vms, remove).await
+}
+
+fn line(removed: &Removed) -> String {
+    let deleted = removed
+        .deleted
+        .iter()
+        .map(|file| format!("\n  deleted {}", file.display()));
+    let kept = removed
+        .kept
+        .iter()
+        .map(|file| format!("\n  kept {}", file.display()));
+    format!(
+        "{}: removed{}",
+        removed.vm,
+        deleted.chain(kept).collect::<String>()
+    )
+}
+
+/// The ids of all VMs, once it is confirmed that all of them are meant.
+async fn all(session: &Session<'_>, args: &RmArgs) -> Result<Vec<String>, CliError> {
+    let terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
+    if !args.yes && !terminal {
+        return Err(CliError::usage(
+            "`rm --all` asks for confirmation, and there is no terminal to ask on",
+            Some("maqet rm --all --yes"),
+        ));
+    }
+    let listed = session.ask(&List { status: None }).await?.vms;
+    let names: Vec<&str> = listed.iter().map(|vm| vm.name.as_str()).collect();
+    if !args.yes && !names.is_empty() {
+        confirm(session, &names)?;
+    }
+    Ok(listed.into_iter().map(|vm| String::from(vm.id)).collect())
+}
+
+fn confirm(session: &Session<'_>, names: &[&str]) -> Result<(), CliError> {
+    let count = names.len();
+    session
+        .output
+        .ask(&format!("remove {count} VMs ({})? [y/N] ", names.join(", ")))?;
+    let mut answer = String::new();
+    io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .map_err(CliError::call("read the answer"))?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    Err(CliError::Declined)
+}

@@ -1,0 +1,105 @@
+//! `maqet status`.
+
+use maqet_protocol::control::{Describe, PortStatus, SandboxStatus, VmStatus};
+
+use super::ls;
+use crate::args::vm::OneArgs;
+use crate::error::CliError;
+use crate::render::{table, units};
+use crate::session::Session;
+
+/// Shows how a VM is doing.
+///
+/// # Errors
+/// The refusal.
+pub(crate) async fn run(session: &Session<'_>, args: &OneArgs) -> Result<(), CliError> {
+    let status = describe(session, &args.vm).await?;
+    session
+        .output
+        .answer(&status, || block(&status), || status.summary.name.clone())
+}
+
+/// Asks for the status.
+///
+/// # Errors
+/// The refusal.
+pub(crate) async fn describe(session: &Session<'_>, vm: &str) -> Result<VmStatus, CliError> {
+    session.ask(&Describe { vm: vm.to_owned() }).await
+}
+
+/// `key: value` lines.
+pub(crate) fn block(status: &VmStatus) -> String {
+    let vm = &status.summary;
+    let mut lines = vec![
+        ("name", vm.name.clone()),
+        ("id", vm.id.to_string()),
+        ("status", ls::condition(vm)),
+        ("since", vm.since.to_string()),
+    ];
+    lines.extend(vm.uptime_s.map(|seconds| ("uptime", units::uptime(seconds))));
+    lines.extend(vm.pid.map(|pid| ("pid", pid.to_string())));
+    lines.extend(vm.runner_pid.map(|pid| ("runner pid", pid.to_string())));
+    lines.push(("memory", units::size(vm.memory)));
+    lines.push(("cpus", vm.cpus.to_string()));
+    lines.push(("accel", status.accel.clone()));
+    lines.extend(status.qemu_version.clone().map(|version| ("qemu", version)));
+    lines.push(("restart", vm.restart.clone()));
+    if !status.disks.is_empty() {
+        lines.push(("disks", disks(status)));
+    }
+    if !status.ports.is_empty() {
+        lines.push((
+            "ports",
+            status.ports.iter().map(port).collect::<Vec<_>>().join("\n"),
+        ));
+    }
+    lines.push(("sandbox", sandbox(&status.sandbox)));
+    lines.push(("logs", logs(status)));
+    lines.extend(
+        vm.last_exit
+            .iter()
+            .map(|exit| ("last exit", units::last_exit_lines(exit).join("\n"))),
+    );
+    table::block(&lines)
+}
+
+fn disks(status: &VmStatus) -> String {
+    let lines = status.disks.iter().map(|disk| {
+        let readonly = if disk.readonly { ", read-only" } else { "" };
+        format!(
+            "{}: {} ({}, {}{readonly})",
+            disk.name,
+            disk.path.display(),
+            disk.format,
+            disk.interface
+        )
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn port(port: &PortStatus) -> String {
+    format!(
+        "{} {}:{} -> {}",
+        port.protocol, port.host_address, port.host_port, port.guest_port
+    )
+}
+
+fn sandbox(sandbox: &SandboxStatus) -> String {
+    let mut parts = Vec::new();
+    if sandbox.seccomp {
+        parts.push("seccomp".to_owned());
+    }
+    if sandbox.no_new_privs {
+        parts.push("no_new_privs".to_owned());
+    }
+    parts.extend(sandbox.landlock_abi.map(|abi| format!("landlock ABI {abi}")));
+    if parts.is_empty() {
+        return sandbox.requested.clone();
+    }
+    format!("{} ({})", sandbox.requested, parts.join(", "))
+}
+
+fn logs(status: &VmStatus) -> String {
+    let logs = [&status.logs.serial, &status.logs.qemu, &status.logs.runner];
+    logs.map(|path| path.display().to_string()).join("\n")
+}

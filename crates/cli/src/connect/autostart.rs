@@ -1,0 +1,204 @@
+//! Starting a supervisor, as tmux starts its server.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use maqet_process::directory;
+use maqet_process::error::ProcessError;
+use maqet_process::pidfd::{ExitStatus, ProcessHandle};
+use maqet_process::spawn::Spawn;
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{Mode, fstatat};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::output::Output;
+use crate::settings::{LOG_FILE, Settings};
+
+/// Name of the program.
+const PROGRAM: &str = "maqet-supervisor";
+/// Number of the readiness pipe in the supervisor.
+const READY_FD: i32 = 3;
+/// Time for a supervisor to look after every VM on record before it answers.
+const READY_DEADLINE: Duration = Duration::from_mins(2);
+/// Line that says: I answer.
+const READY: &[u8] = b"ready\n";
+/// Most that is read of what a failing supervisor says.
+const WORDS_BYTES_MAX: usize = 64 * 1024;
+/// A log longer than this is set aside before the next supervisor writes to it.
+const LOG_BYTES_MAX: i64 = 4 << 20;
+/// Name of the log set aside.
+const OLD_LOG_FILE: &str = "supervisor.log.1";
+
+/// What came of starting a supervisor.
+#[derive(Debug)]
+pub(crate) enum Launch {
+    /// It answers.
+    Ready,
+    /// It found another one on its data directory; what it said.
+    Second(Vec<String>),
+}
+
+/// Starts a supervisor and waits until it answers or says why not.
+///
+/// # Errors
+/// [`CliError::Unreachable`] when there is no such program or it failed; [`CliError::Process`] for a data directory
+/// that is not ours alone.
+pub(crate) async fn launch(settings: &Settings, output: &Output) -> Result<Launch, CliError> {
+    let program = find_program(settings)?;
+    output.detail(&format!("starting `{}`", program.display()))?;
+    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(CliError::call("make a pipe"))?;
+    let log = open_log(&settings.data_dir)?;
+    let mut spawn = Spawn::new(&program);
+    spawn.args = arguments(settings);
+    spawn.workdir = Some(PathBuf::from("/"));
+    spawn.stdout = Some(
+        log.try_clone()
+            .map_err(CliError::call("duplicate a descriptor"))?,
+    );
+    spawn.stderr = Some(log);
+    spawn.fds = vec![(writer, READY_FD)];
+    let child = spawn
+        .spawn()
+        .map_err(|error| cannot_start(settings, &program, &error))?;
+    let outcome = tokio::time::timeout(READY_DEADLINE, listen(reader, &child.handle)).await;
+    match outcome {
+        Ok(Ok(Words::Ready)) => Ok(Launch::Ready),
+        Ok(Ok(Words::Failed { status, lines })) if status == Some(second()) => Ok(Launch::Second(lines)),
+        Ok(Ok(Words::Failed { status, lines })) => Err(failed(settings, status, lines)),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(failed(
+            settings,
+            None,
+            vec![format!("it was not ready within {READY_DEADLINE:?}")],
+        )),
+    }
+}
+
+enum Words {
+    Ready,
+    Failed {
+        status: Option<ExitStatus>,
+        lines: Vec<String>,
+    },
+}
+
+/// Reads the pipe until the supervisor is ready, or has ended.
+async fn listen(reader: OwnedFd, supervisor: &ProcessHandle) -> Result<Words, CliError> {
+    let mut reader = pipe::Receiver::from_owned_fd(reader).map_err(CliError::call("watch a pipe"))?;
+    let mut said = Vec::new();
+    let mut part = vec![0; 4096];
+    while said.len() < WORDS_BYTES_MAX {
+        let length = reader
+            .read(&mut part)
+            .await
+            .map_err(CliError::call("read a pipe"))?;
+        said.extend_from_slice(part.get(..length).unwrap_or_default());
+        if said.ends_with(READY) {
+            return Ok(Words::Ready);
+        }
+        if length == 0 {
+            break;
+        }
+    }
+    supervisor.exited().await?;
+    Ok(Words::Failed {
+        status: supervisor.exit_status(),
+        lines: lines(&said),
+    })
+}
+
+/// What a supervisor said, without the marks of an error on a terminal of its own.
+fn lines(said: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(said);
+    let lines = text
+        .lines()
+        .map(|line| line.strip_prefix("error: ").unwrap_or(line).trim());
+    lines.filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
+fn second() -> ExitStatus {
+    ExitStatus::Code(i32::from(Exit::SecondSupervisor.code()))
+}
+
+fn failed(settings: &Settings, status: Option<ExitStatus>, mut causes: Vec<String>) -> CliError {
+    if let Some(status) = status {
+        causes.push(format!("it ended with {status}"));
+    }
+    CliError::Unreachable {
+        message: "the supervisor could not be started".to_owned(),
+        causes,
+        hint: format!("look into {}", settings.log().display()),
+    }
+}
+
+fn cannot_start(settings: &Settings, program: &Path, error: &ProcessError) -> CliError {
+    let causes = std::iter::once(error.to_string())
+        .chain(crate::error::sources(error))
+        .collect();
+    CliError::Unreachable {
+        message: format!("the supervisor `{}` could not be started", program.display()),
+        causes,
+        hint: if settings.supervisor_bin.is_some() {
+            "look at the variable MAQET_SUPERVISOR_BIN".to_owned()
+        } else {
+            format!("install `{PROGRAM}` beside `maqet` or on PATH")
+        },
+    }
+}
+
+fn arguments(settings: &Settings) -> Vec<std::ffi::OsString> {
+    let mut words = vec![
+        "--data-dir".into(),
+        settings.data_dir.clone().into_os_string(),
+        "--runtime-dir".into(),
+        settings.runtime_dir.clone().into_os_string(),
+    ];
+    if let Some(config) = &settings.config {
+        words.extend(["--config".into(), config.clone().into_os_string()]);
+    }
+    words.extend(["--ready-fd".into(), READY_FD.to_string().into()]);
+    words
+}
+
+/// The one that was named, else the one beside this program, else the first on PATH.
+fn find_program(settings: &Settings) -> Result<PathBuf, CliError> {
+    if let Some(named) = &settings.supervisor_bin {
+        return std::path::absolute(named).map_err(CliError::io("find the absolute path of", named));
+    }
+    let own = std::env::current_exe().map_err(CliError::call("find the path of this program"))?;
+    let beside = own.parent().map(|directory| directory.join(PROGRAM));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).filter(|directory| directory.is_absolute());
+    beside
+        .into_iter()
+        .chain(on_path.map(|directory| directory.join(PROGRAM)))
+        .find(|candidate| candidate.is_file())
+        .ok_or_else(|| CliError::Unreachable {
+            message: format!("there is no `{PROGRAM}` beside this program or on PATH"),
+            causes: Vec::new(),
+            hint: format!("install `{PROGRAM}`, or name it in MAQET_SUPERVISOR_BIN"),
+        })
+}
+
+/// The log, to be appended to; a long one is set aside first, so that two files bound what is kept.
+fn open_log(data_dir: &Path) -> Result<OwnedFd, CliError> {
+    let directory = directory::open_private(data_dir)?;
+    let path = data_dir.join(LOG_FILE);
+    let length =
+        fstatat(directory.as_fd(), LOG_FILE, AtFlags::AT_SYMLINK_NOFOLLOW).map_or(0, |about| about.st_size);
+    if length > LOG_BYTES_MAX {
+        renameat(directory.as_fd(), LOG_FILE, directory.as_fd(), OLD_LOG_FILE)
+            .map_err(|error| CliError::io("set aside", &path)(io::Error::from(error)))?;
+    }
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let file: File = openat(directory.as_fd(), LOG_FILE, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+        .map_err(|error| CliError::io("open", &path)(io::Error::from(error)))?
+        .into();
+    Ok(file.into())
+}

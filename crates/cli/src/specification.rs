@@ -1,0 +1,78 @@
+//! From the words of the command line to a checked specification.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use maqet_spec::source::SOURCE_BYTES_MAX;
+use maqet_spec::{LoadOptions, Override, Source, VmSpec, check_host, load_located};
+
+use crate::args::vm::SpecArgs;
+use crate::error::CliError;
+
+/// Merges the files left to right, then `--set`, then `--name`, and checks the result, on this host too.
+///
+/// # Errors
+/// [`CliError::InvalidSpec`] with the place; [`CliError::Usage`] for a `--set` that is no assignment, or stdin twice.
+pub(crate) fn build(args: &SpecArgs) -> Result<VmSpec, CliError> {
+    let here = std::env::current_dir().map_err(CliError::call("find the current directory"))?;
+    let files = args.all_files();
+    if files.iter().filter(|file| is_stdin(file)).count() > 1 {
+        return Err(CliError::usage("stdin can be read only once", None));
+    }
+    let sources = files
+        .iter()
+        .map(|file| source(file, &here))
+        .collect::<Result<Vec<_>, _>>()?;
+    let overrides = args
+        .set
+        .iter()
+        .map(|set| change(set))
+        .collect::<Result<Vec<_>, _>>()?;
+    let options = LoadOptions {
+        name: args.name.clone(),
+        home: std::env::var_os("HOME")
+            .map(PathBuf::from)
+            .filter(|home| home.is_absolute()),
+        directory: here,
+        default_arch: std::env::consts::ARCH.to_owned(),
+    };
+    let loaded = load_located(&sources, &overrides, &options).map_err(CliError::InvalidSpec)?;
+    match check_host(&loaded.spec).into_iter().next() {
+        Some(finding) => Err(CliError::InvalidSpec(loaded.explain(&finding))),
+        None => Ok(loaded.spec),
+    }
+}
+
+/// A usage error when there is no file to build from.
+///
+/// # Errors
+/// [`CliError::Usage`].
+pub(crate) fn require_files(args: &SpecArgs, hint: &str) -> Result<(), CliError> {
+    if args.all_files().is_empty() {
+        return Err(CliError::usage("no FILE given", Some(hint)));
+    }
+    Ok(())
+}
+
+fn is_stdin(file: &Path) -> bool {
+    file.as_os_str() == "-"
+}
+
+fn source(file: &Path, here: &Path) -> Result<Source, CliError> {
+    if !is_stdin(file) {
+        return Source::read(file).map_err(CliError::InvalidSpec);
+    }
+    // One byte more than a source may have, so that a longer one is refused rather than cut.
+    let limit = u64::try_from(SOURCE_BYTES_MAX)
+        .unwrap_or(u64::MAX)
+        .saturating_add(1);
+    let mut bytes = Vec::new();
+    let read = io::stdin().lock().take(limit).read_to_end(&mut bytes);
+    read.map_err(CliError::call("read stdin"))?;
+    Source::from_bytes("stdin", here, bytes).map_err(CliError::InvalidSpec)
+}
+
+fn change(text: &str) -> Result<Override, CliError> {
+    text.parse()
+        .map_err(|error: maqet_spec::SpecError| CliError::usage(error.message(), error.hint_text()))
+}
