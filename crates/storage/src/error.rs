@@ -1,0 +1,177 @@
+//! Ways storage can let a caller down.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use maqet_process::{ExitStatus, ProcessError};
+
+use crate::policy::Denied;
+
+/// Ways storage can let a caller down.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The path is off limits.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// A call that names a file failed.
+    #[error("{action} `{}`", path.display())]
+    File {
+        /// What was attempted, for example "open directory".
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A program could not be started or waited for.
+    #[error("run `{}`", program.display())]
+    Run {
+        /// The program.
+        program: PathBuf,
+        /// What went wrong.
+        source: ProcessError,
+    },
+    /// No such program on this host.
+    #[error("`{name}` is not installed: no such program in {searched}")]
+    NoBinary {
+        /// Name looked for.
+        name: String,
+        /// Where, as PATH writes it.
+        searched: String,
+    },
+    /// An absolute path that is no program.
+    #[error("`{}` is not a program", path.display())]
+    NotAProgram {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A program name that is neither a bare name nor an absolute path.
+    #[error("`{name}` is neither a program's name nor an absolute path")]
+    RelativeBinary {
+        /// The name.
+        name: String,
+    },
+    /// A program failed.
+    #[error("`{}` failed ({status}): {words}", program.display())]
+    Tool {
+        /// The program.
+        program: PathBuf,
+        /// How it ended.
+        status: ExitStatus,
+        /// The end of what it wrote to standard error.
+        words: String,
+    },
+    /// A program did not finish in time and was ended.
+    #[error("`{}` did not finish within {} s", program.display(), limit.as_secs())]
+    Deadline {
+        /// The program.
+        program: PathBuf,
+        /// Time it had.
+        limit: Duration,
+    },
+    /// A program wrote something that makes no sense.
+    #[error("`{}` answered something unexpected: {reason}", program.display())]
+    Answer {
+        /// The program.
+        program: PathBuf,
+        /// What is wrong with the answer.
+        reason: String,
+    },
+    /// The file is there already; it was not touched.
+    #[error("`{}` exists already", path.display())]
+    Exists {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Not enough room, or there would not be.
+    #[error("not enough space in `{}`: {needed} bytes needed, {free} free", directory.display())]
+    NoSpace {
+        /// The directory.
+        directory: PathBuf,
+        /// Bytes the image needs at once.
+        needed: u64,
+        /// Bytes free for us.
+        free: u64,
+    },
+    /// Not a regular file.
+    #[error("`{}` is {kind}, not an image file", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What it is, for example "a FIFO".
+        kind: &'static str,
+    },
+    /// The file has more than one name, or none: somebody else could be writing through another.
+    #[error("`{}` has {links} names instead of one", path.display())]
+    Linked {
+        /// The path.
+        path: PathBuf,
+        /// Number of hard links.
+        links: u64,
+    },
+    /// The image keeps its data in another file, which nobody declared.
+    #[error("`{}` keeps its data in another file", path.display())]
+    DataFile {
+        /// The image.
+        path: PathBuf,
+    },
+    /// A path that cannot name a new file.
+    #[error("`{}` does not name a file", path.display())]
+    NoFileName {
+        /// The path.
+        path: PathBuf,
+    },
+}
+
+impl StorageError {
+    /// What a person can do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Denied(denied) => Some(denied.hint()),
+            Self::NoBinary { name, .. } => Some(package_hint(name)),
+            Self::RelativeBinary { .. } => Some("give its full path".to_owned()),
+            Self::NoSpace { .. } => Some("free some space or choose another directory".to_owned()),
+            Self::Linked { .. } => Some("make a copy of the image, or attach it read-only".to_owned()),
+            Self::DataFile { path } => Some(format!(
+                "convert it: qemu-img convert -O qcow2 {} copy.qcow2",
+                path.display()
+            )),
+            Self::Run { source, .. } => source.hint(),
+            Self::File { .. }
+            | Self::NotAProgram { .. }
+            | Self::Tool { .. }
+            | Self::Deadline { .. }
+            | Self::Answer { .. }
+            | Self::Exists { .. }
+            | Self::NotAFile { .. }
+            | Self::NoFileName { .. } => None,
+        }
+    }
+
+    /// For `map_err`: a failed call on a file.
+    pub(crate) fn file<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
+        move |error| Self::File {
+            action,
+            path: path.to_owned(),
+            source: error.into(),
+        }
+    }
+
+    /// For `map_err`: a program that could not be run.
+    pub(crate) fn run(program: &Path) -> impl FnOnce(ProcessError) -> Self {
+        move |source| Self::Run {
+            program: program.to_owned(),
+            source,
+        }
+    }
+}
+
+fn package_hint(name: &str) -> String {
+    let package = if name.starts_with("qemu-system-") {
+        "qemu-system"
+    } else {
+        "qemu-utils"
+    };
+    format!("install it, for example: apt install {package}")
+}

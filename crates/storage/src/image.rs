@@ -1,0 +1,25 @@
+//! Disk images: made, opened, looked into.
+//!
+//! An image is made without a name and gets it only when it is complete and on the disk. A half-made image is
+//! never seen, an existing file is never touched, and a full disk leaves nothing behind.
+
+mod create;
+mod inspect;
+mod open;
+
+pub use create::{Created, create};
+pub use inspect::{Inspection, inspect};
+pub use open::{Image, open};
+
+use maqet_spec::vm::DiskFormat;
+
+/// The program that makes and reads images.
+const QEMU_IMG: &str = "qemu-img";
+
+/// The format's name on qemu-img's command line.
+fn format_name(format: DiskFormat) -> &'static str {
+    match format {
+        DiskFormat::Qcow2 => "qcow2",
+        DiskFormat::Raw => "raw",
+    }
+}

@@ -1,0 +1,245 @@
+//! Images are made whole or not at all.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
+
+use rustix::fs::{RenameFlags, renameat_with};
+use tempfile::TempDir;
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+fn directory() -> (TempDir, PathBuf, PathPolicy) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = fs::canonicalize(directory.path()).unwrap();
+    let policy = PathPolicy::new(None, vec![path.clone()], Vec::new());
+    (directory, path, policy)
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn both_formats_are_made_private_and_right() {
+    let (_guard, root, policy) = directory();
+    let binaries = Binaries::new();
+    for (name, format) in [("a.qcow2", DiskFormat::Qcow2), ("b.raw", DiskFormat::Raw)] {
+        let path = root.join(name);
+        let created = create(&path, format, Size(10 * MIB + 1), &policy, &binaries)
+            .await
+            .unwrap();
+        let metadata = fs::metadata(&path).unwrap();
+        assert_eq!(
+            (created.file_id, created.path.as_path()),
+            (FileId::of(&metadata), path.as_path())
+        );
+        assert_eq!((metadata.mode() & 0o7777, metadata.nlink()), (0o600, 1));
+        assert_eq!(created.virtual_bytes, 10 * MIB + 512);
+        assert!(created.free_bytes > 0);
+        let seen = super::super::inspect(&path, format, &binaries).await.unwrap();
+        assert_eq!((seen.virtual_bytes, seen.backing), (created.virtual_bytes, None));
+        let check = Command::new(QEMU_IMG)
+            .args(["check", "-q", "-f", "qcow2"])
+            .arg(&path)
+            .status()
+            .unwrap();
+        assert_eq!(check.success(), format == DiskFormat::Qcow2);
+    }
+    assert_eq!(names(&root), ["a.qcow2", "b.raw"]);
+}
+
+#[tokio::test]
+async fn a_taken_name_is_left_alone_whatever_it_is() {
+    let (_guard, root, policy) = directory();
+    let binaries = Binaries::new();
+    fs::write(root.join("file"), "precious").unwrap();
+    fs::create_dir(root.join("dir")).unwrap();
+    symlink("file", root.join("link")).unwrap();
+    symlink("nowhere", root.join("dangling")).unwrap();
+    for name in ["file", "dir", "link", "dangling"] {
+        let error = create(&root.join(name), DiskFormat::Raw, Size(MIB), &policy, &binaries)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, StorageError::Exists { .. }), "{name}: {error:?}");
+    }
+    // Also when it appears after the first look.
+    for make in [Unnamed::make, Unnamed::make_named] {
+        let place = Place::pin(&root.join("file"), &policy).unwrap();
+        let error = make(&place).unwrap().publish(&place).unwrap_err();
+        assert!(matches!(error, StorageError::Exists { .. }), "{error:?}");
+    }
+    assert_eq!(fs::read_to_string(root.join("file")).unwrap(), "precious");
+    assert_eq!(names(&root), ["dangling", "dir", "file", "link"]);
+}
+
+#[tokio::test]
+async fn without_unnamed_files_it_works_too_and_cleans_up() {
+    let (_guard, root, policy) = directory();
+    let binaries = Binaries::new();
+    let place = Place::pin(&root.join("disk"), &policy).unwrap();
+    drop(Unnamed::make_named(&place).unwrap());
+    assert!(names(&root).is_empty());
+    let file = Unnamed::make_named(&place).unwrap();
+    assert_eq!(names(&root).len(), 1);
+    fill(&place, file, DiskFormat::Qcow2, MIB, &binaries)
+        .await
+        .unwrap();
+    assert_eq!(names(&root), ["disk"]);
+    assert!(
+        super::super::inspect(&root.join("disk"), DiskFormat::Qcow2, &binaries)
+            .await
+            .is_ok()
+    );
+}
+
+#[tokio::test]
+async fn a_failing_or_missing_qemu_img_leaves_nothing() {
+    let (_guard, root, policy) = directory();
+    let path = root.join("disk");
+    let nowhere = Binaries::with_path(&root);
+    let missing = create(&path, DiskFormat::Qcow2, Size(MIB), &policy, &nowhere).await;
+    assert!(matches!(missing, Err(StorageError::NoBinary { .. })));
+    let too_big = create(
+        &path,
+        DiskFormat::Qcow2,
+        Size(u64::MAX),
+        &policy,
+        &Binaries::new(),
+    )
+    .await;
+    assert!(too_big.is_err());
+    assert!(names(&root).is_empty());
+}
+
+/// A tmpfs of our own, when we may mount one.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn mount(size: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let options = format!("size={size}");
+        let mut command = Command::new("mount");
+        command
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(directory.path());
+        let mounted = command.stderr(std::process::Stdio::null()).status();
+        mounted
+            .is_ok_and(|status| status.success())
+            .then_some(Self(directory))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        assert!(
+            Command::new("umount")
+                .arg(self.0.path())
+                .status()
+                .is_ok_and(|status| status.success())
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_with_numbers_and_leaves_nothing() {
+    let Some(disk) = SmallDisk::mount("128k") else {
+        println!("not tested here: mounting is not allowed");
+        return;
+    };
+    let root = fs::canonicalize(disk.0.path()).unwrap();
+    let policy = PathPolicy::new(None, vec![root.clone()], Vec::new());
+    let path = root.join("disk.qcow2");
+    let error = create(
+        &path,
+        DiskFormat::Qcow2,
+        Size(64 * MIB),
+        &policy,
+        &Binaries::new(),
+    )
+    .await
+    .unwrap_err();
+    assert!(
+        matches!(error, StorageError::NoSpace { free: 131_072, needed, .. } if needed > MIB),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("131072 free"), "{error}");
+    // Past that check, the disk fills up under qemu-img's hands.
+    for make in [Unnamed::make, Unnamed::make_named] {
+        let place = Place::pin(&path, &policy).unwrap();
+        let file = make(&place).unwrap();
+        let error = fill(&place, file, DiskFormat::Qcow2, 64 * MIB, &Binaries::new())
+            .await
+            .unwrap_err();
+        assert!(matches!(error, StorageError::Tool { .. }), "{error:?}");
+        assert!(error.to_string().contains("No space left"), "{error}");
+        assert!(names(&root).is_empty());
+    }
+}
+
+/// Swaps `inside/d` with a link to `outside` as fast as it can while `attempt` makes files through it.
+fn under_attack(root: &Path, rounds: u32, attempt: impl Fn(u32) -> bool) -> u32 {
+    fs::create_dir_all(root.join("inside/d")).unwrap();
+    fs::create_dir_all(root.join("outside")).unwrap();
+    symlink(root.join("outside"), root.join("inside/link")).unwrap();
+    let (over, barrier) = (Arc::new(AtomicBool::new(false)), Arc::new(Barrier::new(2)));
+    let attacker = std::thread::spawn({
+        let (over, barrier) = (Arc::clone(&over), Arc::clone(&barrier));
+        let (one, two) = (root.join("inside/d"), root.join("inside/link"));
+        move || {
+            barrier.wait();
+            while !over.load(Ordering::Relaxed) {
+                renameat_with(CWD, &one, CWD, &two, RenameFlags::EXCHANGE).unwrap();
+            }
+        }
+    });
+    barrier.wait();
+    let made = (0..rounds).filter(|round| attempt(*round)).count();
+    over.store(true, Ordering::Relaxed);
+    attacker.join().unwrap();
+    u32::try_from(made).unwrap()
+}
+
+fn attempt(root: &Path, policy: &PathPolicy, round: u32) -> bool {
+    let path = root.join(format!("inside/d/{round}"));
+    let made = Place::pin(&path, policy).and_then(|place| {
+        let file = Unnamed::make(&place)?;
+        file.give_name(place.directory.as_fd(), &place.name)
+            .map_err(StorageError::file("name", &path))
+    });
+    made.is_ok()
+}
+
+#[test]
+fn a_directory_swapped_with_a_link_never_leads_out_of_a_root() {
+    let (_guard, root, _) = directory();
+    let policy = PathPolicy::new(None, vec![root.join("inside")], Vec::new());
+    let made = under_attack(&root, 100_000, |round| attempt(&root, &policy, round));
+    println!("{made} of 100000 made, the others refused");
+    assert!(names(&root.join("outside")).is_empty());
+    assert!(made > 0);
+}
+
+#[test]
+fn a_directory_swapped_with_a_link_never_leads_where_the_policy_forbids() {
+    let (_guard, root, _) = directory();
+    // The link leads into a mount that the policy refuses; links as such are fine here.
+    let forbidden = crate::policy::Mount {
+        point: root.join("outside"),
+        kind: "nfs".to_owned(),
+    };
+    let policy = PathPolicy::new(None, Vec::new(), vec![forbidden]);
+    let made = under_attack(&root, 20_000, |round| attempt(&root, &policy, round));
+    assert!(names(&root.join("outside")).is_empty());
+    assert!(made > 0);
+}

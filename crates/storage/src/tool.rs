@@ -1,0 +1,210 @@
+//! Running helper programs: deadline, empty environment, no input, bounded output, never left behind.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use maqet_process::spawn::Spawn;
+use maqet_process::{ExitStatus, ProcessError, ProcessHandle, Signal};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
+
+use crate::error::StorageError;
+
+/// Most that is kept of what a program writes to each stream, bytes; the rest is read and dropped.
+const OUTPUT_BYTES_MAX: usize = 4 << 20;
+/// Most of standard error that an error message repeats, bytes.
+const WORDS_BYTES_MAX: usize = 1000;
+
+/// What a program did.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// How it ended.
+    pub(crate) status: ExitStatus,
+    /// What it wrote.
+    pub(crate) stdout: String,
+    /// What it complained about.
+    pub(crate) stderr: String,
+}
+
+/// A program to run.
+#[derive(Debug)]
+pub(crate) struct Tool<'t> {
+    pub(crate) program: &'t Path,
+    pub(crate) args: Vec<OsString>,
+    /// Descriptors with their numbers in the program.
+    pub(crate) fds: Vec<(OwnedFd, i32)>,
+    /// Time it has.
+    pub(crate) limit: Duration,
+}
+
+impl Tool<'_> {
+    /// Runs it to its end, whatever that is. Dropping the future ends the program.
+    pub(crate) async fn run(self) -> Result<Outcome, StorageError> {
+        let (program, limit) = (self.program, self.limit);
+        let (started, stdout, stderr) = self.start()?;
+        let work = async {
+            let (stdout, stderr) = tokio::try_join!(read(program, stdout), read(program, stderr))?;
+            started.0.exited().await.map_err(StorageError::run(program))?;
+            let status = started.0.exit_status();
+            let gone = ProcessError::Gone { pid: started.0.pid() };
+            let status = status.ok_or(gone).map_err(StorageError::run(program))?;
+            Ok(Outcome {
+                status,
+                stdout,
+                stderr,
+            })
+        };
+        let program = program.to_owned();
+        tokio::time::timeout(limit, work)
+            .await
+            .map_err(|_| StorageError::Deadline { program, limit })?
+    }
+
+    /// Runs it and returns what it wrote, if it was content.
+    pub(crate) async fn output(self) -> Result<String, StorageError> {
+        let program = self.program;
+        let outcome = self.run().await?;
+        if outcome.status == ExitStatus::Code(0) {
+            return Ok(outcome.stdout);
+        }
+        Err(StorageError::Tool {
+            program: program.to_owned(),
+            status: outcome.status,
+            words: end_of(&outcome.stderr).to_owned(),
+        })
+    }
+
+    fn start(self) -> Result<(Started, OwnedFd, OwnedFd), StorageError> {
+        let pipe =
+            || pipe_with(PipeFlags::CLOEXEC).map_err(StorageError::file("make a pipe for", self.program));
+        let ((stdout, stdout_write), (stderr, stderr_write)) = (pipe()?, pipe()?);
+        let mut spawn = Spawn::new(self.program);
+        spawn.args = self.args;
+        spawn.env_clear = true;
+        spawn.env = vec![("LC_ALL".into(), "C".into())];
+        spawn.workdir = Some("/".into());
+        spawn.fds = self.fds;
+        spawn.stdout = Some(stdout_write);
+        spawn.stderr = Some(stderr_write);
+        let child = spawn.spawn().map_err(StorageError::run(self.program))?;
+        Ok((Started(child.handle), stdout, stderr))
+    }
+}
+
+/// The end of a complaint, on character boundaries.
+pub(crate) fn end_of(text: &str) -> &str {
+    let text = text.trim();
+    let from = text.len().saturating_sub(WORDS_BYTES_MAX);
+    let from = (from..text.len())
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or(0);
+    text.get(from..).unwrap_or(text)
+}
+
+async fn read(program: &Path, fd: OwnedFd) -> Result<String, StorageError> {
+    let fail = |error| StorageError::file("read the output of", program)(error);
+    let mut receiver = Receiver::from_owned_fd(fd).map_err(fail)?;
+    let mut kept = Vec::new();
+    let mut buffer = vec![0_u8; 8192];
+    loop {
+        let count = receiver.read(&mut buffer).await.map_err(fail)?;
+        if count == 0 {
+            return Ok(String::from_utf8_lossy(&kept).into_owned());
+        }
+        let room = OUTPUT_BYTES_MAX - kept.len();
+        kept.extend(buffer.iter().take(count.min(room)));
+    }
+}
+
+/// A started program, ended and reaped when dropped before its time.
+#[derive(Debug)]
+struct Started(ProcessHandle);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if self.0.exit_status().is_some() || self.0.signal(Signal::Kill).is_err() {
+            return;
+        }
+        // A killed helper is gone within a millisecond, unless the disk hangs; then it stays a zombie of ours.
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        let limit = Timespec {
+            tv_sec: 1,
+            tv_nsec: 0,
+        };
+        if poll(&mut fds, Some(&limit)).is_ok() {
+            self.0.exit_status();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn shell(script: &str, limit: Duration) -> Tool<'static> {
+        Tool {
+            program: Path::new("/bin/sh"),
+            args: ["-c", script].map(OsString::from).to_vec(),
+            fds: Vec::new(),
+            limit,
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn output_status_and_complaint_are_told_apart() {
+        let outcome = shell("echo out; echo err >&2; read x; env; exit 3", LONG)
+            .run()
+            .await
+            .unwrap();
+        assert_eq!(outcome.status, ExitStatus::Code(3));
+        assert!(
+            outcome.stdout.starts_with("out\n") && outcome.stdout.contains("LC_ALL=C"),
+            "{}",
+            outcome.stdout
+        );
+        assert!(!outcome.stdout.contains("HOME="));
+        assert_eq!(outcome.stderr, "err\n");
+        let error = shell("echo no luck >&2; exit 1", LONG)
+            .output()
+            .await
+            .unwrap_err();
+        assert_eq!(error.to_string(), "`/bin/sh` failed (exit code 1): no luck");
+    }
+
+    #[tokio::test]
+    async fn a_flood_is_read_to_its_end() {
+        let outcome = shell("head -c 6000000 /dev/zero; echo done >&2", LONG)
+            .run()
+            .await
+            .unwrap();
+        assert_eq!(outcome.stdout.len(), OUTPUT_BYTES_MAX);
+        assert_eq!(outcome.stderr, "done\n");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_hangs_is_ended() {
+        let begun = Instant::now();
+        let error = shell(
+            "trap '' TERM; while :; do read x; done",
+            Duration::from_millis(50),
+        )
+        .run()
+        .await;
+        assert!(matches!(error, Err(StorageError::Deadline { .. })), "{error:?}");
+        assert!(begun.elapsed() < LONG);
+    }
+
+    #[test]
+    fn long_complaints_are_cut_at_a_character() {
+        assert_eq!(end_of(" short \n"), "short");
+        assert!(end_of(&"ä".repeat(2001)).len() <= WORDS_BYTES_MAX);
+    }
+}
