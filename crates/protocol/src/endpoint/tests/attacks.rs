@@ -1,7 +1,7 @@
 //! Clients that do not know the secret, or do not keep to the handshake.
 
+use std::cell::RefCell;
 use std::io;
-use std::sync::Mutex;
 
 use super::*;
 
@@ -42,18 +42,13 @@ async fn nothing_but_introspection_answers_before_the_proof() {
 
 #[tokio::test]
 async fn a_wrong_proof_ends_the_connection_and_is_logged_with_the_peer() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(log.clone())
-        .with_ansi(false)
-        .finish();
-    let _installed = tracing::subscriber::set_default(subscriber);
+    Log::install();
     let (mut raw, server) = raw();
     raw.hello().await;
     assert_unauthenticated(&raw.prove(&"0".repeat(64)).await);
     assert!(raw.is_closed().await);
     assert_eq!(failure(server).await, AuthenticationError::Proof);
-    let text = log.text();
+    let text = Log::text();
     assert!(
         text.contains("WARN") && text.contains("authentication failed"),
         "{text}"
@@ -239,31 +234,38 @@ async fn a_proof_for_another_role_or_vm_is_no_proof() {
     }
 }
 
-/// Keeps what is logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Keeps what is logged, per thread, which is per test.
+///
+/// Installed for the whole process: a subscriber of one thread may miss an event whose place in the code another
+/// thread came by first, because without a subscriber it is remembered as of no interest.
+struct Log;
 
 impl Log {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    fn install() {
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(|| Self)
+            .with_ansi(false)
+            .finish();
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+        tracing::callsite::rebuild_interest_cache();
+    }
+
+    fn text() -> String {
+        LOGGED.with_borrow(|bytes| String::from_utf8(bytes.clone()).unwrap())
     }
 }
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        LOGGED.with_borrow_mut(|logged| logged.extend_from_slice(bytes));
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl tracing_subscriber::fmt::MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
     }
 }
