@@ -13,6 +13,9 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use super::schema;
 use crate::error::StoreError;
 
+#[cfg(test)]
+mod tests;
+
 /// Memory for cached pages, bytes. The whole store of some hundred VMs fits.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
 
@@ -59,9 +62,10 @@ fn create(path: &Path) -> Result<(Database, bool), StoreError> {
             sync_directory_of(path)?;
             Ok((db, true))
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(StoreError::AlreadyOpen {
-            path: path.to_owned(),
-        }),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            drop(db);
+            open_existing(path).map(|db| (db, false))
+        }
         Err(source) => Err(io_error("create", path)(source)),
     }
 }

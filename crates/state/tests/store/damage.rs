@@ -10,9 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use redb::{Database, TableDefinition};
 
-use crate::support::{Place, addition, commit};
-
-const META: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("meta");
+use crate::support::{Place, addition, commit, id};
 
 type Content = (Vec<VmRecord>, Vec<JournalEntry>);
 
@@ -137,12 +135,42 @@ fn another_program_s_database_is_refused() {
     assert!(error.to_string().ends_with("it does not say which schema it has"));
 }
 
+#[test]
+fn values_that_cannot_be_read_are_named() {
+    let place = Place::new();
+    filled(&place);
+    write(&place.path(), "secrets", id(1).as_str(), b"short");
+    write(&place.path(), "vms", id(2).as_str(), b"{}");
+    write(&place.path(), "names", "vm-3", b"\"web\"");
+    let store = place.open();
+    let texts = [
+        store.secret(&id(1)).unwrap_err().to_string(),
+        store.vm(&id(2)).unwrap_err().to_string(),
+        store.vms().unwrap_err().to_string(),
+        store.id_of("vm-3").unwrap_err().to_string(),
+    ];
+    let expected = [
+        format!("`{}` of table `secrets` has 5 bytes", id(1)),
+        format!("read `{}` of table `vms`", id(2)),
+        format!("read `{}` of table `vms`", id(2)),
+        "read `vm-3` of table `names`".to_owned(),
+    ];
+    assert_eq!(texts, expected);
+    drop(store);
+    write(&place.path(), "meta", "schema", b"two");
+    let error = Store::open(&place.path()).unwrap_err();
+    assert_eq!(error.to_string(), "read `schema` of table `meta`");
+}
+
 fn set_schema(path: &Path, version: &str) {
+    write(path, "meta", "schema", version.as_bytes());
+}
+
+/// Writes a value behind maqet's back.
+fn write(path: &Path, table: &str, key: &str, value: &[u8]) {
     let db = Database::open(path).unwrap();
     let txn = db.begin_write().unwrap();
-    txn.open_table(META)
-        .unwrap()
-        .insert("schema", version.as_bytes())
-        .unwrap();
+    let table = TableDefinition::<&str, &[u8]>::new(table);
+    txn.open_table(table).unwrap().insert(key, value).unwrap();
     txn.commit().unwrap();
 }
