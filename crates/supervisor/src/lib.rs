@@ -1,3 +1,93 @@
-//! supervisor.
+//! `maqet-supervisor`: owns the truth about all VMs of one data directory.
+//!
+//! Requests flow down: `ipc`, `supervisor`, `vm`, then `store` or a runner. Facts flow up as mail. The pure decisions
+//! are `maqet_state::lifecycle`'s; here they are carried out: decide, persist, act, publish. One thread; only commits
+//! and file work leave it.
+//!
+//! A client of the control socket is answered only after every stored VM was reconciled with the kernel.
 
+mod admission;
+mod args;
+mod control_key;
+mod disks;
+mod events;
+mod exit_note;
 pub mod guest;
+mod instance;
+mod ipc;
+mod launch;
+mod link;
+mod messages;
+mod operation;
+mod readiness;
+mod reaper;
+mod recovery;
+mod settings;
+mod shared;
+mod startup;
+mod store;
+mod supervisor;
+mod vm;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::instance::InstanceError;
+use crate::readiness::Readiness;
+use crate::settings::SettingsError;
+
+/// A second supervisor on the same data directory; see CLI.md.
+const EXIT_HELD: u8 = 75;
+
+/// The configuration is invalid; see CLI.md.
+const EXIT_CONFIG: u8 = 78;
+
+/// Runs the program; returns its exit code.
+pub fn run() -> ExitCode {
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return usage(&error),
+    };
+    let mut readiness = Readiness::new(args.ready_fd);
+    match startup::run(&args, &mut readiness) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let text = describe(&error);
+            readiness.failed(&text);
+            // Where stderr is gone there is nobody to tell.
+            drop(std::io::stderr().write_all(text.as_bytes()));
+            exit_code(&error)
+        }
+    }
+}
+
+fn usage(error: &clap::Error) -> ExitCode {
+    // Help and version go to stdout with 0, everything else to stderr with 2; clap knows which.
+    drop(error.print());
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+fn describe(error: &anyhow::Error) -> String {
+    let mut text = format!("error: {error}\n");
+    for cause in error.chain().skip(1) {
+        text.push_str("  ");
+        text.push_str(&cause.to_string());
+        text.push('\n');
+    }
+    if matches!(error.downcast_ref(), Some(InstanceError::Held(_))) {
+        text.push_str("hint: maqet supervisor status\n");
+    }
+    text
+}
+
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if matches!(error.downcast_ref(), Some(InstanceError::Held(_))) {
+        return ExitCode::from(EXIT_HELD);
+    }
+    if error.downcast_ref::<SettingsError>().is_some() {
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    ExitCode::FAILURE
+}

@@ -1,0 +1,93 @@
+//! What `add` must know before it accepts a VM: nothing is stored that `start` would refuse for a reason known now.
+
+use std::rc::Rc;
+
+use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_spec::VmSpec;
+use maqet_spec::validate::Finding;
+
+use crate::link::chain;
+use crate::shared::Shared;
+
+/// Checks a spec against its own rules (a client may have made it by hand), this host and its QEMU.
+pub(crate) async fn check(spec: &VmSpec, shared: &Rc<Shared>) -> Result<(), Refusal> {
+    refuse_first(spec, maqet_spec::validate(spec))?;
+    let host = spec.clone();
+    let findings = tokio::task::spawn_blocking(move || maqet_spec::check_host(&host))
+        .await
+        .map_err(|panic| {
+            Refusal::new(RefusalCode::Internal, "the check ended unexpectedly").cause(chain(&panic))
+        })?;
+    refuse_first(spec, findings)?;
+    check_paths(spec, shared)?;
+    check_qemu(spec, shared).await
+}
+
+fn refuse_first(spec: &VmSpec, findings: Vec<Finding>) -> Result<(), Refusal> {
+    let Some(finding) = findings.into_iter().next() else {
+        return Ok(());
+    };
+    let refusal = invalid(spec, format!("{}: {}", finding.field, finding.message));
+    Err(match finding.hint {
+        Some(hint) => refusal.hint(hint),
+        None => refusal,
+    })
+}
+
+/// Images are only made where the policy lets maqet write.
+fn check_paths(spec: &VmSpec, shared: &Shared) -> Result<(), Refusal> {
+    for disk in spec.disks.iter().filter(|disk| !disk.readonly) {
+        shared.policy.check(&disk.path).map_err(|denied| {
+            let refusal = invalid(
+                spec,
+                format!("disk `{}` is in a place maqet does not write to", disk.name),
+            );
+            let hint = denied.hint();
+            refusal.cause(chain(&denied)).hint(hint)
+        })?;
+    }
+    Ok(())
+}
+
+/// The QEMU program exists, and knows the machine and the options asked for.
+async fn check_qemu(spec: &VmSpec, shared: &Shared) -> Result<(), Refusal> {
+    let binary = shared.binaries.lookup(&spec.binary).map_err(|error| {
+        invalid(spec, "the QEMU program cannot be used".to_owned())
+            .cause(chain(&error))
+            .hint("apt install qemu-system-x86, or set `binary:` to QEMU's path")
+    })?;
+    let abilities = shared.probes.of(&binary).await.map_err(|error| {
+        invalid(
+            spec,
+            format!("`{}` does not tell what it can do", binary.path.display()),
+        )
+        .cause(chain(&error))
+    })?;
+    if !abilities.has_machine(&spec.machine) {
+        let message = format!(
+            "machine: `{}` knows no machine `{}`",
+            binary.path.display(),
+            spec.machine
+        );
+        return Err(invalid(spec, message).hint(format!("{} -machine help", binary.path.display())));
+    }
+    let unknown = spec
+        .extra_args
+        .iter()
+        .find(|word| is_option(word) && !abilities.has_option(word));
+    if let Some(word) = unknown {
+        let message = format!("args: `{}` knows no option `{word}`", binary.path.display());
+        return Err(invalid(spec, message).hint(format!("{} -help", binary.path.display())));
+    }
+    Ok(())
+}
+
+/// A value may begin with a dash too, as a number or alone.
+fn is_option(word: &str) -> bool {
+    let name = word.trim_start_matches('-');
+    word.starts_with('-') && name.starts_with(|first: char| first.is_ascii_alphabetic())
+}
+
+fn invalid(spec: &VmSpec, message: String) -> Refusal {
+    Refusal::new(RefusalCode::InvalidSpec, message).vm(spec.name.as_str())
+}

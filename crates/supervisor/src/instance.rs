@@ -1,0 +1,103 @@
+//! One supervisor per data directory.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use maqet_state::clock::{self, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// Who holds a data directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Holder {
+    /// Process id, for people to look at.
+    pub(crate) pid: u32,
+    /// Since when.
+    pub(crate) since: Timestamp,
+}
+
+/// Why a data directory could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InstanceError {
+    /// Another supervisor has it.
+    #[error("another supervisor{} serves this data directory", holder(.0.as_ref()))]
+    Held(Option<Holder>),
+    /// The lock file cannot be used.
+    #[error("lock `{path}`")]
+    Io {
+        path: std::path::PathBuf,
+        source: std::io::Error,
+    },
+}
+
+fn holder(holder: Option<&Holder>) -> String {
+    holder.map_or_else(String::new, |holder| {
+        format!(" (pid {}, since {})", holder.pid, holder.since)
+    })
+}
+
+/// The lock; the kernel gives it back when this process ends, however it ends.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    _file: File,
+}
+
+impl Instance {
+    /// Takes the data directory, or says who has it.
+    pub(crate) fn take(data: &Path) -> Result<Self, InstanceError> {
+        let path = data.join("supervisor.lock");
+        let io = |source| InstanceError::Io {
+            path: path.clone(),
+            source,
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
+            .open(&path)
+            .map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                let read = file.read_to_string(&mut text).ok();
+                return Err(InstanceError::Held(
+                    read.and_then(|_| serde_json::from_str(&text).ok()),
+                ));
+            }
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+        }
+        let me = Holder {
+            pid: std::process::id(),
+            since: clock::now(),
+        };
+        let text = serde_json::to_string(&me).map_err(|error| io(error.into()))?;
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(text.as_bytes()))
+            .map_err(io)?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_names_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Instance::take(dir.path()).unwrap();
+        let second = Instance::take(dir.path()).unwrap_err().to_string();
+        assert!(
+            second.contains(&format!("pid {}", std::process::id())),
+            "{second}"
+        );
+        drop(first);
+        Instance::take(dir.path()).unwrap();
+    }
+}

@@ -1,0 +1,7 @@
+//! The control socket: authenticated varlink; one method call is one actor message.
+
+mod dispatch;
+mod events;
+mod server;
+
+pub(crate) use self::server::{Desk, listen, serve};

@@ -1,0 +1,292 @@
+//! From method calls to mail, and from outcomes to replies.
+
+use std::future::Future;
+
+use actix::{Addr, Handler, Message};
+use maqet_protocol::ProtocolError;
+use maqet_protocol::control::{
+    Add, Changed, Describe, Empty, Events, Info, List, Pause, Qmp, Remove, Removed, Reset, Restart, Resume,
+    Start, Started, Stop, StopReport, SupervisorInfo, SupervisorStop,
+};
+use maqet_protocol::endpoint::server::{IncomingCall, ServerConnection};
+use maqet_protocol::method::Method;
+use maqet_protocol::refusal::{Refusal, RefusalCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Desk, events};
+use crate::messages::{
+    AddVm, DescribeSupervisor, DescribeVm, FindVm, InfoVm, ListVms, Recall, RemoveVm, RestartVm, RunQmp,
+    Shutdown, StartVm, StopVm, Switch, SwitchVm,
+};
+use crate::operation::{Accepted, Done};
+use crate::vm::VmActor;
+
+/// A QMP command without a deadline of its own gets this one.
+const QMP_DEADLINE_MS: u64 = 30_000;
+
+/// Answers one call. A client that hangs up meanwhile ends the waiting, never the work.
+pub(super) async fn answer(
+    connection: &mut ServerConnection,
+    call: IncomingCall,
+    desk: &Desk,
+) -> Result<(), ProtocolError> {
+    if call.method == Events::NAME {
+        return events::stream(connection, &call, desk).await;
+    }
+    let answer = {
+        let gone = connection.closed();
+        tokio::select! {
+            answer = carry_out(&call, desk) => answer,
+            result = gone => return result,
+        }
+    };
+    match answer {
+        Ok(reply) => connection.reply(&reply).await,
+        Err(refusal) => connection.refuse(&refusal).await,
+    }
+}
+
+type Reply = Result<serde_json::Value, Refusal>;
+
+async fn carry_out(call: &IncomingCall, desk: &Desk) -> Reply {
+    match call.method.as_str() {
+        Add::NAME => add(call.parse()?, desk).await,
+        Start::NAME => start(call.parse()?, desk).await,
+        Stop::NAME => stop(call.parse()?, desk).await,
+        Restart::NAME => restart(call.parse()?, desk).await,
+        Remove::NAME => remove(call.parse()?, desk).await,
+        _ => carry_out_switch(call, desk).await,
+    }
+}
+
+async fn carry_out_switch(call: &IncomingCall, desk: &Desk) -> Reply {
+    match call.method.as_str() {
+        Pause::NAME => switch(call.parse::<Pause>()?.vm, Switch::Pause, desk).await,
+        Resume::NAME => switch(call.parse::<Resume>()?.vm, Switch::Resume, desk).await,
+        Reset::NAME => switch(call.parse::<Reset>()?.vm, Switch::Reset, desk).await,
+        Qmp::NAME => qmp(call.parse()?, desk).await,
+        _ => carry_out_question(call, desk).await,
+    }
+}
+
+async fn carry_out_question(call: &IncomingCall, desk: &Desk) -> Reply {
+    match call.method.as_str() {
+        List::NAME => {
+            let status = call.parse::<List>()?.status;
+            value(&ask(&desk.supervisor, ListVms { status }).await?)
+        }
+        Describe::NAME => {
+            let vm = find(&call.parse::<Describe>()?.vm, desk).await?;
+            value(&ask(&vm, DescribeVm).await?)
+        }
+        Info::NAME => {
+            let vm = find(&call.parse::<Info>()?.vm, desk).await?;
+            value(&ask(&vm, InfoVm).await?)
+        }
+        SupervisorInfo::NAME => {
+            call.parse::<SupervisorInfo>()?;
+            value(&ask(&desk.supervisor, DescribeSupervisor).await?)
+        }
+        SupervisorStop::NAME => {
+            call.parse::<SupervisorStop>()?;
+            ask(&desk.supervisor, Shutdown).await?;
+            value(&Empty {})
+        }
+        other => Err(Refusal::new(
+            RefusalCode::InvalidCall,
+            format!("no method is named `{other}`"),
+        )),
+    }
+}
+
+async fn add(Add { spec, key }: Add, desk: &Desk) -> Reply {
+    once(key.clone(), desk, async {
+        value(
+            &ask(
+                &desk.supervisor,
+                AddVm {
+                    spec: Box::new(spec),
+                    key,
+                },
+            )
+            .await??,
+        )
+    })
+    .await
+}
+
+async fn start(Start { vm, key }: Start, desk: &Desk) -> Reply {
+    once(key.clone(), desk, async {
+        let vm = find(&vm, desk).await?;
+        follow::<Started>(ask(&vm, StartVm { key }).await??).await
+    })
+    .await
+}
+
+async fn stop(stop: Stop, desk: &Desk) -> Reply {
+    let Stop {
+        vm,
+        timeout_ms,
+        force,
+        key,
+    } = stop;
+    once(key.clone(), desk, async {
+        let vm = find(&vm, desk).await?;
+        follow::<StopReport>(
+            ask(
+                &vm,
+                StopVm {
+                    timeout_ms,
+                    force,
+                    key,
+                },
+            )
+            .await??,
+        )
+        .await
+    })
+    .await
+}
+
+async fn restart(Restart { vm, timeout_ms, key }: Restart, desk: &Desk) -> Reply {
+    once(key.clone(), desk, async {
+        let vm = find(&vm, desk).await?;
+        follow::<Started>(ask(&vm, RestartVm { timeout_ms, key }).await??).await
+    })
+    .await
+}
+
+async fn remove(remove: Remove, desk: &Desk) -> Reply {
+    let Remove {
+        vm,
+        force,
+        delete_storage,
+        key,
+    } = remove;
+    once(key.clone(), desk, async {
+        let vm = find(&vm, desk).await?;
+        follow::<Removed>(
+            ask(
+                &vm,
+                RemoveVm {
+                    force,
+                    delete_storage,
+                    key,
+                },
+            )
+            .await??,
+        )
+        .await
+    })
+    .await
+}
+
+async fn switch(vm: String, switch: Switch, desk: &Desk) -> Reply {
+    let vm = find(&vm, desk).await?;
+    value::<Changed>(&ask(&vm, SwitchVm(switch)).await??)
+}
+
+async fn qmp(
+    Qmp {
+        vm,
+        command,
+        arguments,
+        timeout_ms,
+    }: Qmp,
+    desk: &Desk,
+) -> Reply {
+    let vm = find(&vm, desk).await?;
+    let timeout_ms = timeout_ms.unwrap_or(QMP_DEADLINE_MS);
+    value(
+        &ask(
+            &vm,
+            RunQmp {
+                command,
+                arguments,
+                timeout_ms,
+            },
+        )
+        .await??,
+    )
+}
+
+/// A call that was carried out before gets the answer it got then.
+async fn once(key: Option<String>, desk: &Desk, work: impl Future<Output = Reply>) -> Reply {
+    let Some(key) = key else { return work.await };
+    match ask(&desk.state, Recall(key)).await?? {
+        Some(answer) => Ok(answer),
+        None => work.await,
+    }
+}
+
+async fn find(vm: &str, desk: &Desk) -> Result<Addr<VmActor>, Refusal> {
+    Ok(ask(&desk.supervisor, FindVm(vm.to_owned())).await??.vm)
+}
+
+/// What an operation must end with to answer a method.
+trait FromDone: Serialize + DeserializeOwned {
+    fn from_done(done: Done) -> Option<Self>;
+}
+
+impl FromDone for Started {
+    fn from_done(done: Done) -> Option<Self> {
+        if let Done::Started(started) = done {
+            Some(started)
+        } else {
+            None
+        }
+    }
+}
+
+impl FromDone for StopReport {
+    fn from_done(done: Done) -> Option<Self> {
+        if let Done::Stopped(report) = done {
+            Some(report)
+        } else {
+            None
+        }
+    }
+}
+
+impl FromDone for Removed {
+    fn from_done(done: Done) -> Option<Self> {
+        if let Done::Removed(removed) = done {
+            Some(removed)
+        } else {
+            None
+        }
+    }
+}
+
+/// Waits for an operation's end.
+async fn follow<T: FromDone>(accepted: Accepted) -> Reply {
+    let done = accepted.outcome().await?;
+    match T::from_done(done) {
+        Some(reply) => value(&reply),
+        None => Err(
+            Refusal::new(RefusalCode::Busy, "the VM was turned to something else meanwhile")
+                .hint("try again"),
+        ),
+    }
+}
+
+/// One message. A mailbox that is full or gone answers *busy*.
+pub(super) async fn ask<A, M>(address: &Addr<A>, message: M) -> Result<M::Result, Refusal>
+where
+    A: actix::Actor<Context = actix::Context<A>> + Handler<M>,
+    M: Message + Send + 'static,
+    M::Result: Send,
+{
+    address.send(message).await.map_err(|error| {
+        Refusal::new(RefusalCode::Busy, "the owner of this does not take calls now")
+            .cause(error.to_string())
+            .hint("try again")
+    })
+}
+
+fn value<T: Serialize>(reply: &T) -> Reply {
+    serde_json::to_value(reply).map_err(|error| {
+        Refusal::new(RefusalCode::Internal, "the reply cannot be written").cause(error.to_string())
+    })
+}

@@ -1,0 +1,293 @@
+//! The steps of a start, each a type the next one is made from: nothing is executed before its identity is durable.
+//!
+//! [`Plan`] → [`Preflight`] (files) → [`GatedRunner`] (commit 1) → [`ReadyRunner`] → [`PreparedQemu`] (commit 2) →
+//! [`Launched`]. Any death in between collapses what was not yet released: the runner ends with the descriptor it
+//! waits on, the gate with its runner.
+
+mod gated;
+
+use std::fs;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Addr;
+use maqet_process::identity::{Liveness, ProcessIdentity};
+use maqet_process::pidfd::ProcessHandle;
+use maqet_protocol::CallError;
+use maqet_protocol::endpoint::client::{Client, ReplyStream};
+use maqet_protocol::method::Method;
+use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_protocol::runner::{Prepare, Release, Running, Watch};
+use maqet_spec::VmSpec;
+use maqet_state::clock;
+use maqet_state::id::VmId;
+use maqet_state::record::Launch;
+use maqet_state::secret::Secret;
+
+pub(crate) use self::gated::{GatedRunner, RunnerOrder};
+use crate::link::{RunnerLink, chain};
+use crate::messages::RecordStep;
+use crate::shared::Shared;
+use crate::vm::VmActor;
+
+/// Opening disks and spawning the gate.
+const PREPARE_DEADLINE: Duration = Duration::from_mins(1);
+
+/// QEMU's own start: greeting, capabilities, `cont`. The runner has tighter deadlines of its own inside.
+const RELEASE_DEADLINE: Duration = Duration::from_mins(1);
+
+/// What is to be launched.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The VM.
+    pub(crate) id: VmId,
+    /// What it should be.
+    pub(crate) spec: VmSpec,
+    /// The start counter of this launch.
+    pub(crate) generation: u64,
+    /// Random id of this launch.
+    pub(crate) launch_id: String,
+    /// Secret of the VM's runner socket.
+    pub(crate) secret: Arc<Secret>,
+    /// Who records the steps.
+    pub(crate) owner: Addr<VmActor>,
+    /// Surroundings.
+    pub(crate) shared: Rc<Shared>,
+}
+
+/// A QEMU that runs, with all the ways to it.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    /// The way to the runner.
+    pub(crate) link: Rc<RunnerLink>,
+    /// The runner.
+    pub(crate) runner: ProcessHandle,
+    /// QEMU.
+    pub(crate) qemu: ProcessHandle,
+    /// What the runner knows of it.
+    pub(crate) running: Running,
+    /// What the runner will tell.
+    pub(crate) watch: ReplyStream<Watch>,
+    /// Bytes of the serial log before this launch.
+    pub(crate) serial_offset: u64,
+}
+
+/// A launch that failed. What it made is in [`Processes`], to be ended.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// For whoever asked.
+    pub(crate) refusal: Refusal,
+}
+
+/// Processes made so far; they are ended when a launch fails.
+#[derive(Debug, Default)]
+pub(crate) struct Processes {
+    runner: Option<ProcessHandle>,
+    qemu: Option<ProcessHandle>,
+}
+
+/// Walks all steps.
+pub(crate) async fn launch(plan: &Plan, made: &mut Processes) -> Result<Launched, Failure> {
+    let _permit = plan
+        .shared
+        .starts
+        .acquire()
+        .await
+        .map_err(|_closed| shutting_down())?;
+    let preflight = Preflight::check(plan).await?;
+    let gated = GatedRunner::spawn(&RunnerOrder::from(plan), made)?;
+    let launch = Launch::new(
+        plan.launch_id.clone(),
+        plan.generation,
+        gated.identity.clone(),
+        clock::now(),
+    );
+    record(plan, RecordStep::Launching(Box::new(launch))).await?;
+    let ready = gated.go(&plan.secret).await?;
+    let prepared = ready.prepare(plan, preflight, made).await?;
+    record(plan, RecordStep::QemuRecorded(prepared.identity.clone())).await?;
+    Ok(prepared.release().await?)
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal }
+    }
+}
+
+/// Has one step made durable by the VM's owner.
+pub(crate) async fn record(plan: &Plan, step: RecordStep) -> Result<(), Refusal> {
+    match plan.owner.send(step).await {
+        Ok(result) => result,
+        Err(error) => {
+            Err(Refusal::new(RefusalCode::Internal, "the VM's owner is gone").cause(error.to_string()))
+        }
+    }
+}
+
+fn shutting_down() -> Refusal {
+    Refusal::new(RefusalCode::Busy, "the supervisor is shutting down").hint("try again")
+}
+
+impl Processes {
+    /// Ends what a failed launch made and waits until it is gone.
+    pub(crate) async fn collapse(self, shared: &Shared) {
+        for handle in [self.qemu, self.runner].into_iter().flatten() {
+            end(&handle, shared).await;
+        }
+    }
+}
+
+/// Ends one process for good and collects it.
+pub(crate) async fn end(handle: &ProcessHandle, shared: &Shared) {
+    if let Err(error) = handle.signal(maqet_process::signal::Signal::Kill) {
+        tracing::error!(pid = handle.pid(), %error, "cannot end a process of a failed launch");
+        return;
+    }
+    if let Err(error) = handle.exited().await {
+        tracing::error!(pid = handle.pid(), %error, "cannot wait for a process of a failed launch");
+    }
+    collect(handle, shared);
+}
+
+/// Collects an ended child, so that no zombie stays.
+pub(crate) fn collect(handle: &ProcessHandle, shared: &Shared) {
+    let status = handle.exit_status();
+    tracing::debug!(pid = handle.pid(), ?status, "collected");
+    shared.reaper.collected(handle.pid());
+}
+
+/// Files are in place; nothing runs.
+#[derive(Debug)]
+pub(crate) struct Preflight {
+    binary: PathBuf,
+    serial_offset: u64,
+}
+
+impl Preflight {
+    async fn check(plan: &Plan) -> Result<Self, Refusal> {
+        let name = plan.spec.name.as_str();
+        let binary = plan.shared.binaries.lookup(&plan.spec.binary).map_err(|error| {
+            Refusal::new(
+                RefusalCode::StartFailed,
+                format!("the QEMU program of `{name}` cannot be used"),
+            )
+            .vm(name)
+            .cause(chain(&error))
+            .hint("apt install qemu-system-x86, or set `binary:` to QEMU's path")
+        })?;
+        crate::disks::create_missing(plan).await?;
+        let serial = plan.shared.places.vm_data(&plan.id).join("serial.log");
+        let serial_offset = fs::metadata(serial).map_or(0, |metadata| metadata.len());
+        Ok(Self {
+            binary: binary.path,
+            serial_offset,
+        })
+    }
+}
+
+/// A runner that answers.
+#[derive(Debug)]
+pub(crate) struct ReadyRunner {
+    /// The way to it.
+    pub(crate) link: Rc<RunnerLink>,
+    /// It.
+    pub(crate) handle: ProcessHandle,
+    /// The connection whose end is the end of an unreleased launch.
+    pub(crate) owner: Client,
+    shared: Rc<Shared>,
+}
+
+impl ReadyRunner {
+    /// Sockets, disks, gate; then checks that the gate is who the runner says.
+    async fn prepare(
+        mut self,
+        plan: &Plan,
+        preflight: Preflight,
+        made: &mut Processes,
+    ) -> Result<PreparedQemu, Refusal> {
+        let prepare = Prepare {
+            spec: plan.spec.clone(),
+            binary: preflight.binary,
+            launch_id: plan.launch_id.clone(),
+            generation: plan.generation,
+            log_dir: self.shared.places.vm_data(&plan.id),
+            log_bytes_max: self.shared.settings.logs.bytes_max,
+        };
+        let identity = call(&mut self.owner, &prepare, PREPARE_DEADLINE).await?.qemu;
+        let qemu = match identity.verify() {
+            Liveness::Alive(handle) => handle,
+            Liveness::Dead => return Err(not_itself("it is gone already")),
+            Liveness::Unknown(why) => return Err(not_itself(&why)),
+        };
+        made.qemu = qemu.try_clone().ok();
+        Ok(PreparedQemu {
+            ready: self,
+            qemu,
+            identity,
+            serial_offset: preflight.serial_offset,
+        })
+    }
+}
+
+fn not_itself(why: &str) -> Refusal {
+    Refusal::new(
+        RefusalCode::StartFailed,
+        "QEMU's gate is not the process the runner named",
+    )
+    .cause(why)
+}
+
+/// A gate that becomes QEMU when released.
+#[derive(Debug)]
+pub(crate) struct PreparedQemu {
+    ready: ReadyRunner,
+    qemu: ProcessHandle,
+    /// Who it is, before and after.
+    pub(crate) identity: ProcessIdentity,
+    serial_offset: u64,
+}
+
+impl PreparedQemu {
+    /// Its identity is durable: QEMU is executed and the guest let run. The stream is opened first, so that nothing the
+    /// guest does is missed.
+    async fn release(self) -> Result<Launched, Refusal> {
+        let ReadyRunner {
+            link,
+            handle,
+            mut owner,
+            ..
+        } = self.ready;
+        let watch = link.watch().await?;
+        let running = call(&mut owner, &Release {}, RELEASE_DEADLINE).await?;
+        link.keep(owner);
+        Ok(Launched {
+            link,
+            runner: handle,
+            qemu: self.qemu,
+            running,
+            watch,
+            serial_offset: self.serial_offset,
+        })
+    }
+}
+
+/// One call on one connection.
+pub(crate) async fn call<M: Method>(
+    client: &mut Client,
+    method: &M,
+    deadline: Duration,
+) -> Result<M::Reply, Refusal> {
+    client
+        .call(method, Some(deadline))
+        .await
+        .map_err(|error| match error {
+            CallError::Refused(refusal) => refusal,
+            CallError::Protocol(error) => {
+                Refusal::new(RefusalCode::StartFailed, "the runner went away during the start")
+                    .cause(chain(&error))
+            }
+        })
+}

@@ -1,0 +1,118 @@
+//! The way to one VM's runner: authenticated connections, opened when needed, kept when idle.
+
+use std::cell::RefCell;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use maqet_process::socket;
+use maqet_protocol::CallError;
+use maqet_protocol::SocketRole;
+use maqet_protocol::endpoint::client::{Client, ReplyStream};
+use maqet_protocol::method::Method;
+use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_protocol::runner::Watch;
+use maqet_state::id::VmId;
+use maqet_state::secret::Secret;
+
+/// Idle connections kept per VM; one serves a call at a time.
+const IDLE_CONNECTIONS_MAX: usize = 4;
+
+/// A runner answers its handshake in well under a millisecond; this much means it is frozen.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Connections to one runner.
+#[derive(Debug)]
+pub(crate) struct RunnerLink {
+    vm: VmId,
+    directory: OwnedFd,
+    secret: Arc<Secret>,
+    idle: RefCell<Vec<Client>>,
+}
+
+impl RunnerLink {
+    /// A link through the VM's runtime directory; nothing is connected yet.
+    pub(crate) fn new(vm: VmId, directory: OwnedFd, secret: Arc<Secret>) -> Self {
+        Self {
+            vm,
+            directory,
+            secret,
+            idle: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// A fresh authenticated connection.
+    pub(crate) async fn connect(&self) -> Result<Client, Refusal> {
+        let connecting = async {
+            let stream = socket::connect(self.directory.as_fd(), "runner.sock")
+                .await
+                .map_err(|error| not_answering("the VM's runner cannot be reached").cause(chain(&error)))?;
+            let role = SocketRole::Runner(self.vm.clone());
+            Client::connect(stream, role, &self.secret, CONNECT_DEADLINE)
+                .await
+                .map_err(|error| not_answering("the VM's runner did not authenticate").cause(chain(&error)))
+        };
+        match tokio::time::timeout(CONNECT_DEADLINE, connecting).await {
+            Ok(result) => result,
+            Err(_elapsed) => Err(not_answering("the VM's runner does not answer")),
+        }
+    }
+
+    /// One call on an idle or a fresh connection.
+    pub(crate) async fn call<M: Method>(&self, method: &M, deadline: Duration) -> Result<M::Reply, Refusal> {
+        let idle = self.idle.borrow_mut().pop();
+        let mut client = match idle {
+            Some(client) => client,
+            None => self.connect().await?,
+        };
+        let result = client.call(method, Some(deadline)).await;
+        match result {
+            Ok(reply) => {
+                self.keep(client);
+                Ok(reply)
+            }
+            Err(CallError::Refused(refusal)) => {
+                self.keep(client);
+                Err(refusal)
+            }
+            Err(CallError::Protocol(error)) => {
+                Err(not_answering("the VM's runner did not answer").cause(chain(&error)))
+            }
+        }
+    }
+
+    /// Gives a connection back.
+    pub(crate) fn keep(&self, client: Client) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < IDLE_CONNECTIONS_MAX {
+            idle.push(client);
+        }
+    }
+
+    /// The stream of what the runner sees.
+    pub(crate) async fn watch(&self) -> Result<ReplyStream<Watch>, Refusal> {
+        match self.connect().await?.stream(&Watch {}).await {
+            Ok(stream) => Ok(stream),
+            Err(CallError::Refused(refusal)) => Err(refusal),
+            Err(CallError::Protocol(error)) => {
+                Err(not_answering("the VM's runner cannot be watched").cause(chain(&error)))
+            }
+        }
+    }
+}
+
+fn not_answering(message: &str) -> Refusal {
+    Refusal::new(RefusalCode::NotAnswering, message)
+}
+
+/// An error and what lies behind it, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

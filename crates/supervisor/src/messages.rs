@@ -1,0 +1,255 @@
+//! All mail between the actors, in one closed list: commands, questions, facts.
+
+use std::path::PathBuf;
+
+use actix::{Addr, Message};
+use maqet_process::identity::ProcessIdentity;
+use maqet_protocol::control::{Added, Changed, Listed, QmpReturn, SupervisorStatus, VmInfo, VmStatus};
+use maqet_protocol::refusal::Refusal;
+use maqet_protocol::runner::RunnerFact;
+use maqet_spec::VmSpec;
+use maqet_state::change::Change;
+use maqet_state::id::VmId;
+use maqet_state::journal::JournalEntry;
+use maqet_state::lifecycle::Status;
+use maqet_state::record::Launch;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::operation::Accepted;
+use crate::recovery::Recorded;
+use crate::vm::VmActor;
+
+// Commands to one VM. From: `ipc::dispatch`. To: `VmActor`.
+
+/// Start it. Reply: once the decision stands, not once QEMU runs.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Accepted, Refusal>")]
+pub(crate) struct StartVm {
+    /// Idempotency key of the call.
+    pub(crate) key: Option<String>,
+}
+
+/// End it. Reply: once the decision stands, not once QEMU is gone.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Accepted, Refusal>")]
+pub(crate) struct StopVm {
+    /// Hard budget, milliseconds; `None` is the spec's, extended while the guest makes progress.
+    pub(crate) timeout_ms: Option<u64>,
+    /// SIGKILL after two seconds of QMP.
+    pub(crate) force: bool,
+    /// Idempotency key of the call.
+    pub(crate) key: Option<String>,
+}
+
+/// End it, then start it.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Accepted, Refusal>")]
+pub(crate) struct RestartVm {
+    /// As in [`StopVm`].
+    pub(crate) timeout_ms: Option<u64>,
+    /// Idempotency key of the call.
+    pub(crate) key: Option<String>,
+}
+
+/// Forget it.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Accepted, Refusal>")]
+pub(crate) struct RemoveVm {
+    /// Stop it first, by force.
+    pub(crate) force: bool,
+    /// Delete the images maqet created for it.
+    pub(crate) delete_storage: bool,
+    /// Idempotency key of the call.
+    pub(crate) key: Option<String>,
+}
+
+/// A switch QEMU throws at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Switch {
+    /// Pause the CPUs.
+    Pause,
+    /// Let them run.
+    Resume,
+    /// Press reset.
+    Reset,
+}
+
+/// Throw a switch.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Changed, Refusal>")]
+pub(crate) struct SwitchVm(pub(crate) Switch);
+
+/// Pass one command to QEMU.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<QmpReturn, Refusal>")]
+pub(crate) struct RunQmp {
+    /// QMP command name.
+    pub(crate) command: String,
+    /// Its arguments.
+    pub(crate) arguments: Option<serde_json::Value>,
+    /// Deadline, milliseconds.
+    pub(crate) timeout_ms: u64,
+}
+
+// Questions to one VM.
+
+/// All of `status`.
+#[derive(Debug, Message)]
+#[rtype(result = "VmStatus")]
+pub(crate) struct DescribeVm;
+
+/// The stored spec.
+#[derive(Debug, Message)]
+#[rtype(result = "VmInfo")]
+pub(crate) struct InfoVm;
+
+// Facts for one VM. From: its own launch, link and watchers.
+
+/// A step of a launch, to be made durable before the next. From: `vm::launch`.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Refusal>")]
+pub(crate) enum RecordStep {
+    /// The runner exists, gated.
+    Launching(Box<Launch>),
+    /// QEMU's gate exists.
+    QemuRecorded(ProcessIdentity),
+    /// A new runner took over.
+    RunnerReplaced(ProcessIdentity),
+    /// An image is about to be made.
+    MakingFile(PathBuf),
+    /// It is made.
+    FileMade(PathBuf),
+    /// It is not.
+    FileNotMade(PathBuf),
+}
+
+/// The runner told something. From: the watch stream.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct RunnerSaid {
+    /// Launch it is about; news of an earlier launch is void.
+    pub(crate) launch_id: String,
+    /// What.
+    pub(crate) fact: RunnerFact,
+}
+
+/// The kernel told that the runner is gone.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct RunnerExited {
+    /// Launch it belonged to.
+    pub(crate) launch_id: String,
+    /// Process id it had.
+    pub(crate) pid: i32,
+}
+
+/// The kernel told that QEMU is gone.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct QemuExited {
+    /// Launch it belonged to.
+    pub(crate) launch_id: String,
+}
+
+// To the supervisor actor.
+
+/// Store a new VM.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Added, Refusal>")]
+pub(crate) struct AddVm {
+    /// The whole spec.
+    pub(crate) spec: Box<VmSpec>,
+    /// Idempotency key of the call.
+    pub(crate) key: Option<String>,
+}
+
+/// Whom a name, id or id prefix means.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Found, Refusal>")]
+pub(crate) struct FindVm(pub(crate) String);
+
+/// Answer to [`FindVm`].
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Its id.
+    pub(crate) id: VmId,
+    /// Its owner.
+    pub(crate) vm: Addr<VmActor>,
+}
+
+/// What `ls` shows.
+#[derive(Debug, Message)]
+#[rtype(result = "Listed")]
+pub(crate) struct ListVms {
+    /// Only those with this status.
+    pub(crate) status: Option<Status>,
+}
+
+/// About the supervisor itself.
+#[derive(Debug, Message)]
+#[rtype(result = "SupervisorStatus")]
+pub(crate) struct DescribeSupervisor;
+
+/// A record was removed. From: `VmActor`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct VmForgotten(pub(crate) VmId);
+
+/// A VM's actor is no more. From: the guard it held.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct VmActorGone(pub(crate) VmId);
+
+/// End the supervisor. From: signals and `SupervisorStop`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Shutdown;
+
+// To the state actor.
+
+/// Make a change durable, together with whatever else is queued. Changes are carried out in the order of this mail.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Persist {
+    /// What.
+    pub(crate) change: Box<Change>,
+    /// Told once it is durable.
+    pub(crate) done: oneshot::Sender<Result<(), Refusal>>,
+}
+
+/// The answer a key was given before.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Option<serde_json::Value>, Refusal>")]
+pub(crate) struct Recall(pub(crate) String);
+
+/// One VM as stored, to rebuild its actor from.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Option<Recorded>, Refusal>")]
+pub(crate) struct LoadVm(pub(crate) VmId);
+
+/// Journal entries after a cursor.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Vec<JournalEntry>, Refusal>")]
+pub(crate) struct ReadJournal {
+    /// Only entries after this one.
+    pub(crate) since: Option<u64>,
+    /// At most so many.
+    pub(crate) limit: usize,
+}
+
+/// Cursor of the newest journal entry.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<u64, Refusal>")]
+pub(crate) struct NewestCursor;
+
+// To the event bus.
+
+/// Entries that are durable now. From: `StateActor`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Publish(pub(crate) Vec<JournalEntry>);
+
+/// Hear of entries to come. A subscriber that lets its queue run full is dropped and reads on from the store.
+#[derive(Debug, Message)]
+#[rtype(result = "mpsc::Receiver<JournalEntry>")]
+pub(crate) struct Subscribe;

@@ -1,0 +1,318 @@
+//! What a stored VM really is: the record against the kernel.
+//!
+//! [`Recorded`] → [`Observed`] → [`Settled`]. No step can be skipped, and nothing is answered before every stored VM is
+//! settled. Nothing is signalled here but processes of a start that was never acknowledged.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use maqet_process::identity::{FileId, Liveness};
+use maqet_process::pidfd::ProcessHandle;
+use maqet_protocol::endpoint::client::ReplyStream;
+use maqet_protocol::runner::{Query, RunnerState, Running, Watch};
+use maqet_state::clock;
+use maqet_state::lifecycle::{Cause, Fact, LastExit};
+use maqet_state::record::{Intent, Launch, VmRecord};
+use maqet_state::secret::Secret;
+
+use crate::launch::end;
+use crate::link::RunnerLink;
+use crate::shared::Shared;
+
+/// A living runner answers from memory.
+const QUERY_DEADLINE: Duration = Duration::from_secs(3);
+
+/// A VM as the store has it.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    /// Its record.
+    pub(crate) record: VmRecord,
+    /// Its secret.
+    pub(crate) secret: Arc<Secret>,
+}
+
+/// What the kernel says of the processes on record.
+#[derive(Debug)]
+pub(crate) struct Observed {
+    recorded: Recorded,
+    launch: Launch,
+    runner: Liveness,
+    /// `None` when no gate was recorded.
+    qemu: Option<Liveness>,
+}
+
+/// What a VM is.
+#[derive(Debug)]
+pub(crate) enum Settled {
+    /// Nothing of it runs, or nobody can tell (then its record still says `running`, and nothing is touched).
+    Resting(Box<VmRecord>),
+    /// It runs, and its runner answers.
+    Attached {
+        record: Box<VmRecord>,
+        running: Box<Running>,
+        link: Rc<RunnerLink>,
+        runner: ProcessHandle,
+        qemu: ProcessHandle,
+        watch: Box<ReplyStream<Watch>>,
+    },
+    /// It runs; its runner lives and does not answer.
+    Frozen {
+        record: Box<VmRecord>,
+        link: Rc<RunnerLink>,
+        runner: ProcessHandle,
+        qemu: ProcessHandle,
+    },
+    /// It runs; its runner is gone.
+    Orphaned {
+        record: Box<VmRecord>,
+        link: Rc<RunnerLink>,
+        qemu: ProcessHandle,
+    },
+}
+
+impl Settled {
+    /// The record, brought up to date.
+    pub(crate) fn record(&self) -> &VmRecord {
+        match self {
+            Self::Resting(record)
+            | Self::Attached { record, .. }
+            | Self::Frozen { record, .. }
+            | Self::Orphaned { record, .. } => record,
+        }
+    }
+}
+
+impl Recorded {
+    /// Settles the VM. Ends that are found are applied to the record, which the caller makes durable.
+    pub(crate) async fn settle(self, shared: &Rc<Shared>) -> Settled {
+        match self.observe() {
+            Ok(observed) => Box::pin(observed.settle(shared)).await,
+            Err(recorded) => Settled::Resting(Box::new(recorded.record)),
+        }
+    }
+
+    /// Asks the kernel. A VM that is not expected alive has nothing to observe.
+    fn observe(self) -> Result<Box<Observed>, Box<Self>> {
+        let Some(launch) = self.record.state.launch().cloned() else {
+            return Err(Box::new(self));
+        };
+        let runner = launch.runner.verify();
+        let qemu = launch
+            .qemu
+            .as_ref()
+            .map(maqet_process::identity::ProcessIdentity::verify);
+        Ok(Box::new(Observed {
+            recorded: self,
+            launch,
+            runner,
+            qemu,
+        }))
+    }
+}
+
+impl Observed {
+    async fn settle(self, shared: &Rc<Shared>) -> Settled {
+        let Self {
+            recorded,
+            launch,
+            runner,
+            qemu,
+        } = self;
+        match (qemu, runner) {
+            (Some(Liveness::Unknown(why)), _) | (None, Liveness::Unknown(why)) => {
+                tracing::warn!(
+                    vm = recorded.record.name(),
+                    why,
+                    "cannot tell whether this VM runs; leaving it alone"
+                );
+                Settled::Resting(Box::new(recorded.record))
+            }
+            (None, runner) => {
+                end_all([alive(runner)], shared).await;
+                recorded.ended(interrupted(), shared)
+            }
+            (Some(Liveness::Dead), runner) => {
+                let exit = end_of(&recorded.record, &launch, shared);
+                end_all([alive(runner)], shared).await;
+                recorded.ended(exit, shared)
+            }
+            (Some(Liveness::Alive(qemu)), Liveness::Alive(runner)) => {
+                recorded.with_runner(&launch, runner, qemu, shared).await
+            }
+            (Some(Liveness::Alive(qemu)), Liveness::Dead | Liveness::Unknown(_)) => {
+                recorded.without_runner(qemu, shared).await
+            }
+        }
+    }
+}
+
+impl Recorded {
+    /// QEMU (or its gate) and runner live.
+    async fn with_runner(
+        self,
+        launch: &Launch,
+        runner: ProcessHandle,
+        qemu: ProcessHandle,
+        shared: &Rc<Shared>,
+    ) -> Settled {
+        let Some(link) = self.link(shared) else {
+            return Settled::Resting(Box::new(self.record));
+        };
+        match ask(&link).await {
+            Some((
+                RunnerState {
+                    running: Some(running),
+                    exit: None,
+                    ..
+                },
+                watch,
+            )) => {
+                shared.reaper.await_by_owner(runner.pid());
+                let record = Box::new(self.record);
+                Settled::Attached {
+                    record,
+                    running: Box::new(running),
+                    link,
+                    runner,
+                    qemu,
+                    watch: Box::new(watch),
+                }
+            }
+            Some((RunnerState { exit: Some(exit), .. }, _)) => {
+                end_all([Some(qemu), Some(runner)], shared).await;
+                self.ended(exit, shared)
+            }
+            None if launch.is_confirmed() => Settled::Frozen {
+                record: Box::new(self.record),
+                link,
+                runner,
+                qemu,
+            },
+            Some(_) | None => {
+                // The start was never acknowledged, and whoever wanted it is gone.
+                end_all([Some(qemu), Some(runner)], shared).await;
+                self.ended(interrupted(), shared)
+            }
+        }
+    }
+
+    /// QEMU (or its gate) lives, its runner does not.
+    async fn without_runner(self, qemu: ProcessHandle, shared: &Rc<Shared>) -> Settled {
+        let shows = FileId::of_path(format!("/proc/{}/exe", qemu.pid()).as_ref()).ok();
+        let gate = FileId::of_path(&shared.runner_program).ok();
+        if shows.is_none() || shows == gate {
+            // A gate whose runner is gone ends by itself, never having become QEMU.
+            end_all([Some(qemu)], shared).await;
+            return self.ended(interrupted(), shared);
+        }
+        match self.link(shared) {
+            Some(link) => Settled::Orphaned {
+                record: Box::new(self.record),
+                link,
+                qemu,
+            },
+            None => Settled::Resting(Box::new(self.record)),
+        }
+    }
+
+    fn link(&self, shared: &Shared) -> Option<Rc<RunnerLink>> {
+        let id = &self.record.id;
+        match maqet_process::directory::open_private(&shared.places.vm_runtime(id)) {
+            Ok(directory) => Some(Rc::new(RunnerLink::new(
+                id.clone(),
+                directory,
+                Arc::clone(&self.secret),
+            ))),
+            Err(error) => {
+                tracing::error!(vm = self.record.name(), %error, "the VM's runtime directory cannot be used");
+                None
+            }
+        }
+    }
+
+    fn ended(self, exit: LastExit, _shared: &Shared) -> Settled {
+        let generation = self.record.generation;
+        match self.record.apply(Fact::Ended { generation, exit }, clock::now()) {
+            Ok(record) => Settled::Resting(Box::new(record)),
+            Err(error) => {
+                tracing::error!(vm = self.record.name(), %error, "an end does not fit the record");
+                Settled::Resting(Box::new(self.record))
+            }
+        }
+    }
+}
+
+/// The stream first, so that nothing is missed between the answer and the stream.
+async fn ask(link: &RunnerLink) -> Option<(RunnerState, ReplyStream<Watch>)> {
+    let asking = async {
+        let watch = link.watch().await?;
+        let state = link.call(&Query {}, QUERY_DEADLINE).await?;
+        Ok::<_, maqet_protocol::refusal::Refusal>((state, watch))
+    };
+    match tokio::time::timeout(QUERY_DEADLINE, asking).await {
+        Ok(Ok(answer)) => Some(answer),
+        Ok(Err(refusal)) => {
+            tracing::debug!(%refusal, causes = ?refusal.causes, "a runner does not answer");
+            None
+        }
+        Err(_elapsed) => None,
+    }
+}
+
+fn alive(liveness: Liveness) -> Option<ProcessHandle> {
+    match liveness {
+        Liveness::Alive(handle) => Some(handle),
+        Liveness::Dead | Liveness::Unknown(_) => None,
+    }
+}
+
+async fn end_all<const N: usize>(handles: [Option<ProcessHandle>; N], shared: &Shared) {
+    for handle in handles.into_iter().flatten() {
+        end(&handle, shared).await;
+    }
+}
+
+fn interrupted() -> LastExit {
+    LastExit {
+        cause: Cause::StartFailed,
+        at: clock::now(),
+        exit_code: None,
+        signal: None,
+        detail: Some("the supervisor ended during the start".to_owned()),
+    }
+}
+
+/// How a QEMU ended that nobody watched: another boot, the runner's note, the recorded intent, or honesty.
+fn end_of(record: &VmRecord, launch: &Launch, shared: &Shared) -> LastExit {
+    let noted = crate::exit_note::read(&shared.places.vm_runtime(&record.id), &launch.launch_id);
+    if let Some(exit) = noted {
+        return exit;
+    }
+    let rebooted = maqet_process::identity::boot_id().is_ok_and(|boot| boot != launch.runner.boot_id);
+    let (cause, detail) = match (rebooted, launch.intent) {
+        (true, Intent::Run | Intent::Stop | Intent::StopForced) => {
+            (Cause::HostRebooted, "the host has rebooted since")
+        }
+        (_, Intent::HostShutdown) => (Cause::HostShutdown, "the host was shutting down"),
+        (false, Intent::Stop) => (
+            Cause::Stop,
+            "it was being stopped when supervisor and runner ended",
+        ),
+        (false, Intent::StopForced) => (
+            Cause::StopForced,
+            "it was being stopped by force when supervisor and runner ended",
+        ),
+        (false, Intent::Run) => (
+            Cause::RunnerLost,
+            "runner and QEMU ended while no supervisor was there",
+        ),
+    };
+    LastExit {
+        cause,
+        at: clock::now(),
+        exit_code: None,
+        signal: None,
+        detail: Some(detail.to_owned()),
+    }
+}

@@ -1,0 +1,116 @@
+//! What every VM's actor uses and none of them owns.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use actix::Addr;
+use maqet_process::identity::ProcessIdentity;
+use maqet_protocol::control::VmSummary;
+use maqet_state::clock;
+use maqet_state::id::VmId;
+use maqet_state::lifecycle::Status;
+use maqet_storage::binary::Binaries;
+use maqet_storage::policy::PathPolicy;
+use maqet_storage::probe::Probes;
+use tokio::sync::Semaphore;
+
+use crate::args::Places;
+use crate::reaper::Reaper;
+use crate::settings::Settings;
+use crate::store::StateActor;
+use crate::supervisor::SupervisorActor;
+
+/// Surroundings of all VM actors, which live on one thread.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Directories.
+    pub(crate) places: Places,
+    /// Settings.
+    pub(crate) settings: Settings,
+    /// The state actor.
+    pub(crate) state: Addr<StateActor>,
+    /// One permit per start under way: as many as there are cores; the rest queue.
+    pub(crate) starts: Semaphore,
+    /// QEMU programs by name.
+    pub(crate) binaries: Binaries,
+    /// What those programs can do.
+    pub(crate) probes: Probes,
+    /// Where images may be made.
+    pub(crate) policy: PathPolicy,
+    /// Processes that may not command the supervisor.
+    pub(crate) confined: Arc<Confined>,
+    /// The runner program.
+    pub(crate) runner_program: PathBuf,
+    /// What `ls` shows.
+    pub(crate) board: Board,
+    /// Who waits for which child.
+    pub(crate) reaper: Reaper,
+    /// The root actor, once it runs.
+    pub(crate) supervisor: RefCell<Option<Addr<SupervisorActor>>>,
+}
+
+/// QEMUs, by pidfd inode: a guest that broke out of one has our user id and must still not command us.
+#[derive(Debug, Default)]
+pub(crate) struct Confined {
+    inodes: Mutex<BTreeSet<u64>>,
+}
+
+impl Confined {
+    /// A QEMU is about to run.
+    pub(crate) fn enter(&self, qemu: &ProcessIdentity) {
+        if let (Some(inode), Ok(mut inodes)) = (qemu.pidfs_inode, self.inodes.lock()) {
+            inodes.insert(inode);
+        }
+    }
+
+    /// A QEMU is gone. The kernel never gives its inode to another process.
+    pub(crate) fn leave(&self, qemu: &ProcessIdentity) {
+        if let (Some(inode), Ok(mut inodes)) = (qemu.pidfs_inode, self.inodes.lock()) {
+            inodes.remove(&inode);
+        }
+    }
+
+    /// Whether this process is one of them. A poisoned lock says so of everybody.
+    pub(crate) fn holds(&self, inode: u64) -> bool {
+        self.inodes.lock().map_or(true, |inodes| inodes.contains(&inode))
+    }
+}
+
+/// The line each VM shows in `ls`, written by its actor. Reading it asks nobody, so one stuck VM never holds up `ls`.
+#[derive(Debug, Default)]
+pub(crate) struct Board {
+    lines: RefCell<BTreeMap<VmId, VmSummary>>,
+}
+
+impl Board {
+    /// Puts up a VM's line.
+    pub(crate) fn show(&self, line: VmSummary) {
+        self.lines.borrow_mut().insert(line.id.clone(), line);
+    }
+
+    /// Takes a VM's line down.
+    pub(crate) fn clear(&self, id: &VmId) {
+        self.lines.borrow_mut().remove(id);
+    }
+
+    /// All lines by name, with their uptime as of now.
+    pub(crate) fn lines(&self, status: Option<Status>) -> Vec<VmSummary> {
+        let now = clock::now();
+        let mut lines: Vec<_> = self
+            .lines
+            .borrow()
+            .values()
+            .filter(|line| status.is_none_or(|status| line.status == status))
+            .cloned()
+            .collect();
+        for line in &mut lines {
+            if line.uptime_s.is_some() {
+                line.uptime_s = Some(now.since(line.since).as_secs());
+            }
+        }
+        lines.sort_by(|one, other| one.name.cmp(&other.name));
+        lines
+    }
+}

@@ -1,0 +1,224 @@
+//! From a command line to a supervisor that answers, and from a signal to its end.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr};
+use anyhow::Context as _;
+use maqet_state::id::VmId;
+use maqet_state::journal::JournalLimits;
+use maqet_state::secret::Secret;
+use maqet_state::store::Store;
+use maqet_storage::binary::Binaries;
+use maqet_storage::policy::PathPolicy;
+use maqet_storage::probe::Probes;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{Args, Places, default_config};
+use crate::events::EventBus;
+use crate::instance::Instance;
+use crate::ipc::{self, Desk};
+use crate::messages::{Shutdown, VmActorGone};
+use crate::readiness::Readiness;
+use crate::reaper::Reaper;
+use crate::recovery::Recorded;
+use crate::settings::Settings;
+use crate::shared::{Board, Shared};
+use crate::store::StateActor;
+use crate::supervisor::{SupervisorActor, rebuild};
+
+/// Commits that were queued when the end came get this long.
+const LAST_COMMITS_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Takes the data directory, reconciles, serves, ends.
+pub(crate) fn run(args: &Args, readiness: &mut Readiness) -> anyhow::Result<()> {
+    if readiness.is_awaited() {
+        maqet_process::spawn::become_session_leader()?;
+    }
+    let places = Places::resolve(args)?;
+    let config = args.config.clone().or_else(default_config);
+    let settings = Settings::load(config.as_deref())?;
+    drop(maqet_process::directory::open_private(&places.data)?);
+    let instance = Instance::take(&places.data)?;
+    log_to_stderr();
+    maqet_process::spawn::become_subreaper()?;
+    maqet_process::spawn::raise_nofile_limit()?;
+    let key = crate::control_key::load_or_create(&places.data)?;
+    let limits = JournalLimits {
+        entries_max: settings.journal.entries_max,
+        ..JournalLimits::default()
+    };
+    let opened = Store::open_with(&places.store(), limits)?;
+    if let Some(migration) = &opened.migrated {
+        tracing::info!(?migration, "the store was migrated");
+    }
+    let runner_program = runner_program()?;
+    let system = actix_rt::System::new();
+    let served = system.block_on(serve(
+        Parts {
+            places,
+            settings,
+            key,
+            store: opened.store,
+            runner_program,
+        },
+        readiness,
+    ));
+    drop(instance);
+    served
+}
+
+/// What `serve` is made of.
+struct Parts {
+    places: Places,
+    settings: Settings,
+    key: Secret,
+    store: Store,
+    runner_program: PathBuf,
+}
+
+async fn serve(parts: Parts, readiness: &mut Readiness) -> anyhow::Result<()> {
+    let Parts {
+        places,
+        settings,
+        key,
+        store,
+        runner_program,
+    } = parts;
+    let recorded = load(&store)?;
+    let bus = EventBus::default().start();
+    let state = StateActor::new(store, bus.clone()).start();
+    let shared = Rc::new(Shared {
+        places,
+        settings,
+        state,
+        starts: Semaphore::new(cores()),
+        binaries: Binaries::new(),
+        probes: Probes::new(),
+        policy: PathPolicy::for_host(Vec::new())?,
+        confined: Arc::default(),
+        runner_program,
+        board: Board::default(),
+        reaper: Reaper::default(),
+        supervisor: None.into(),
+    });
+    let settling = recorded.into_iter().map(|recorded| rebuild(recorded, &shared));
+    let settled = futures_util::future::join_all(settling.collect::<Vec<_>>()).await;
+    let (gone, lost) = mpsc::unbounded_channel();
+    let ended = Rc::new(Notify::new());
+    let supervisor = SupervisorActor::new(settled, Rc::clone(&shared), gone, Rc::clone(&ended)).start();
+    actix_rt::spawn(tell_of_lost(lost, supervisor.clone()));
+    actix_rt::spawn(tell_of_signals(supervisor.clone(), Rc::clone(&shared)));
+    let listening = ipc::listen(&shared.places.runtime)?;
+    let desk = Desk::new(supervisor, bus, &shared);
+    readiness.ready();
+    tracing::info!(data = %shared.places.data.display(), runtime = %shared.places.runtime.display(), "ready");
+    tokio::select! {
+        () = ipc::serve(&listening, key, Arc::clone(&shared.confined), desk) => {}
+        () = ended.notified() => {}
+    }
+    drop(listening);
+    shared.starts.close();
+    last_commits(&shared).await;
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Whatever was queued becomes durable before the process ends.
+async fn last_commits(shared: &Shared) {
+    let (done, durable) = tokio::sync::oneshot::channel();
+    let barrier = crate::messages::Persist {
+        change: Box::default(),
+        done,
+    };
+    let flushed = async {
+        if shared.state.send(barrier).await.is_ok() {
+            drop(durable.await);
+        }
+    };
+    if tokio::time::timeout(LAST_COMMITS_DEADLINE, flushed)
+        .await
+        .is_err()
+    {
+        tracing::error!("the last commits did not end in time");
+    }
+}
+
+fn load(store: &Store) -> anyhow::Result<Vec<Recorded>> {
+    let mut recorded = Vec::new();
+    for record in store.vms()? {
+        let secret = store
+            .secret(&record.id)?
+            .with_context(|| format!("VM `{}` has no secret in the store", record.name()))?;
+        recorded.push(Recorded {
+            record,
+            secret: Arc::new(secret),
+        });
+    }
+    Ok(recorded)
+}
+
+async fn tell_of_lost(mut lost: mpsc::UnboundedReceiver<VmId>, supervisor: Addr<SupervisorActor>) {
+    while let Some(id) = lost.recv().await {
+        SupervisorActor::tell(Some(supervisor.clone()), VmActorGone(id)).await;
+    }
+}
+
+/// SIGTERM and SIGINT end the supervisor, SIGCHLD has orphans collected.
+async fn tell_of_signals(supervisor: Addr<SupervisorActor>, shared: Rc<Shared>) {
+    let streams = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::child()),
+    );
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut child)) = streams else {
+        tracing::error!("signals cannot be received");
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => SupervisorActor::tell(Some(supervisor.clone()), Shutdown).await,
+            _ = interrupt.recv() => SupervisorActor::tell(Some(supervisor.clone()), Shutdown).await,
+            _ = child.recv() => shared.reaper.sweep(),
+        }
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("MAQET_LOG").unwrap_or_else(|_unset| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    if let Err(error) = subscriber.try_init() {
+        tracing::debug!(%error, "logging was set up before");
+    }
+}
+
+/// `MAQET_RUNNER_BIN`, else beside this program, else on PATH.
+fn runner_program() -> anyhow::Result<PathBuf> {
+    const NAME: &str = "maqet-runner";
+    if let Some(program) = env::var_os("MAQET_RUNNER_BIN") {
+        return Ok(std::path::absolute(PathBuf::from(program))?);
+    }
+    let beside = env::current_exe()?.with_file_name(NAME);
+    let on_path = env::var_os("PATH").unwrap_or_default();
+    let candidates = std::iter::once(beside).chain(env::split_paths(&on_path).map(|dir| dir.join(NAME)));
+    candidates
+        .into_iter()
+        .find(|path| is_program(path))
+        .with_context(|| format!("no `{NAME}` beside this program or on PATH; `MAQET_RUNNER_BIN` names one"))
+}
+
+fn is_program(path: &Path) -> bool {
+    rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file()
+}

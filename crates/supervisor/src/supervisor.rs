@@ -1,0 +1,367 @@
+//! The root actor: who is who, who is new, who is gone, and when it all ends.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, MessageResult, ResponseActFuture,
+    ResponseFuture, WrapFuture,
+};
+use maqet_protocol::control::{Added, Listed, SupervisorStatus};
+use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_state::change::Change;
+use maqet_state::clock::{self, Timestamp};
+use maqet_state::id::VmId;
+use maqet_state::journal::NewEvent;
+use maqet_state::lifecycle::Status;
+use maqet_state::record::VmRecord;
+use maqet_state::secret::Secret;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::messages::{
+    AddVm, DescribeSupervisor, FindVm, Found, ListVms, LoadVm, NewestCursor, Persist, Shutdown, StopVm,
+    VmActorGone, VmForgotten,
+};
+use crate::recovery::{Recorded, Settled};
+use crate::settings::OnExit;
+use crate::shared::Shared;
+use crate::vm::{Guard, VmActor};
+
+/// Calls of clients that may wait.
+const MAILBOX_CAPACITY: usize = 1024;
+
+/// Digits an id prefix must have.
+const ID_PREFIX_MIN: usize = 8;
+
+/// The root actor.
+#[derive(Debug)]
+pub(crate) struct SupervisorActor {
+    shared: Rc<Shared>,
+    vms: BTreeMap<VmId, Entry>,
+    names: BTreeMap<String, VmId>,
+    gone: mpsc::UnboundedSender<VmId>,
+    since: Timestamp,
+    ended: Rc<Notify>,
+    ending: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    name: String,
+    vm: Addr<VmActor>,
+}
+
+impl SupervisorActor {
+    /// A root actor that owns what recovery settled. `gone` is where guards tell of lost actors; `ended` is told when
+    /// the supervisor may exit.
+    pub(crate) fn new(
+        settled: Vec<(Settled, Arc<Secret>)>,
+        shared: Rc<Shared>,
+        gone: mpsc::UnboundedSender<VmId>,
+        ended: Rc<Notify>,
+    ) -> Self {
+        let mut actor = Self {
+            shared,
+            vms: BTreeMap::new(),
+            names: BTreeMap::new(),
+            gone,
+            since: clock::now(),
+            ended,
+            ending: false,
+        };
+        for (settled, secret) in settled {
+            actor.own(settled, secret);
+        }
+        actor
+    }
+
+    /// Starts the owner of a VM.
+    fn own(&mut self, settled: Settled, secret: Arc<Secret>) {
+        let (id, name) = (settled.record().id.clone(), settled.record().name().to_owned());
+        let guard = Guard::new(id.clone(), self.gone.clone());
+        let vm = VmActor::new(settled, secret, Rc::clone(&self.shared), guard).start();
+        self.names.insert(name.clone(), id.clone());
+        self.vms.insert(id, Entry { name, vm });
+    }
+
+    fn find(&self, text: &str) -> Result<(&VmId, &Entry), Refusal> {
+        let by_name = self.names.get(text).and_then(|id| self.vms.get_key_value(id));
+        let found = by_name.or_else(|| {
+            let id: VmId = text.parse().ok()?;
+            self.vms.get_key_value(&id)
+        });
+        match found {
+            Some(found) => Ok(found),
+            None if is_id_prefix(text) => self.find_by_prefix(text),
+            None => Err(not_found(text)),
+        }
+    }
+
+    fn find_by_prefix(&self, prefix: &str) -> Result<(&VmId, &Entry), Refusal> {
+        let mut matches = self.vms.iter().filter(|(id, _)| id.as_str().starts_with(prefix));
+        match (matches.next(), matches.next()) {
+            (Some(found), None) => Ok(found),
+            (Some(_), Some(_)) => {
+                let message = format!("more than one VM has an id that begins with `{prefix}`");
+                Err(Refusal::new(RefusalCode::VmAmbiguous, message)
+                    .vm(prefix)
+                    .hint("maqet ls -o json"))
+            }
+            (None, _) => Err(not_found(prefix)),
+        }
+    }
+
+    /// Sends mail to the root actor from a task of its own; nobody waits for the answer.
+    pub(crate) async fn tell<M>(supervisor: Option<Addr<Self>>, message: M)
+    where
+        Self: Handler<M>,
+        M: actix::Message<Result = ()> + Send + 'static,
+    {
+        if let Some(supervisor) = supervisor
+            && let Err(error) = supervisor.send(message).await
+        {
+            tracing::error!(%error, "the supervisor actor does not take mail");
+        }
+    }
+}
+
+fn is_id_prefix(text: &str) -> bool {
+    let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    digits && (ID_PREFIX_MIN..VmId::LENGTH).contains(&text.len())
+}
+
+fn not_found(text: &str) -> Refusal {
+    Refusal::new(RefusalCode::VmNotFound, format!("no VM is named `{text}`"))
+        .vm(text)
+        .hint("maqet ls")
+}
+
+impl Actor for SupervisorActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.set_mailbox_capacity(MAILBOX_CAPACITY);
+        self.shared.supervisor.replace(Some(context.address()));
+    }
+}
+
+impl Handler<AddVm> for SupervisorActor {
+    type Result = ResponseActFuture<Self, Result<Added, Refusal>>;
+
+    fn handle(&mut self, AddVm { spec, key }: AddVm, _context: &mut Self::Context) -> Self::Result {
+        let shared = Rc::clone(&self.shared);
+        let adding = async move {
+            crate::admission::check(&spec, &shared).await?;
+            let record = VmRecord::new(VmId::random(), *spec, clock::now());
+            let secret = Secret::random().map_err(|error| {
+                Refusal::new(RefusalCode::Internal, "no secret can be made").cause(error.to_string())
+            })?;
+            let added = Added {
+                id: record.id.clone(),
+                name: record.name().to_owned(),
+            };
+            let event = NewEvent::new("vm.added", clock::now()).about(&record);
+            let mut change = Change::create(record.clone(), secret.clone()).event(event);
+            if let Some(key) = key {
+                change = change.answering(key, serde_json::to_value(&added).unwrap_or_default());
+            }
+            let (done, durable) = oneshot::channel();
+            let sent = shared
+                .state
+                .send(Persist {
+                    change: Box::new(change),
+                    done,
+                })
+                .await;
+            let durable = async { durable.await.unwrap_or_else(|_lost| Err(unreachable_store())) };
+            sent.map_err(|_closed| unreachable_store())?;
+            durable.await?;
+            Ok((record, secret, added))
+        };
+        Box::pin(adding.into_actor(self).map(|result, actor, _context| {
+            let (record, secret, added) = result?;
+            actor.own(Settled::Resting(Box::new(record)), Arc::new(secret));
+            Ok(added)
+        }))
+    }
+}
+
+fn unreachable_store() -> Refusal {
+    Refusal::new(RefusalCode::StoreFailed, "the state actor is gone").hint("look at the supervisor's log")
+}
+
+impl Handler<FindVm> for SupervisorActor {
+    type Result = Result<Found, Refusal>;
+
+    fn handle(&mut self, FindVm(text): FindVm, _context: &mut Self::Context) -> Self::Result {
+        let (id, entry) = self.find(&text)?;
+        Ok(Found {
+            id: id.clone(),
+            vm: entry.vm.clone(),
+        })
+    }
+}
+
+impl Handler<ListVms> for SupervisorActor {
+    type Result = MessageResult<ListVms>;
+
+    fn handle(&mut self, message: ListVms, _context: &mut Self::Context) -> Self::Result {
+        MessageResult(Listed {
+            vms: self.shared.board.lines(message.status),
+        })
+    }
+}
+
+impl Handler<DescribeSupervisor> for SupervisorActor {
+    type Result = ResponseFuture<SupervisorStatus>;
+
+    fn handle(&mut self, _message: DescribeSupervisor, _context: &mut Self::Context) -> Self::Result {
+        let running = self.shared.board.lines(Some(Status::Running)).len();
+        let status = SupervisorStatus {
+            pid: i32::try_from(std::process::id()).unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            since: self.since,
+            data_dir: self.shared.places.data.clone(),
+            runtime_dir: self.shared.places.runtime.clone(),
+            vms: u64::try_from(self.vms.len()).unwrap_or(u64::MAX),
+            running: u64::try_from(running).unwrap_or(u64::MAX),
+            memory: resident_memory(),
+            cursor: 0,
+        };
+        let state = self.shared.state.clone();
+        Box::pin(async move {
+            let cursor = state
+                .send(NewestCursor)
+                .await
+                .ok()
+                .and_then(Result::ok)
+                .unwrap_or_default();
+            SupervisorStatus { cursor, ..status }
+        })
+    }
+}
+
+/// Bytes of memory this process has resident; zero when the system does not tell.
+fn resident_memory() -> u64 {
+    use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+    let Ok(mut system) = System::new() else { return 0 };
+    let pid = Pid::from_u32(std::process::id());
+    let refresh = ProcessRefreshKind::nothing().with_memory();
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, refresh);
+    system.process(pid).map_or(0, sysinfo::Process::memory)
+}
+
+impl Handler<VmForgotten> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, VmForgotten(id): VmForgotten, _context: &mut Self::Context) {
+        if let Some(entry) = self.vms.remove(&id)
+            && self.names.get(&entry.name) == Some(&id)
+        {
+            self.names.remove(&entry.name);
+        }
+    }
+}
+
+impl Handler<VmActorGone> for SupervisorActor {
+    type Result = ();
+
+    /// An actor that ended without being forgotten has panicked: it alone is rebuilt from the store.
+    fn handle(&mut self, VmActorGone(id): VmActorGone, context: &mut Self::Context) {
+        if self.ending || !self.vms.contains_key(&id) {
+            return;
+        }
+        tracing::error!(%id, "a VM's actor is gone; rebuilding it from the store");
+        let shared = Rc::clone(&self.shared);
+        let rebuilding = async move {
+            match shared.state.send(LoadVm(id.clone())).await {
+                Ok(Ok(Some(recorded))) => Some(rebuild(recorded, &shared).await),
+                Ok(Ok(None)) => None,
+                other => {
+                    tracing::error!(%id, ?other, "a VM's actor cannot be rebuilt");
+                    None
+                }
+            }
+        };
+        let owned = rebuilding.into_actor(self).map(|rebuilt, actor, _context| {
+            if let Some((settled, secret)) = rebuilt {
+                actor.own(settled, secret);
+            }
+        });
+        context.spawn(owned);
+    }
+}
+
+/// Settles one VM and makes what was found durable.
+pub(crate) async fn rebuild(recorded: Recorded, shared: &Rc<Shared>) -> (Settled, Arc<Secret>) {
+    let secret = Arc::clone(&recorded.secret);
+    let before = recorded.record.status();
+    let settled = recorded.settle(shared).await;
+    let record = settled.record();
+    if record.status() != before {
+        let cause = record
+            .last_exit
+            .as_ref()
+            .map_or("ended-unknown", |exit| exit.cause.as_str());
+        let kind = if record.status() == Status::Stopped {
+            "vm.stopped"
+        } else {
+            "vm.failed"
+        };
+        let event = NewEvent::new(kind, clock::now())
+            .about(record)
+            .with("cause", cause)
+            .with("found_by", "recovery");
+        let (done, durable) = oneshot::channel();
+        let change = Box::new(Change::update(record.clone()).event(event));
+        let sent = shared.state.send(Persist { change, done }).await.is_ok();
+        let durable = durable.await;
+        if !sent || !matches!(durable, Ok(Ok(()))) {
+            tracing::error!(vm = record.name(), ?durable, "what recovery found is not durable");
+        }
+    }
+    (settled, secret)
+}
+
+impl Handler<Shutdown> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, _message: Shutdown, context: &mut Self::Context) {
+        if std::mem::replace(&mut self.ending, true) {
+            // Asked twice: whoever asks again does not want to wait.
+            return self.ended.notify_one();
+        }
+        if self.shared.settings.on_exit == OnExit::Keep {
+            return self.ended.notify_one();
+        }
+        let stops = self
+            .vms
+            .values()
+            .map(|entry| stop_one(entry.name.clone(), entry.vm.clone()));
+        let all = futures_util::future::join_all(stops.collect::<Vec<_>>());
+        let ended = Rc::clone(&self.ended);
+        context.spawn(
+            all.into_actor(self)
+                .map(move |_done, _actor, _context| ended.notify_one()),
+        );
+    }
+}
+
+async fn stop_one(name: String, vm: Addr<VmActor>) {
+    let outcome = match vm
+        .send(StopVm {
+            timeout_ms: None,
+            force: false,
+            key: None,
+        })
+        .await
+    {
+        Ok(Ok(accepted)) => accepted.outcome().await.map(|_done| ()),
+        Ok(Err(refusal)) => Err(refusal),
+        Err(_closed) => return,
+    };
+    if let Err(refusal) = outcome {
+        tracing::error!(vm = name, %refusal, "not stopped at exit");
+    }
+}

@@ -1,0 +1,241 @@
+//! One actor per VM: the only writer of its record, its state machine, and its way to the runner.
+//!
+//! Every handler follows the same order: decide (pure), persist, act, publish. Nothing here waits for a guest; work that
+//! takes time is an [`Operation`] whose future runs beside the mailbox.
+
+mod adopt;
+mod facts;
+mod mail;
+mod remove;
+mod start;
+mod stop;
+mod view;
+mod walk;
+
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::{Actor, AsyncContext, Context, WrapFuture};
+use maqet_process::pidfd::ProcessHandle;
+use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_protocol::runner::Running;
+use maqet_state::change::Change;
+use maqet_state::clock::{self, Timestamp};
+use maqet_state::id::VmId;
+use maqet_state::journal::NewEvent;
+use maqet_state::lifecycle::{Activity, Command, Decision, Denial, DenialKind, Fact, LastExit, decide};
+use maqet_state::record::VmRecord;
+use maqet_state::secret::Secret;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::link::RunnerLink;
+use crate::messages::Persist;
+use crate::operation::{Accepted, Operation};
+use crate::recovery::Settled;
+use crate::shared::Shared;
+
+/// Commands and facts that may wait for one VM; more is answered *busy*.
+const MAILBOX_CAPACITY: usize = 256;
+
+/// Owner of one VM.
+#[derive(Debug)]
+pub(crate) struct VmActor {
+    shared: Rc<Shared>,
+    secret: Arc<Secret>,
+    record: VmRecord,
+    activity: Activity,
+    work: Option<Work>,
+    live: Option<Live>,
+    /// A runner that has told its QEMU's end and is about to exit; the next launch waits for that.
+    leaving: Option<ProcessHandle>,
+    /// How recovery found it; taken when the actor starts.
+    settled: Option<Settled>,
+    _guard: Guard,
+}
+
+/// The operation under way.
+#[derive(Debug)]
+struct Work {
+    operation: Operation,
+    /// Gives up a start.
+    cancel: Rc<Notify>,
+    /// What goes on after a stop.
+    then: Then,
+}
+
+/// What goes on after a stop.
+#[derive(Debug, Default)]
+enum Then {
+    /// Nothing.
+    #[default]
+    Rest,
+    /// A start, for a restart.
+    Launch,
+    /// The removal.
+    Forget(remove::RemoveOrder),
+}
+
+/// A QEMU that runs, and what is known of it.
+#[derive(Debug)]
+struct Live {
+    launch_id: String,
+    generation: u64,
+    link: Rc<RunnerLink>,
+    /// `None` while a lost runner is being replaced.
+    runner: Option<ProcessHandle>,
+    qemu: ProcessHandle,
+    running: Option<Running>,
+    silent_since: Option<Timestamp>,
+    /// The runner told how QEMU ended.
+    exit: Option<LastExit>,
+}
+
+/// Tells when an actor is gone, however it went: a panic drops it too.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    id: VmId,
+    gone: mpsc::UnboundedSender<VmId>,
+}
+
+impl Guard {
+    /// A guard for the actor of `id`.
+    pub(crate) fn new(id: VmId, gone: mpsc::UnboundedSender<VmId>) -> Self {
+        Self { id, gone }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Nobody listens only when the supervisor itself is ending.
+        drop(self.gone.send(self.id.clone()));
+    }
+}
+
+impl VmActor {
+    /// The owner of a VM as recovery (or `add`) found it.
+    pub(crate) fn new(settled: Settled, secret: Arc<Secret>, shared: Rc<Shared>, guard: Guard) -> Self {
+        let record = settled.record().clone();
+        Self {
+            shared,
+            secret,
+            record,
+            activity: Activity::Idle,
+            work: None,
+            live: None,
+            leaving: None,
+            settled: Some(settled),
+            _guard: guard,
+        }
+    }
+
+    fn name(&self) -> &str {
+        self.record.name()
+    }
+
+    fn decide(&self, command: Command) -> Decision {
+        decide(self.record.view(self.activity), command)
+    }
+
+    fn deny(&self, denial: Denial) -> Refusal {
+        let code = match denial.kind() {
+            DenialKind::WrongState => RefusalCode::WrongState,
+            DenialKind::Busy => RefusalCode::Busy,
+        };
+        let state = self.record.state.shown(self.activity).as_str();
+        Refusal::new(code, denial.message(self.name()))
+            .vm(self.name())
+            .state(state)
+            .hint(denial.hint(self.name()))
+    }
+
+    /// Begins an operation; its future runs beside the mailbox.
+    fn begin(&mut self, activity: Activity) -> Accepted {
+        let operation = Operation::new();
+        let accepted = operation.follow();
+        self.activity = activity;
+        self.work = Some(Work {
+            operation,
+            cancel: Rc::new(Notify::new()),
+            then: Then::Rest,
+        });
+        self.show();
+        accepted
+    }
+
+    /// Shares the operation under way.
+    fn join(&self) -> Option<Accepted> {
+        self.work.as_ref().map(|work| work.operation.follow())
+    }
+
+    /// Ends the operation under way.
+    fn finish(&mut self, outcome: crate::operation::Outcome) {
+        self.activity = Activity::Idle;
+        self.show();
+        if let Some(work) = self.work.take() {
+            work.operation.finish(outcome);
+        }
+    }
+
+    /// Applies a fact to the record in memory; what [`Self::persist`] then writes is in the same order.
+    fn apply(&mut self, fact: Fact) -> Result<(), Refusal> {
+        match self.record.apply(fact, clock::now()) {
+            Ok(record) => {
+                self.record = record;
+                self.show();
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(vm = self.name(), %error, "a fact does not fit the record");
+                let refusal = Refusal::new(RefusalCode::Internal, "the VM's record does not allow this step");
+                Err(refusal.vm(self.name()).cause(error.to_string()))
+            }
+        }
+    }
+
+    fn event(&self, kind: &str) -> NewEvent {
+        NewEvent::new(kind, clock::now()).about(&self.record)
+    }
+
+    /// Queues a change, in the order of calls; the future ends when it is durable.
+    fn persist(&self, change: Change) -> impl Future<Output = Result<(), Refusal>> + 'static {
+        let (done, durable) = oneshot::channel();
+        let queued = self.shared.state.try_send(Persist {
+            change: Box::new(change),
+            done,
+        });
+        async move {
+            queued.map_err(|error| busy().cause(error.to_string()))?;
+            durable
+                .await
+                .unwrap_or_else(|_lost| Err(busy().cause("the state actor is gone")))
+        }
+    }
+
+    /// Queues a change nobody waits for; a failure is logged, and the next durable step will meet it again.
+    fn persist_later(&self, change: Change, context: &mut Context<Self>) {
+        let durable = self.persist(change);
+        let logged = async move {
+            if let Err(refusal) = durable.await {
+                tracing::error!(%refusal, causes = ?refusal.causes, "a change is not durable");
+            }
+        };
+        context.spawn(logged.into_actor(self));
+    }
+}
+
+fn busy() -> Refusal {
+    Refusal::new(RefusalCode::Busy, "too much is waiting to be written").hint("try again")
+}
+
+impl Actor for VmActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.set_mailbox_capacity(MAILBOX_CAPACITY);
+        if let Some(settled) = self.settled.take() {
+            self.take_over(settled, context);
+        }
+        self.show();
+    }
+}

@@ -1,0 +1,281 @@
+//! Taking over a QEMU that outlived its runner, its supervisor, or both.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
+use maqet_process::pidfd::ProcessHandle;
+use maqet_protocol::endpoint::client::ReplyStream;
+use maqet_protocol::refusal::Refusal;
+use maqet_protocol::runner::{Adopt, Running, Watch};
+use maqet_state::change::Change;
+use maqet_state::lifecycle::Fact;
+use rand::RngExt;
+
+use super::{Live, VmActor};
+use crate::launch::{GatedRunner, Processes, RunnerOrder, call};
+use crate::link::RunnerLink;
+use crate::messages::RecordStep;
+use crate::recovery::Settled;
+use crate::shared::Shared;
+
+/// A new runner connects, checks, asks QEMU a handful of questions.
+const ADOPT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// First pause before another attempt; each further one doubles it, up to [`RETRY_MAX`].
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+
+/// Longest pause between attempts.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// A runner that took over.
+struct Replacement {
+    link: Rc<RunnerLink>,
+    runner: ProcessHandle,
+    running: Running,
+    watch: ReplyStream<Watch>,
+}
+
+impl VmActor {
+    /// Continues from what recovery found.
+    pub(super) fn take_over(&mut self, settled: Settled, context: &mut Context<Self>) {
+        match settled {
+            Settled::Resting(_) => {}
+            Settled::Attached {
+                running,
+                link,
+                runner,
+                qemu,
+                watch,
+                ..
+            } => {
+                let Some(mut live) = self.live_of(link, qemu) else {
+                    return;
+                };
+                live.runner = Some(runner);
+                let confirmed = serde_json::to_value(&running).unwrap_or_default();
+                live.running = Some(*running);
+                self.attach(live, *watch, context);
+                self.confirm(confirmed, context);
+            }
+            Settled::Frozen {
+                link, runner, qemu, ..
+            } => {
+                let Some(mut live) = self.live_of(link, qemu) else {
+                    return;
+                };
+                live.running = self.running_on_record();
+                Self::watch_runner(&live.launch_id, &runner, context);
+                live.runner = Some(runner);
+                self.attach_without_stream(live, context);
+                self.silent(true, context);
+                self.reconnect(0, context);
+            }
+            Settled::Orphaned { link, qemu, .. } => {
+                let Some(mut live) = self.live_of(link, qemu) else {
+                    return;
+                };
+                live.running = self.running_on_record();
+                self.attach_without_stream(live, context);
+                self.replace_runner(context);
+            }
+        }
+    }
+
+    fn live_of(&self, link: Rc<RunnerLink>, qemu: ProcessHandle) -> Option<Live> {
+        let launch = self.record.state.launch()?;
+        if let Some(qemu) = &launch.qemu {
+            self.shared.confined.enter(qemu);
+        }
+        Some(Live {
+            launch_id: launch.launch_id.clone(),
+            generation: launch.generation,
+            link,
+            runner: None,
+            qemu,
+            running: None,
+            silent_since: None,
+            exit: None,
+        })
+    }
+
+    fn running_on_record(&self) -> Option<Running> {
+        let value = self.record.state.launch()?.running.clone()?;
+        serde_json::from_value(value).ok()
+    }
+
+    fn confirm(&mut self, running: serde_json::Value, context: &mut Context<Self>) {
+        if self
+            .apply(Fact::Confirmed {
+                generation: self.record.generation,
+                running,
+            })
+            .is_ok()
+        {
+            let event = self.event("runner.adopted");
+            self.persist_later(Change::update(self.record.clone()).event(event), context);
+        }
+    }
+
+    /// The runner is gone and QEMU is not: a new one takes over.
+    pub(super) fn replace_runner(&mut self, context: &mut Context<Self>) {
+        self.silent(true, context);
+        self.try_replacing(0, context);
+    }
+
+    fn try_replacing(&mut self, attempt: u32, context: &mut Context<Self>) {
+        let Some(live) = &self.live else { return };
+        let Some(qemu) = self.record.state.launch().and_then(|launch| launch.qemu.clone()) else {
+            return;
+        };
+        let launch_id = live.launch_id.clone();
+        let adopt = Adopt {
+            spec: self.record.spec.clone(),
+            qemu,
+            log_dir: self.shared.places.vm_data(&self.record.id),
+            log_bytes_max: self.shared.settings.logs.bytes_max,
+        };
+        let work = replace(Replacing {
+            id: self.record.id.clone(),
+            name: self.name().to_owned(),
+            launch_id: launch_id.clone(),
+            generation: live.generation,
+            adopt,
+            secret: Arc::clone(&self.secret),
+            owner: context.address(),
+            shared: Rc::clone(&self.shared),
+        });
+        let done = work.into_actor(self).map(move |result, actor, context| {
+            actor.replaced(&launch_id, result, attempt, context);
+        });
+        context.spawn(done);
+    }
+
+    fn replaced(
+        &mut self,
+        launch_id: &str,
+        result: Result<Replacement, Refusal>,
+        attempt: u32,
+        context: &mut Context<Self>,
+    ) {
+        let Some(live) = self.live.as_mut().filter(|live| live.launch_id == launch_id) else {
+            return;
+        };
+        match result {
+            Ok(replacement) => {
+                Self::watch_runner(launch_id, &replacement.runner, context);
+                live.link = replacement.link;
+                live.runner = Some(replacement.runner);
+                let running = serde_json::to_value(&replacement.running).unwrap_or_default();
+                live.running = Some(replacement.running);
+                self.follow(replacement.watch, context);
+                self.silent(false, context);
+                self.confirm(running, context);
+            }
+            Err(refusal) => {
+                tracing::warn!(vm = self.name(), attempt, %refusal, causes = ?refusal.causes, "cannot adopt QEMU");
+                let launch_id = launch_id.to_owned();
+                context.run_later(pause(attempt), move |actor, context| {
+                    actor.try_replacing_again(&launch_id, attempt, context);
+                });
+            }
+        }
+    }
+
+    fn try_replacing_again(&mut self, launch_id: &str, attempt: u32, context: &mut Context<Self>) {
+        let waiting = self.live.as_ref().is_some_and(|live| {
+            live.launch_id == launch_id && live.runner.is_none() && !live.qemu.has_exited()
+        });
+        if waiting {
+            self.try_replacing(attempt.saturating_add(1), context);
+        }
+    }
+
+    /// A runner that lives and does not answer: it is asked again, ever more rarely.
+    fn reconnect(&mut self, attempt: u32, context: &mut Context<Self>) {
+        let Some(live) = &self.live else { return };
+        let (link, launch_id) = (Rc::clone(&live.link), live.launch_id.clone());
+        let work = async move { link.watch().await };
+        let done = work.into_actor(self).map(move |result, actor, context| {
+            if actor.is_live(&launch_id) {
+                actor.reconnected(result, attempt, context);
+            }
+        });
+        context.spawn(done);
+    }
+
+    fn reconnected(
+        &mut self,
+        result: Result<ReplyStream<Watch>, Refusal>,
+        attempt: u32,
+        context: &mut Context<Self>,
+    ) {
+        match result {
+            Ok(watch) => {
+                self.follow(watch, context);
+                self.silent(false, context);
+            }
+            Err(_refusal) => {
+                context.run_later(pause(attempt), move |actor, context| {
+                    actor.reconnect(attempt.saturating_add(1), context);
+                });
+            }
+        }
+    }
+}
+
+/// Exponential, with jitter, so that many VMs do not try at the same moment.
+fn pause(attempt: u32) -> Duration {
+    let full = RETRY_FIRST
+        .saturating_mul(2_u32.saturating_pow(attempt.min(16)))
+        .min(RETRY_MAX);
+    full.mul_f64(rand::rng().random_range(0.5..1.0))
+}
+
+struct Replacing {
+    id: maqet_state::id::VmId,
+    name: String,
+    launch_id: String,
+    generation: u64,
+    adopt: Adopt,
+    secret: Arc<maqet_state::secret::Secret>,
+    owner: actix::Addr<VmActor>,
+    shared: Rc<Shared>,
+}
+
+async fn replace(order: Replacing) -> Result<Replacement, Refusal> {
+    let mut made = Processes::default();
+    let result = spawn_and_adopt(&order, &mut made).await;
+    if result.is_err() {
+        made.collapse(&order.shared).await;
+    }
+    result
+}
+
+async fn spawn_and_adopt(order: &Replacing, made: &mut Processes) -> Result<Replacement, Refusal> {
+    let runner = RunnerOrder {
+        id: &order.id,
+        name: &order.name,
+        launch_id: &order.launch_id,
+        generation: order.generation,
+        shared: &order.shared,
+        takes_over: true,
+    };
+    let gated = GatedRunner::spawn(&runner, made)?;
+    let step = RecordStep::RunnerReplaced(gated.identity.clone());
+    match order.owner.send(step).await {
+        Ok(result) => result?,
+        Err(error) => return Err(super::busy().cause(error.to_string())),
+    }
+    let mut ready = gated.go(&order.secret).await?;
+    let watch = ready.link.watch().await?;
+    let running = call(&mut ready.owner, &order.adopt, ADOPT_DEADLINE).await?;
+    ready.link.keep(ready.owner);
+    Ok(Replacement {
+        link: ready.link,
+        runner: ready.handle,
+        running,
+        watch,
+    })
+}

@@ -1,0 +1,272 @@
+//! Facts: what the runner tells, what the kernel tells, and how the end of a VM is settled between them.
+
+use std::future::Future;
+use std::time::Duration;
+
+use actix::{ActorFutureExt, AsyncContext, Context, WeakAddr, WrapFuture};
+use maqet_process::pidfd::{ExitStatus, ProcessHandle};
+use maqet_protocol::endpoint::client::ReplyStream;
+use maqet_protocol::refusal::Refusal;
+use maqet_protocol::runner::{RunnerFact, Watch};
+use maqet_state::change::Change;
+use maqet_state::clock;
+use maqet_state::lifecycle::{Activity, Cause, Fact, LastExit, Status};
+
+use serde_json::Value;
+
+use super::{Live, VmActor};
+use crate::launch::collect;
+use crate::messages::{QemuExited, RunnerExited, RunnerSaid};
+
+/// QEMU's end is seen here and by the runner, which knows more and tells at once; one that is frozen is not waited for.
+const RUNNERS_WORD_DEADLINE: Duration = Duration::from_secs(2);
+
+impl VmActor {
+    /// Follows a running QEMU: its runner's stream, and both processes.
+    pub(super) fn attach(&mut self, live: Live, watch: ReplyStream<Watch>, context: &mut Context<Self>) {
+        if let Some(runner) = &live.runner {
+            Self::watch_runner(&live.launch_id, runner, context);
+        }
+        self.attach_without_stream(live, context);
+        self.follow(watch, context);
+    }
+
+    /// Follows a QEMU whose runner does not tell anything now.
+    pub(super) fn attach_without_stream(&mut self, live: Live, context: &mut Context<Self>) {
+        Self::watch_qemu(&live.launch_id, &live.qemu, context);
+        self.live = Some(live);
+        self.show();
+    }
+
+    /// Passes on what the runner tells, for as long as it tells.
+    pub(super) fn follow(&self, watch: ReplyStream<Watch>, context: &mut Context<Self>) {
+        let Some(launch_id) = self.live.as_ref().map(|live| live.launch_id.clone()) else {
+            return;
+        };
+        actix_rt::spawn(pass_on(launch_id, watch, context.address().downgrade()));
+    }
+
+    pub(super) fn watch_runner(launch_id: &str, runner: &ProcessHandle, context: &mut Context<Self>) {
+        let (launch_id, pid, address) = (launch_id.to_owned(), runner.pid(), context.address().downgrade());
+        let Ok(runner) = runner.try_clone() else { return };
+        actix_rt::spawn(async move {
+            let exited = runner.exited().await;
+            tracing::debug!(pid, ?exited, "a runner is gone");
+            if let Some(address) = address.upgrade() {
+                let heard = address.send(RunnerExited { launch_id, pid }).await;
+                tracing::debug!(pid, ?heard, "told of the runner's end");
+            }
+        });
+    }
+
+    fn watch_qemu(launch_id: &str, qemu: &ProcessHandle, context: &mut Context<Self>) {
+        let (launch_id, address) = (launch_id.to_owned(), context.address().downgrade());
+        let Ok(qemu) = qemu.try_clone() else { return };
+        actix_rt::spawn(async move {
+            let exited = qemu.exited().await;
+            tracing::debug!(pid = qemu.pid(), ?exited, "a QEMU is gone");
+            if let Some(address) = address.upgrade() {
+                let heard = address.send(QemuExited { launch_id }).await;
+                tracing::debug!(?heard, "told of QEMU's end");
+            }
+        });
+    }
+
+    pub(super) fn is_live(&self, launch_id: &str) -> bool {
+        self.live.as_ref().is_some_and(|live| live.launch_id == launch_id)
+    }
+
+    /// The runner told something.
+    pub(super) fn runner_said(&mut self, message: RunnerSaid, context: &mut Context<Self>) {
+        if !self.is_live(&message.launch_id) {
+            return;
+        }
+        match message.fact {
+            RunnerFact::Watching => {}
+            RunnerFact::QmpEvent { name, data } => {
+                let mut event = self.event(&format!("qmp.{name}"));
+                event = match data {
+                    Value::Object(data) => event.with_all(data),
+                    Value::Null => event,
+                    data @ (Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
+                        event.with("data", data)
+                    }
+                };
+                self.persist_later(Change::default().event(event), context);
+            }
+            RunnerFact::RunState { run_state } => {
+                if let Some(running) = self.live.as_mut().and_then(|live| live.running.as_mut()) {
+                    running.run_state = run_state;
+                }
+                self.show();
+            }
+            RunnerFact::Silent { silent } => self.silent(silent, context),
+            RunnerFact::QemuExited { exit } => self.qemu_ended(exit, context),
+        }
+    }
+
+    pub(super) fn silent(&mut self, silent: bool, context: &mut Context<Self>) {
+        let Some(live) = &mut self.live else { return };
+        if live.silent_since.is_some() == silent {
+            return;
+        }
+        live.silent_since = silent.then(clock::now);
+        self.show();
+        let event = self.event(if silent { "vm.silent" } else { "vm.answering" });
+        self.persist_later(Change::default().event(event), context);
+    }
+
+    /// The end is known. A stop under way takes it from here; otherwise it is recorded at once.
+    fn qemu_ended(&mut self, exit: LastExit, context: &mut Context<Self>) {
+        if let Some(live) = &mut self.live {
+            live.exit.get_or_insert(exit.clone());
+        }
+        if self.activity == Activity::Idle {
+            self.end_later(exit, context);
+        }
+    }
+
+    fn end_later(&mut self, exit: LastExit, context: &mut Context<Self>) {
+        let recorded = self.record_end(exit);
+        let logged = recorded.into_actor(self).map(|durable, actor, _context| {
+            if let Err(refusal) = durable {
+                tracing::error!(vm = actor.name(), %refusal, causes = ?refusal.causes, "an end is not durable");
+            }
+        });
+        context.spawn(logged);
+    }
+
+    /// The kernel told that QEMU is gone; the runner is given a moment to say how.
+    pub(super) fn qemu_exited(&mut self, message: QemuExited, context: &mut Context<Self>) {
+        if !self.is_live(&message.launch_id) || self.live.as_ref().is_some_and(|live| live.exit.is_some()) {
+            return;
+        }
+        if self.live.as_ref().is_some_and(|live| live.runner.is_none()) {
+            return self.settle_unaided(context);
+        }
+        context.run_later(RUNNERS_WORD_DEADLINE, move |actor, context| {
+            if actor.is_live(&message.launch_id) {
+                actor.settle_unaided(context);
+            }
+        });
+    }
+
+    /// The kernel told that a runner is gone.
+    pub(super) fn runner_exited(&mut self, message: &RunnerExited, context: &mut Context<Self>) {
+        let own = |handle: &ProcessHandle| handle.pid() == message.pid;
+        if let Some(leaving) = self.leaving.take_if(|leaving| own(leaving)) {
+            return collect(&leaving, &self.shared);
+        }
+        if !self.is_live(&message.launch_id) {
+            return;
+        }
+        let Some(live) = &mut self.live else { return };
+        let Some(runner) = live.runner.take_if(|runner| own(runner)) else {
+            return;
+        };
+        collect(&runner, &self.shared);
+        if live.qemu.has_exited() {
+            self.settle_unaided(context);
+        } else {
+            self.replace_runner(context);
+        }
+    }
+
+    /// QEMU is gone and nobody has told how: the runner's note, then the kernel, then honesty.
+    fn settle_unaided(&mut self, context: &mut Context<Self>) {
+        let Some(live) = &self.live else { return };
+        let noted = crate::exit_note::read(&self.shared.places.vm_runtime(&self.record.id), &live.launch_id);
+        let exit = live
+            .exit
+            .clone()
+            .or(noted)
+            .unwrap_or_else(|| exit_by_kernel(&live.qemu));
+        self.qemu_ended(exit, context);
+    }
+
+    /// Records the end of the present launch. The future ends when it is durable.
+    pub(super) fn record_end(
+        &mut self,
+        exit: LastExit,
+    ) -> impl Future<Output = Result<(), Refusal>> + 'static {
+        if let Some(live) = self.live.take() {
+            // After its runner's death QEMU is the supervisor's child; for another's child this does nothing.
+            if live.qemu.has_exited() {
+                collect(&live.qemu, &self.shared);
+            }
+            self.leaving = live.runner;
+        }
+        if let Some(qemu) = self.record.state.launch().and_then(|launch| launch.qemu.as_ref()) {
+            self.shared.confined.leave(qemu);
+        }
+        let mut change = Change::default();
+        let mut applied = Ok(());
+        if self.record.state.launch().is_some() {
+            applied = self.apply(Fact::Ended {
+                generation: self.record.generation,
+                exit: exit.clone(),
+            });
+            let kind = if self.record.status() == Status::Stopped {
+                "vm.stopped"
+            } else {
+                "vm.failed"
+            };
+            let mut event = self.event(kind).with("cause", exit.cause.as_str());
+            if let Some(detail) = exit.detail {
+                event = event.with("detail", detail);
+            }
+            event = event
+                .with("exit_code", exit.exit_code)
+                .with("signal", exit.signal);
+            change = Change::update(self.record.clone()).event(event);
+        }
+        let durable = self.persist(change);
+        async move {
+            applied?;
+            durable.await
+        }
+    }
+}
+
+/// The watch stream as mail, until either end of it is gone.
+async fn pass_on(launch_id: String, mut watch: ReplyStream<Watch>, address: WeakAddr<VmActor>) {
+    while let Some(Ok(reply)) = watch.next().await {
+        let Some(address) = address.upgrade() else { return };
+        let said = RunnerSaid {
+            launch_id: launch_id.clone(),
+            fact: reply.fact,
+        };
+        if address.send(said).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What the kernel knows of an end that no runner told.
+fn exit_by_kernel(qemu: &ProcessHandle) -> LastExit {
+    let (cause, exit_code, signal) = match qemu.exit_status() {
+        Some(ExitStatus::Code(code)) => (Cause::QemuExited, Some(code), None),
+        Some(ExitStatus::Signal(signal)) if is_crash(signal) => (Cause::QemuCrashed, None, Some(signal)),
+        Some(ExitStatus::Signal(signal)) => (Cause::QemuKilled, None, Some(signal)),
+        None => (Cause::EndedUnknown, None, None),
+    };
+    let detail = Some("seen by the supervisor; the runner told nothing".to_owned());
+    LastExit {
+        cause,
+        at: clock::now(),
+        exit_code,
+        signal,
+        detail,
+    }
+}
+
+/// Signals a program raises on itself.
+fn is_crash(signal: i32) -> bool {
+    use nix::sys::signal::Signal::{SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP};
+    nix::sys::signal::Signal::try_from(signal).is_ok_and(|signal| {
+        matches!(
+            signal,
+            SIGABRT | SIGBUS | SIGFPE | SIGILL | SIGSEGV | SIGSYS | SIGTRAP
+        )
+    })
+}

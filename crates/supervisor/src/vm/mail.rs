@@ -1,0 +1,269 @@
+//! Which mail goes where.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use actix::{Context, Handler, MessageResult, ResponseFuture};
+use maqet_protocol::control::{Changed, QmpReturn, VmInfo};
+use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_protocol::runner::RunQmp as RunnerQmp;
+use maqet_state::change::Change;
+use maqet_state::clock;
+use maqet_state::ledger::{LedgerEdit, LedgerEntry, LedgerKind};
+use maqet_state::lifecycle::{Command, Decision, Fact};
+
+use super::VmActor;
+use crate::link::RunnerLink;
+use crate::messages::{
+    DescribeVm, InfoVm, QemuExited, RecordStep, RemoveVm, RestartVm, RunQmp, RunnerExited, RunnerSaid,
+    StartVm, StopVm, Switch, SwitchVm,
+};
+use crate::operation::Accepted;
+
+/// QEMU throws a switch in well under a millisecond; one that does not answer by then is silent.
+const SWITCH_DEADLINE_MS: u64 = 5_000;
+
+/// Room for the wire beside the deadline QEMU is given.
+const WIRE_MARGIN: Duration = Duration::from_secs(2);
+
+impl Handler<StartVm> for VmActor {
+    type Result = Result<Accepted, Refusal>;
+
+    fn handle(&mut self, message: StartVm, context: &mut Context<Self>) -> Self::Result {
+        self.start(message.key, context)
+    }
+}
+
+impl Handler<StopVm> for VmActor {
+    type Result = Result<Accepted, Refusal>;
+
+    fn handle(&mut self, message: StopVm, context: &mut Context<Self>) -> Self::Result {
+        self.stop(message, context)
+    }
+}
+
+impl Handler<RestartVm> for VmActor {
+    type Result = Result<Accepted, Refusal>;
+
+    fn handle(&mut self, message: RestartVm, context: &mut Context<Self>) -> Self::Result {
+        self.restart(message, context)
+    }
+}
+
+impl Handler<RemoveVm> for VmActor {
+    type Result = Result<Accepted, Refusal>;
+
+    fn handle(&mut self, message: RemoveVm, context: &mut Context<Self>) -> Self::Result {
+        self.remove(message, context)
+    }
+}
+
+impl Handler<SwitchVm> for VmActor {
+    type Result = ResponseFuture<Result<Changed, Refusal>>;
+
+    fn handle(&mut self, SwitchVm(switch): SwitchVm, _context: &mut Context<Self>) -> Self::Result {
+        let command = match switch {
+            Switch::Pause => Command::Pause,
+            Switch::Resume => Command::Resume,
+            Switch::Reset => Command::Reset,
+        };
+        let link = match self.link_for(command) {
+            Ok(link) => link,
+            Err(refusal) => return Box::pin(async { Err(refusal) }),
+        };
+        let name = self.name().to_owned();
+        Box::pin(async move { throw(switch, name, &link).await })
+    }
+}
+
+impl Handler<RunQmp> for VmActor {
+    type Result = ResponseFuture<Result<QmpReturn, Refusal>>;
+
+    fn handle(&mut self, message: RunQmp, _context: &mut Context<Self>) -> Self::Result {
+        let link = match self.link_for(Command::Qmp) {
+            Ok(link) => link,
+            Err(refusal) => return Box::pin(async { Err(refusal) }),
+        };
+        let name = self.name().to_owned();
+        Box::pin(async move {
+            let RunQmp {
+                command,
+                arguments,
+                timeout_ms,
+            } = message;
+            let deadline = Duration::from_millis(timeout_ms) + WIRE_MARGIN;
+            let result = link
+                .call(
+                    &RunnerQmp {
+                        command,
+                        arguments,
+                        timeout_ms,
+                    },
+                    deadline,
+                )
+                .await;
+            result.map_err(|refusal| refusal.vm(name))
+        })
+    }
+}
+
+impl VmActor {
+    /// The way to a runner that may be asked this now.
+    fn link_for(&self, command: Command) -> Result<Rc<RunnerLink>, Refusal> {
+        match self.decide(command) {
+            Decision::Deny(denial) => return Err(self.deny(denial)),
+            Decision::Do(_) | Decision::Join | Decision::AlreadyDone => {}
+        }
+        self.live
+            .as_ref()
+            .map(|live| Rc::clone(&live.link))
+            .ok_or_else(|| {
+                Refusal::new(
+                    RefusalCode::NotAnswering,
+                    format!("cannot reach QEMU of `{}`", self.name()),
+                )
+                .vm(self.name())
+                .hint(format!("maqet status {}", self.name()))
+            })
+    }
+}
+
+/// One switch, and what QEMU says of itself before and after.
+async fn throw(switch: Switch, name: String, link: &RunnerLink) -> Result<Changed, Refusal> {
+    let named = |refusal: Refusal| refusal.vm(&name);
+    let before = run_state(link).await.map_err(named)?;
+    let (command, already) = match switch {
+        Switch::Pause => ("stop", before != "running"),
+        Switch::Resume => ("cont", before == "running"),
+        Switch::Reset => ("system_reset", false),
+    };
+    if !already {
+        qmp(link, command).await.map_err(named)?;
+    }
+    let run_state = Some(run_state(link).await.map_err(named)?);
+    Ok(Changed {
+        vm: name,
+        already,
+        run_state,
+    })
+}
+
+async fn run_state(link: &RunnerLink) -> Result<String, Refusal> {
+    let status = qmp(link, "query-status").await?;
+    let text = status.get("status").and_then(serde_json::Value::as_str);
+    text.map(ToOwned::to_owned)
+        .ok_or_else(|| Refusal::new(RefusalCode::QmpFailed, "QEMU told no status").cause(status.to_string()))
+}
+
+async fn qmp(link: &RunnerLink, command: &str) -> Result<serde_json::Value, Refusal> {
+    let command = RunnerQmp {
+        command: command.to_owned(),
+        arguments: None,
+        timeout_ms: SWITCH_DEADLINE_MS,
+    };
+    let deadline = Duration::from_millis(SWITCH_DEADLINE_MS) + WIRE_MARGIN;
+    link.call(&command, deadline).await.map(|reply| reply.value)
+}
+
+impl Handler<DescribeVm> for VmActor {
+    type Result = MessageResult<DescribeVm>;
+
+    fn handle(&mut self, _message: DescribeVm, _context: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.describe())
+    }
+}
+
+impl Handler<InfoVm> for VmActor {
+    type Result = MessageResult<InfoVm>;
+
+    fn handle(&mut self, _message: InfoVm, _context: &mut Context<Self>) -> Self::Result {
+        MessageResult(VmInfo {
+            id: self.record.id.clone(),
+            spec: self.record.spec.clone(),
+        })
+    }
+}
+
+impl Handler<RecordStep> for VmActor {
+    type Result = ResponseFuture<Result<(), Refusal>>;
+
+    fn handle(&mut self, step: RecordStep, _context: &mut Context<Self>) -> Self::Result {
+        match self.change_of(step) {
+            Ok(change) => Box::pin(self.persist(change)),
+            Err(refusal) => Box::pin(async { Err(refusal) }),
+        }
+    }
+}
+
+impl VmActor {
+    fn change_of(&mut self, step: RecordStep) -> Result<Change, Refusal> {
+        let fact = match step {
+            RecordStep::Launching(launch) => {
+                self.apply(Fact::Launching(launch))?;
+                let event = self
+                    .event("vm.starting")
+                    .with("generation", self.record.generation);
+                return Ok(Change::update(self.record.clone()).event(event));
+            }
+            RecordStep::MakingFile(path) => return Ok(Change::default().ledger(self.enter(&path))),
+            RecordStep::FileNotMade(path) => return Ok(Change::default().ledger(strike(&path))),
+            RecordStep::FileMade(path) => {
+                self.record.owned_files.push(path.clone());
+                let event = self
+                    .event("disk.created")
+                    .with("path", path.display().to_string());
+                return Ok(Change::update(self.record.clone())
+                    .ledger(strike(&path))
+                    .event(event));
+            }
+            RecordStep::QemuRecorded(qemu) => {
+                self.shared.confined.enter(&qemu);
+                Fact::QemuRecorded { qemu }
+            }
+            RecordStep::RunnerReplaced(runner) => Fact::RunnerReplaced { runner },
+        };
+        self.apply(fact)?;
+        Ok(Change::update(self.record.clone()))
+    }
+
+    fn enter(&self, path: &Path) -> LedgerEdit {
+        LedgerEdit::Enter(LedgerEntry {
+            kind: LedgerKind::File,
+            what: path.display().to_string(),
+            id: Some(self.record.id.clone()),
+            at: clock::now(),
+        })
+    }
+}
+
+fn strike(path: &Path) -> LedgerEdit {
+    LedgerEdit::Strike {
+        kind: LedgerKind::File,
+        what: path.display().to_string(),
+    }
+}
+
+impl Handler<RunnerSaid> for VmActor {
+    type Result = ();
+
+    fn handle(&mut self, message: RunnerSaid, context: &mut Context<Self>) {
+        self.runner_said(message, context);
+    }
+}
+
+impl Handler<RunnerExited> for VmActor {
+    type Result = ();
+
+    fn handle(&mut self, message: RunnerExited, context: &mut Context<Self>) {
+        self.runner_exited(&message, context);
+    }
+}
+
+impl Handler<QemuExited> for VmActor {
+    type Result = ();
+
+    fn handle(&mut self, message: QemuExited, context: &mut Context<Self>) {
+        self.qemu_exited(message, context);
+    }
+}

@@ -1,0 +1,198 @@
+//! Removing: what maqet made for a VM goes with it, what people made stays.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use actix::{ActorContext, ActorFutureExt, AsyncContext, Context, WrapFuture};
+use maqet_protocol::control::Removed;
+use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_state::change::Change;
+use maqet_state::lifecycle::{Activity, Command, Decision, Effect};
+
+use super::{Then, VmActor};
+use crate::messages::{RemoveVm, VmForgotten};
+use crate::operation::{Accepted, Done};
+use crate::shared::Shared;
+use crate::supervisor::SupervisorActor;
+
+/// What a removal was asked with.
+#[derive(Debug)]
+pub(super) struct RemoveOrder {
+    delete_storage: bool,
+    key: Option<String>,
+}
+
+impl VmActor {
+    /// `rm`.
+    pub(super) fn remove(
+        &mut self,
+        message: RemoveVm,
+        context: &mut Context<Self>,
+    ) -> Result<Accepted, Refusal> {
+        let command = if message.force {
+            Command::ForceRemove
+        } else {
+            Command::Remove
+        };
+        let order = RemoveOrder {
+            delete_storage: message.delete_storage,
+            key: message.key,
+        };
+        match self.decide(command) {
+            Decision::Do(Effect::Forget) => {
+                let accepted = self.begin(Activity::Removing);
+                self.forget(order, context);
+                Ok(accepted)
+            }
+            Decision::Do(Effect::KillThenForget) => self.kill_then_forget(order, context),
+            Decision::Deny(denial) => Err(self.deny(denial)),
+            Decision::Join | Decision::AlreadyDone | Decision::Do(_) => {
+                Err(self.defect("a removal with another effect"))
+            }
+        }
+    }
+
+    fn kill_then_forget(
+        &mut self,
+        order: RemoveOrder,
+        context: &mut Context<Self>,
+    ) -> Result<Accepted, Refusal> {
+        if self.activity == Activity::Idle {
+            return self.kill_then(Then::Forget(order), context);
+        }
+        // Something is under way: end that first, then come back to a VM that rests.
+        let stop = crate::messages::StopVm {
+            timeout_ms: None,
+            force: true,
+            key: None,
+        };
+        let stopping = self.stop(stop, context)?;
+        let operation = crate::operation::Operation::new();
+        let accepted = operation.follow();
+        let again = stopping
+            .outcome()
+            .into_actor(self)
+            .map(move |outcome, actor, context| {
+                let message = RemoveVm {
+                    force: true,
+                    delete_storage: order.delete_storage,
+                    key: order.key,
+                };
+                let next = outcome.and_then(|_stopped| actor.remove(message, context));
+                let passed_on = async move {
+                    let outcome = match next {
+                        Ok(accepted) => accepted.outcome().await,
+                        Err(refusal) => Err(refusal),
+                    };
+                    operation.finish(outcome);
+                };
+                context.spawn(passed_on.into_actor(actor));
+            });
+        context.spawn(again);
+        Ok(accepted)
+    }
+
+    /// Files first, record last: a death in between leaves a VM that can be removed again, not files nobody knows.
+    pub(super) fn forget(&mut self, order: RemoveOrder, context: &mut Context<Self>) {
+        self.activity = Activity::Removing;
+        self.show();
+        let files = if order.delete_storage {
+            self.record.owned_files.clone()
+        } else {
+            Vec::new()
+        };
+        let directories = [
+            self.shared.places.vm_runtime(&self.record.id),
+            self.shared.places.vm_data(&self.record.id),
+        ];
+        let leaving = self.leaving.take();
+        let shared = Rc::clone(&self.shared);
+        let deleting = async move {
+            if let Some(runner) = leaving {
+                super::start::see_off(&runner, &shared).await;
+            }
+            delete(files, directories).await
+        };
+        let deleted = deleting
+            .into_actor(self)
+            .map(move |deleted, actor, context| match deleted {
+                Ok(deleted) => actor.forget_record(deleted, order.key, context),
+                Err(refusal) => actor.finish(Err(refusal.vm(actor.name()))),
+            });
+        context.spawn(deleted);
+    }
+
+    fn forget_record(&mut self, deleted: Vec<PathBuf>, key: Option<String>, context: &mut Context<Self>) {
+        let disks = self.record.spec.disks.iter().map(|disk| disk.path.clone());
+        let removed = Removed {
+            id: self.record.id.clone(),
+            vm: self.name().to_owned(),
+            kept: disks
+                .filter(|path| !deleted.contains(path) && path.exists())
+                .collect(),
+            deleted,
+        };
+        let mut change = Change::remove(self.record.id.clone()).event(self.event("vm.removed"));
+        if let Some(key) = key {
+            change = change.answering(key, serde_json::to_value(&removed).unwrap_or_default());
+        }
+        let durable = self.persist(change);
+        let done = durable
+            .into_actor(self)
+            .map(move |result, actor, context| match result {
+                Ok(()) => actor.forgotten(removed, context),
+                Err(refusal) => actor.finish(Err(refusal)),
+            });
+        context.spawn(done);
+    }
+
+    fn forgotten(&mut self, removed: Removed, context: &mut Context<Self>) {
+        let id = removed.id.clone();
+        let supervisor = self.shared.supervisor();
+        let told = async move { SupervisorActor::tell(supervisor, VmForgotten(id)).await };
+        let gone = told.into_actor(self).map(move |(), actor, context| {
+            actor.finish(Ok(Done::Removed(removed)));
+            actor.shared.board.clear(&actor.record.id);
+            context.stop();
+        });
+        context.spawn(gone);
+    }
+}
+
+async fn delete(files: Vec<PathBuf>, directories: [PathBuf; 2]) -> Result<Vec<PathBuf>, Refusal> {
+    let work = tokio::task::spawn_blocking(move || {
+        let mut deleted = Vec::new();
+        for file in files {
+            if remove(std::fs::remove_file(&file), &file)? {
+                deleted.push(file);
+            }
+        }
+        for directory in directories {
+            remove(std::fs::remove_dir_all(&directory), &directory)?;
+        }
+        Ok(deleted)
+    });
+    work.await.unwrap_or_else(|panic| {
+        Err(Refusal::new(RefusalCode::Internal, "the deletion ended unexpectedly").cause(panic.to_string()))
+    })
+}
+
+/// Whether there was something; what is gone already is no failure.
+fn remove(result: std::io::Result<()>, path: &std::path::Path) -> Result<bool, Refusal> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Refusal::new(
+            RefusalCode::Internal,
+            format!("cannot delete `{}`", path.display()),
+        )
+        .cause(error.to_string())),
+    }
+}
+
+impl Shared {
+    /// The root actor.
+    pub(crate) fn supervisor(&self) -> Option<actix::Addr<SupervisorActor>> {
+        self.supervisor.borrow().clone()
+    }
+}

@@ -1,0 +1,257 @@
+//! Starting: the operation around [`crate::launch`].
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
+use maqet_protocol::control::Started;
+use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_state::change::Change;
+use maqet_state::clock;
+use maqet_state::lifecycle::{Activity, Cause, Command, Decision, Effect, Fact, LastExit};
+use tokio::sync::Notify;
+
+use super::{Live, VmActor};
+use crate::launch::{self, Failure, Launched, Plan, Processes};
+use crate::operation::{Accepted, Done, Outcome};
+
+/// A runner whose QEMU is gone exits within milliseconds.
+const LEAVING_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What a start was asked with.
+#[derive(Debug)]
+pub(super) struct StartOrder {
+    /// Idempotency key.
+    pub(super) key: Option<String>,
+    /// When it was asked.
+    pub(super) asked: Instant,
+}
+
+impl VmActor {
+    /// `start`.
+    pub(super) fn start(
+        &mut self,
+        key: Option<String>,
+        context: &mut Context<Self>,
+    ) -> Result<Accepted, Refusal> {
+        match self.decide(Command::Start) {
+            Decision::Do(Effect::Launch) => {
+                let accepted = self.begin(Activity::Starting);
+                self.launch(
+                    StartOrder {
+                        key,
+                        asked: Instant::now(),
+                    },
+                    context,
+                );
+                Ok(accepted)
+            }
+            Decision::Join => self.join().ok_or_else(|| self.defect("nothing to join")),
+            Decision::AlreadyDone => Ok(Accepted::ended(Ok(Done::Started(
+                self.started(true, Instant::now()),
+            )))),
+            Decision::Deny(denial) => Err(self.deny(denial)),
+            Decision::Do(_) => Err(self.defect("a start with another effect")),
+        }
+    }
+
+    /// Runs the launch of an operation that has begun.
+    pub(super) fn launch(&mut self, order: StartOrder, context: &mut Context<Self>) {
+        let Some(cancel) = self.work.as_ref().map(|work| Rc::clone(&work.cancel)) else {
+            return;
+        };
+        let plan = Plan {
+            id: self.record.id.clone(),
+            spec: self.record.spec.clone(),
+            generation: self.record.generation + 1,
+            launch_id: maqet_state::id::VmId::random().as_str().to_owned(),
+            secret: Arc::clone(&self.secret),
+            owner: context.address(),
+            shared: Rc::clone(&self.shared),
+        };
+        let leaving = self.leaving.take();
+        let launch_id = plan.launch_id.clone();
+        let work = async move {
+            if let Some(runner) = leaving {
+                see_off(&runner, &plan.shared).await;
+            }
+            launch_or_collapse(&plan, &cancel).await
+        };
+        let done = work
+            .into_actor(self)
+            .map(move |result, actor, context| actor.launch_ended(&launch_id, result, &order, context));
+        context.spawn(done);
+    }
+
+    fn launch_ended(
+        &mut self,
+        launch_id: &str,
+        result: Result<Launched, Failure>,
+        order: &StartOrder,
+        context: &mut Context<Self>,
+    ) {
+        match result {
+            Ok(launched) => self.launch_succeeded(launch_id, launched, order, context),
+            Err(failure) => self.launch_failed(launch_id, failure.refusal, context),
+        }
+    }
+
+    fn launch_succeeded(
+        &mut self,
+        launch_id: &str,
+        launched: Launched,
+        order: &StartOrder,
+        context: &mut Context<Self>,
+    ) {
+        let running = serde_json::to_value(&launched.running).unwrap_or_default();
+        let event = self
+            .event("vm.running")
+            .with("pid", launched.qemu.pid())
+            .with("accel", launched.running.accel.clone())
+            .with("serial_offset", launched.serial_offset)
+            .with("took_ms", millis(order.asked.elapsed()));
+        self.attach(
+            Live {
+                launch_id: launch_id.to_owned(),
+                generation: self.record.generation,
+                link: launched.link,
+                runner: Some(launched.runner),
+                qemu: launched.qemu,
+                running: Some(launched.running),
+                silent_since: None,
+                exit: None,
+            },
+            launched.watch,
+            context,
+        );
+        let outcome = self
+            .apply(Fact::Confirmed {
+                generation: self.record.generation,
+                running,
+            })
+            .map(|()| self.started(false, order.asked));
+        let mut change = Change::update(self.record.clone()).event(event);
+        if let (Ok(started), Some(key)) = (&outcome, &order.key) {
+            change = change.answering(key, serde_json::to_value(started).unwrap_or_default());
+        }
+        self.persist_later(change, context);
+        self.finish(outcome.map(Done::Started));
+    }
+
+    /// Everything the launch made is gone; what was recorded gets its end.
+    fn launch_failed(&mut self, launch_id: &str, refusal: Refusal, context: &mut Context<Self>) {
+        let refusal = if refusal.vm.is_none() {
+            refusal.vm(self.name())
+        } else {
+            refusal
+        };
+        let recorded = self
+            .record
+            .state
+            .launch()
+            .is_some_and(|launch| launch.launch_id == launch_id);
+        if !recorded {
+            return self.finish(Err(refusal));
+        }
+        let exit = self.exit_of_failed(launch_id, &refusal);
+        let hint = format!("maqet logs {} --qemu", self.name());
+        let refusal = if refusal.hint.is_none() {
+            refusal.hint(hint)
+        } else {
+            refusal
+        };
+        let ended = self.record_end(exit);
+        let done = ended.into_actor(self).map(move |durable, actor, _context| {
+            actor.finish(durable.and(Err(refusal)));
+        });
+        context.spawn(done);
+    }
+
+    /// The runner's own note of the end knows most; the refusal knows the rest.
+    fn exit_of_failed(&self, launch_id: &str, refusal: &Refusal) -> LastExit {
+        let noted = crate::exit_note::read(&self.shared.places.vm_runtime(&self.record.id), launch_id);
+        let cancelled = refusal.code == RefusalCode::WrongState;
+        let cause = if cancelled {
+            Cause::Stop
+        } else {
+            Cause::StartFailed
+        };
+        let words = std::iter::once(&refusal.message)
+            .chain(&refusal.causes)
+            .cloned()
+            .collect::<Vec<_>>();
+        LastExit {
+            cause,
+            at: clock::now(),
+            exit_code: noted.as_ref().and_then(|exit| exit.exit_code),
+            signal: noted.as_ref().and_then(|exit| exit.signal),
+            detail: Some(words.join("\n")),
+        }
+    }
+
+    /// The answer to a start.
+    pub(super) fn started(&self, already: bool, asked: Instant) -> Started {
+        Started {
+            id: self.record.id.clone(),
+            name: self.name().to_owned(),
+            pid: self.live.as_ref().map(|live| live.qemu.pid()),
+            already,
+            took_ms: millis(asked.elapsed()),
+        }
+    }
+
+    /// Gives up the start under way; its followers and the caller's future learn of it when all of it is gone.
+    pub(super) fn cancel_start(&mut self) -> Option<Accepted> {
+        let work = self.work.as_ref()?;
+        work.cancel.notify_one();
+        Some(work.operation.follow())
+    }
+
+    /// A refusal for what the table rules out.
+    pub(super) fn defect(&self, what: &str) -> Refusal {
+        tracing::error!(vm = self.name(), what, "a decision does not fit");
+        Refusal::new(RefusalCode::Internal, what).vm(self.name())
+    }
+}
+
+async fn launch_or_collapse(plan: &Plan, cancel: &Notify) -> Result<Launched, Failure> {
+    let mut made = Processes::default();
+    let result = tokio::select! {
+        result = launch::launch(plan, &mut made) => result,
+        () = cancel.notified() => Err(Failure { refusal: cancelled(plan) }),
+    };
+    if result.is_err() {
+        made.collapse(&plan.shared).await;
+    }
+    result
+}
+
+fn cancelled(plan: &Plan) -> Refusal {
+    let name = plan.spec.name.as_str();
+    Refusal::new(
+        RefusalCode::WrongState,
+        format!("the start of `{name}` was cancelled by a stop"),
+    )
+    .vm(name)
+    .state("starting")
+    .hint(format!("maqet start {name}"))
+}
+
+/// Waits for a runner that is about to exit; one that does not is ended, so that it cannot touch the next launch.
+pub(super) async fn see_off(runner: &maqet_process::pidfd::ProcessHandle, shared: &crate::shared::Shared) {
+    match tokio::time::timeout(LEAVING_DEADLINE, runner.exited()).await {
+        Ok(Ok(())) => launch::collect(runner, shared),
+        Ok(Err(_)) | Err(_) => launch::end(runner, shared).await,
+    }
+}
+
+/// Whole milliseconds.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The outcome of a start as that of the stop that cancelled it.
+pub(super) fn was_cancelled(outcome: &Outcome) -> bool {
+    matches!(outcome, Err(refusal) if refusal.code == RefusalCode::WrongState)
+}

@@ -1,0 +1,353 @@
+//! Stopping: the ladder is the runner's; here is who asks for it, and what follows.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
+use maqet_protocol::control::{StopHow, StopReport};
+use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_protocol::runner::{Ended, StopQemu};
+use maqet_spec::vm::OnTimeout;
+use maqet_state::change::Change;
+use maqet_state::lifecycle::{Activity, Cause, Command, Decision, Effect, Fact, LastExit};
+use maqet_state::record::Intent;
+
+use super::start::{StartOrder, millis, was_cancelled};
+use super::walk::Walk;
+use super::{Then, VmActor};
+use crate::messages::{RestartVm, StopVm};
+use crate::operation::{Accepted, Done};
+
+/// What a stop was asked with.
+#[derive(Debug)]
+struct StopOrder {
+    order: StopQemu,
+    key: Option<String>,
+    asked: Instant,
+    /// Key of the restart this stop is the first half of.
+    restart_key: Option<String>,
+}
+
+impl VmActor {
+    /// `stop` and `kill`.
+    pub(super) fn stop(&mut self, message: StopVm, context: &mut Context<Self>) -> Result<Accepted, Refusal> {
+        let command = if message.force {
+            Command::Kill
+        } else {
+            Command::Stop
+        };
+        let asked = Instant::now();
+        match self.decide(command) {
+            Decision::AlreadyDone => Ok(Accepted::ended(Ok(self.already_stopped()))),
+            Decision::Do(Effect::CancelStart) => self.stop_starting(context),
+            Decision::Do(Effect::EscalateKill) => self.escalate(context),
+            Decision::Do(Effect::WalkLadder | Effect::Kill) => {
+                let order = self.ladder_order(message.timeout_ms, message.force);
+                self.walk(
+                    StopOrder {
+                        order,
+                        key: message.key,
+                        asked,
+                        restart_key: None,
+                    },
+                    Then::Rest,
+                    context,
+                )
+            }
+            Decision::Join => {
+                self.drop_restart();
+                self.join().ok_or_else(|| self.defect("nothing to join"))
+            }
+            Decision::Deny(denial) => Err(self.deny(denial)),
+            Decision::Do(_) => Err(self.defect("a stop with another effect")),
+        }
+    }
+
+    /// `restart`.
+    pub(super) fn restart(
+        &mut self,
+        message: RestartVm,
+        context: &mut Context<Self>,
+    ) -> Result<Accepted, Refusal> {
+        let asked = Instant::now();
+        match self.decide(Command::Restart) {
+            Decision::Do(Effect::Launch) => {
+                let accepted = self.begin(Activity::Starting);
+                self.launch(
+                    StartOrder {
+                        key: message.key,
+                        asked,
+                    },
+                    context,
+                );
+                Ok(accepted)
+            }
+            Decision::Do(Effect::StopThenLaunch) => {
+                let order = self.ladder_order(message.timeout_ms, false);
+                let order = StopOrder {
+                    order,
+                    key: None,
+                    asked,
+                    restart_key: message.key,
+                };
+                self.walk(order, Then::Launch, context)
+            }
+            Decision::Deny(denial) => Err(self.deny(denial)),
+            Decision::Join | Decision::AlreadyDone | Decision::Do(_) => {
+                Err(self.defect("a restart with another effect"))
+            }
+        }
+    }
+
+    /// A forced stop whose end is followed by something else.
+    pub(super) fn kill_then(&mut self, then: Then, context: &mut Context<Self>) -> Result<Accepted, Refusal> {
+        let order = self.ladder_order(None, true);
+        self.walk(
+            StopOrder {
+                order,
+                key: None,
+                asked: Instant::now(),
+                restart_key: None,
+            },
+            then,
+            context,
+        )
+    }
+
+    fn ladder_order(&self, timeout_ms: Option<u64>, force: bool) -> StopQemu {
+        let policy = self.record.spec.stop;
+        StopQemu {
+            budget_ms: timeout_ms.unwrap_or_else(|| millis(policy.timeout)),
+            hard: timeout_ms.is_some(),
+            force,
+            kill_on_timeout: policy.on_timeout == OnTimeout::Kill,
+        }
+    }
+
+    fn already_stopped(&self) -> Done {
+        self.stopped(StopHow::Already, Instant::now())
+    }
+
+    fn stopped(&self, how: StopHow, asked: Instant) -> Done {
+        Done::Stopped(StopReport {
+            vm: self.name().to_owned(),
+            status: self.record.status(),
+            how,
+            took_ms: millis(asked.elapsed()),
+        })
+    }
+
+    /// A stop of a starting VM gives the start up.
+    fn stop_starting(&mut self, context: &mut Context<Self>) -> Result<Accepted, Refusal> {
+        let asked = Instant::now();
+        let start = self
+            .cancel_start()
+            .ok_or_else(|| self.defect("no start to cancel"))?;
+        let operation = crate::operation::Operation::new();
+        let accepted = operation.follow();
+        let answered = start
+            .outcome()
+            .into_actor(self)
+            .map(move |outcome, actor, context| {
+                // The start may have won: then this is a stop like any other.
+                let result = match outcome {
+                    Ok(_running) => actor.stop(
+                        StopVm {
+                            timeout_ms: None,
+                            force: true,
+                            key: None,
+                        },
+                        context,
+                    ),
+                    Err(_) if was_cancelled(&outcome) => {
+                        Ok(Accepted::ended(Ok(actor.stopped(StopHow::Killed, asked))))
+                    }
+                    Err(_) => Ok(Accepted::ended(Ok(actor.already_stopped()))),
+                };
+                let passed_on = async move {
+                    let outcome = match result {
+                        Ok(accepted) => accepted.outcome().await,
+                        Err(refusal) => Err(refusal),
+                    };
+                    operation.finish(outcome);
+                };
+                context.spawn(passed_on.into_actor(actor));
+            });
+        context.spawn(answered);
+        Ok(accepted)
+    }
+
+    /// A `kill` during a `stop`: the runner turns its ladder into the short one; both get the same answer.
+    fn escalate(&mut self, context: &mut Context<Self>) -> Result<Accepted, Refusal> {
+        self.drop_restart();
+        let accepted = self.join().ok_or_else(|| self.defect("no stop to escalate"))?;
+        let Some(walk) = self.walk_of(self.ladder_order(None, true)) else {
+            return Ok(accepted);
+        };
+        let escalated = async move {
+            if let Err(refusal) = walk.run().await {
+                tracing::warn!(%refusal, "the escalation of a stop failed");
+            }
+        };
+        context.spawn(escalated.into_actor(self));
+        Ok(accepted)
+    }
+
+    /// Whoever stops a restarting VM means it to stay down.
+    fn drop_restart(&mut self) {
+        if let Some(work) = &mut self.work
+            && matches!(work.then, Then::Launch)
+        {
+            work.then = Then::Rest;
+        }
+    }
+
+    fn walk_of(&self, order: StopQemu) -> Option<Walk> {
+        let live = self.live.as_ref()?;
+        Some(Walk {
+            name: self.name().to_owned(),
+            link: Rc::clone(&live.link),
+            qemu: live.qemu.try_clone().ok()?,
+            runner: live.runner.as_ref().and_then(|runner| runner.try_clone().ok()),
+            order,
+            shared: Rc::clone(&self.shared),
+        })
+    }
+
+    /// Records the intent, then has the ladder walked.
+    fn walk(
+        &mut self,
+        stop: StopOrder,
+        then: Then,
+        context: &mut Context<Self>,
+    ) -> Result<Accepted, Refusal> {
+        let Some(walk) = self.walk_of(stop.order) else {
+            return Err(self.unconfirmed());
+        };
+        let intent = if stop.order.force {
+            Intent::StopForced
+        } else {
+            Intent::Stop
+        };
+        self.apply(Fact::StopIntended {
+            generation: self.record.generation,
+            intent,
+        })?;
+        let event = self.event("vm.stopping").with("force", stop.order.force);
+        let intended = self.persist(Change::update(self.record.clone()).event(event));
+        let accepted = self.begin(Activity::Stopping);
+        if let Some(work) = &mut self.work {
+            work.then = then;
+        }
+        let work = async move {
+            // A full disk must not keep anybody from stopping a VM: the intent is a help for recovery, not a condition.
+            if let Err(refusal) = intended.await {
+                tracing::error!(%refusal, "the intent to stop is not durable");
+            }
+            walk.run().await
+        };
+        let done = work
+            .into_actor(self)
+            .map(move |result, actor, context| actor.walk_ended(result, stop, context));
+        context.spawn(done);
+        Ok(accepted)
+    }
+
+    fn walk_ended(&mut self, result: Result<Ended, Refusal>, stop: StopOrder, context: &mut Context<Self>) {
+        let ended = match (result, self.live.as_ref().and_then(|live| live.exit.clone())) {
+            (Ok(ended), _) => ended,
+            (Err(_), Some(exit)) => Ended {
+                how: how(&exit),
+                exit,
+            },
+            (Err(refusal), None) if self.record.state.launch().is_some() => {
+                return self.give_up(refusal, context);
+            }
+            (Err(_), None) => return self.after_stop(StopHow::Already, stop, context),
+        };
+        let how = ended.how;
+        let recorded = self.record_end(ended.exit);
+        let done = recorded
+            .into_actor(self)
+            .map(move |durable, actor, context| match durable {
+                Ok(()) => actor.after_stop(how, stop, context),
+                Err(refusal) => actor.finish(Err(refusal)),
+            });
+        context.spawn(done);
+    }
+
+    /// QEMU is still there: the intent is taken back.
+    fn give_up(&mut self, refusal: Refusal, context: &mut Context<Self>) {
+        let generation = self.record.generation;
+        if self
+            .apply(Fact::StopIntended {
+                generation,
+                intent: Intent::Run,
+            })
+            .is_ok()
+        {
+            let event = self
+                .event("vm.stop-failed")
+                .with("message", refusal.message.clone());
+            self.persist_later(Change::update(self.record.clone()).event(event), context);
+        }
+        let state = self.record.state.shown(self.activity).as_str();
+        let refusal = refusal.vm(self.name()).state(state);
+        self.finish(Err(refusal));
+    }
+
+    fn after_stop(&mut self, how: StopHow, stop: StopOrder, context: &mut Context<Self>) {
+        let then = self
+            .work
+            .as_mut()
+            .map(|work| std::mem::take(&mut work.then))
+            .unwrap_or_default();
+        match then {
+            Then::Rest => {
+                let done = self.stopped(how, stop.asked);
+                if let (Some(key), Done::Stopped(report)) = (stop.key, &done) {
+                    let answer = serde_json::to_value(report).unwrap_or_default();
+                    self.persist_later(Change::default().answering(key, answer), context);
+                }
+                self.finish(Ok(done));
+            }
+            Then::Launch => {
+                self.activity = Activity::Starting;
+                self.show();
+                self.launch(
+                    StartOrder {
+                        key: stop.restart_key,
+                        asked: stop.asked,
+                    },
+                    context,
+                );
+            }
+            Then::Forget(order) => self.forget(order, context),
+        }
+    }
+
+    fn unconfirmed(&self) -> Refusal {
+        Refusal::new(
+            RefusalCode::NotAnswering,
+            format!("cannot tell whether `{}` runs", self.name()),
+        )
+        .vm(self.name())
+        .hint(format!("maqet status {}", self.name()))
+    }
+}
+
+/// How a stop ended that the VM outran.
+fn how(exit: &LastExit) -> StopHow {
+    match exit.cause {
+        Cause::GuestShutdown | Cause::GuestReset | Cause::GuestPanic => StopHow::Guest,
+        Cause::StopForced | Cause::QemuKilled | Cause::QemuCrashed => StopHow::Killed,
+        Cause::Stop
+        | Cause::StartFailed
+        | Cause::QemuExited
+        | Cause::HostShutdown
+        | Cause::HostRebooted
+        | Cause::RunnerLost
+        | Cause::HelperLost
+        | Cause::EndedUnknown => StopHow::Quit,
+    }
+}

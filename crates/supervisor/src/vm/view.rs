@@ -1,0 +1,111 @@
+//! What a VM shows of itself.
+
+use maqet_protocol::control::{DiskStatus, LogFiles, SandboxStatus, VmStatus, VmSummary};
+use maqet_protocol::runner::Running;
+use maqet_spec::vm::{Accel, DiskFormat, DiskInterface, RestartWhen, Sandbox};
+use maqet_state::clock;
+
+use super::VmActor;
+
+impl VmActor {
+    /// Puts the line `ls` shows on the board.
+    pub(super) fn show(&self) {
+        self.shared.board.show(self.summary());
+    }
+
+    /// What `ls` shows.
+    pub(super) fn summary(&self) -> VmSummary {
+        let spec = &self.record.spec;
+        let running = self.running();
+        let status = self.record.state.shown(self.activity);
+        let launch = self
+            .record
+            .state
+            .launch()
+            .filter(|_| status == maqet_state::lifecycle::Status::Running);
+        VmSummary {
+            id: self.record.id.clone(),
+            name: self.name().to_owned(),
+            status,
+            activity: self.activity,
+            run_state: running.map(|running| running.run_state.clone()),
+            pid: launch
+                .and_then(|launch| launch.qemu.as_ref())
+                .map(|qemu| qemu.pid),
+            runner_pid: launch.map(|launch| launch.runner.pid),
+            since: self.record.since,
+            uptime_s: launch.map(|_| clock::now().since(self.record.since).as_secs()),
+            memory: spec.memory.0,
+            cpus: spec.cpus,
+            restart: match spec.restart.policy {
+                RestartWhen::Never => "never".to_owned(),
+            },
+            last_exit: self.record.last_exit.clone(),
+            silent_since: self.live.as_ref().and_then(|live| live.silent_since),
+        }
+    }
+
+    /// What the runner said of a running QEMU.
+    pub(super) fn running(&self) -> Option<&Running> {
+        self.live.as_ref().and_then(|live| live.running.as_ref())
+    }
+
+    /// What `status` shows.
+    pub(super) fn describe(&self) -> VmStatus {
+        let spec = &self.record.spec;
+        let running = self.running();
+        let data = self.shared.places.vm_data(&self.record.id);
+        let accel = match spec.accel {
+            Accel::Auto => "auto",
+            Accel::Kvm => "kvm",
+            Accel::Tcg => "tcg",
+        };
+        VmStatus {
+            summary: self.summary(),
+            accel: running.map_or_else(|| accel.to_owned(), |running| running.accel.clone()),
+            disks: self.disks(),
+            ports: running.map(|running| running.ports.clone()).unwrap_or_default(),
+            sandbox: running.map_or_else(|| requested(spec.sandbox), |running| running.sandbox.clone()),
+            logs: LogFiles {
+                serial: data.join("serial.log"),
+                qemu: data.join("qemu.log"),
+                runner: data.join("runner.log"),
+            },
+            qemu_version: running.map(|running| running.qemu_version.clone()),
+        }
+    }
+
+    fn disks(&self) -> Vec<DiskStatus> {
+        let format = |format| match format {
+            DiskFormat::Qcow2 => "qcow2",
+            DiskFormat::Raw => "raw",
+        };
+        let interface = |interface| match interface {
+            DiskInterface::Virtio => "virtio",
+            DiskInterface::Scsi => "scsi",
+            DiskInterface::Sata => "sata",
+            DiskInterface::Ide => "ide",
+            DiskInterface::Nvme => "nvme",
+            DiskInterface::None => "none",
+        };
+        let disks = self.record.spec.disks.iter().map(|disk| DiskStatus {
+            name: disk.name.clone(),
+            path: disk.path.clone(),
+            format: format(disk.format).to_owned(),
+            interface: interface(disk.interface).to_owned(),
+            readonly: disk.readonly,
+        });
+        disks.collect()
+    }
+}
+
+fn requested(sandbox: Sandbox) -> SandboxStatus {
+    let requested = match sandbox {
+        Sandbox::Auto => "auto",
+        Sandbox::Off => "off",
+    };
+    SandboxStatus {
+        requested: requested.to_owned(),
+        ..SandboxStatus::default()
+    }
+}
