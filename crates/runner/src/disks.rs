@@ -1,11 +1,11 @@
 //! Disk images, opened once for one start and handed to QEMU as descriptors.
 
+use std::io;
 use std::os::fd::OwnedFd;
 
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::vm::Disk;
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
-use rustix::io::Errno;
+use maqet_storage::{StorageError, image};
 
 use crate::place::Place;
 
@@ -14,38 +14,25 @@ use crate::place::Place;
 /// # Errors
 /// `invalid-spec`, which names the disk, its path and what is wrong.
 pub(crate) fn open(place: &Place, disk: &Disk) -> Result<OwnedFd, Refusal> {
-    let access = if disk.readonly {
-        OFlags::RDONLY
-    } else {
-        OFlags::RDWR
-    };
-    // A FIFO in the image's place must not block the runner; QEMU never asks for the flag on files and devices.
-    let flags = access | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
-    let fd = openat(CWD, &disk.path, flags, Mode::empty()).map_err(|errno| unusable(place, disk, errno))?;
-    let stat = fstat(&fd).map_err(|errno| unusable(place, disk, errno))?;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile | FileType::BlockDevice => Ok(fd),
-        FileType::Directory
-        | FileType::Symlink
-        | FileType::Fifo
-        | FileType::Socket
-        | FileType::CharacterDevice
-        | FileType::Unknown => {
-            let words = format!("disk `{}` is neither a file nor a block device", disk.name);
-            Err(place
-                .refusal(RefusalCode::InvalidSpec, words)
-                .cause(format!("`{}`", disk.path.display())))
+    match image::open(&disk.path, disk.readonly) {
+        Ok(image) => Ok(image.fd),
+        Err(error) => {
+            let words = format!("disk `{}` cannot be opened", disk.name);
+            let refusal = place.refusal_from(RefusalCode::InvalidSpec, words, &error);
+            let hint = if is_missing(&error) && disk.size.is_none() {
+                Some("give the disk a `size:` to have its image created".to_owned())
+            } else {
+                error.hint()
+            };
+            Err(match hint {
+                Some(hint) => refusal.hint(hint),
+                None => refusal,
+            })
         }
     }
 }
 
-fn unusable(place: &Place, disk: &Disk, errno: Errno) -> Refusal {
-    let words = format!("disk `{}` cannot be opened", disk.name);
-    let refusal = place
-        .refusal(RefusalCode::InvalidSpec, words)
-        .cause(format!("`{}`: {errno}", disk.path.display()));
-    if errno == Errno::NOENT && disk.size.is_none() {
-        return refusal.hint("give the disk a `size:` to have its image created");
-    }
-    refusal
+fn is_missing(error: &StorageError) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|source| source.kind() == io::ErrorKind::NotFound)
 }

@@ -118,7 +118,7 @@ impl Qemu {
 pub(crate) async fn gate(place: Place, order: Prepare) -> Result<Gate, Refusal> {
     let mut spec = order.spec;
     let held = ports::claim(&mut spec.networks).map_err(|refusal| refusal.vm(&*place.name))?;
-    let accel = accel::wanted(spec.accel);
+    let accel = accel::resolve(spec.accel, &order.binary).await;
     let logs = Logs::new(order.log_dir, order.log_bytes_max);
     let failed = failure(&place, "QEMU's gate cannot be made");
     let words_from = logs.size(QEMU_LOG);

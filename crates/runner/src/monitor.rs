@@ -8,7 +8,7 @@ use maqet_process::{ProcessError, ProcessHandle};
 use maqet_qmp::command::{Cont, QueryBlockstats, QueryKvm, QueryStatus};
 use maqet_qmp::{Events, Qmp, QmpError, RunState};
 use tokio::net::UnixStream;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::place::{CONTROL_MONITOR, Place};
 
@@ -26,6 +26,8 @@ const QUESTION: Duration = Duration::from_secs(10);
 const QUESTION_PATIENT: Duration = Duration::from_hours(1);
 /// Time for a look at what the guest has written.
 const SAMPLE: Duration = Duration::from_secs(5);
+/// Time from QEMU's closing its sockets to its end: the kernel frees its memory in between.
+const LINGER: Duration = Duration::from_secs(2);
 /// First pause between two attempts; it doubles.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause between two attempts.
@@ -50,6 +52,25 @@ pub(crate) enum MonitorError {
     Talk(#[source] QmpError),
 }
 
+impl MonitorError {
+    /// QEMU is there but has not answered.
+    fn is_silence(&self) -> bool {
+        match self {
+            Self::Talk(error) => matches!(error, QmpError::Greeting { .. } | QmpError::Deadline { .. }),
+            Self::Connect(_) | Self::Stranger { .. } => false,
+        }
+    }
+
+    /// QEMU closed its socket: most likely it is about to be gone.
+    pub(crate) fn is_hangup(&self) -> bool {
+        match self {
+            Self::Talk(error) => matches!(error, QmpError::Closed | QmpError::Io(_)),
+            Self::Connect(_) => true,
+            Self::Stranger { .. } => false,
+        }
+    }
+}
+
 /// A connection to QEMU's monitor and what it reports.
 #[derive(Debug)]
 pub(crate) struct Monitor {
@@ -68,7 +89,7 @@ pub(crate) async fn greet(place: &Place, qemu: &ProcessIdentity) -> Result<Monit
     loop {
         left = left.saturating_sub(1);
         match attempt(place, qemu, GREETING).await {
-            Err(error @ (MonitorError::Connect(_) | MonitorError::Talk(_))) if left > 0 => {
+            Err(error) if left > 0 && error.is_silence() => {
                 tracing::warn!(%error, "QEMU's monitor was not reached, trying again");
             }
             reached => return reached,
@@ -170,6 +191,13 @@ pub(crate) async fn written_bytes(qmp: &Qmp) -> Option<u64> {
     let stats = qmp.execute(&QueryBlockstats, SAMPLE).await.ok()?;
     let written = stats.iter().map(|device| device.stats.written_bytes);
     Some(written.fold(0, u64::saturating_add))
+}
+
+/// Gives a QEMU that closed its socket a moment to be gone, so that its end can tell why.
+pub(crate) async fn linger(handle: &ProcessHandle) {
+    if timeout(LINGER, gone(handle)).await.is_err() {
+        tracing::warn!("QEMU closed its monitor but does not end");
+    }
 }
 
 /// Returns once QEMU is gone; when that cannot be watched, says so in the log and never returns.

@@ -1,6 +1,6 @@
 //! Bringing QEMU up: the gate, its release, the first answer; or taking over one that runs.
 
-use maqet_process::identity::Liveness;
+use maqet_process::identity::{Liveness, ProcessIdentity};
 use maqet_process::pidfd::ProcessHandle;
 use maqet_process::signal::Signal;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
@@ -75,13 +75,15 @@ impl Session {
         }
         self.attend(&qemu.handle);
         let (place, identity) = (self.place.clone(), qemu.identity.clone());
+        let handle = qemu.handle.try_clone();
         self.expect(async move {
-            let up = async {
-                let monitor = monitor::greet(&place, &identity).await?;
-                monitor::cont(&monitor.qmp).await?;
-                up(monitor).await
-            };
-            News::Up(up.await)
+            let result = bring_up(&place, &identity).await;
+            if let (Err(error), Ok(handle)) = (&result, handle)
+                && error.is_hangup()
+            {
+                monitor::linger(&handle).await;
+            }
+            News::Up(result)
         });
         self.stage = Stage::Starting(Box::new(Starting {
             qemu,
@@ -152,7 +154,7 @@ impl Session {
             }
             Ok(_) => self.stage = Stage::Starting(starting),
             Err(error) => {
-                // A QEMU that has just died hangs up first; then its end tells more than this does.
+                // Of a QEMU that is gone the end tells more than this does.
                 if !starting.qemu.handle.has_exited() {
                     let words = "QEMU did not come up";
                     let refusal = self.place.refusal_from(RefusalCode::StartFailed, words, &error);
@@ -252,6 +254,13 @@ impl Session {
         let words = format!("`{what}` is out of turn for the runner of `{}`", self.place.name);
         self.place.refusal(RefusalCode::WrongState, words)
     }
+}
+
+/// From a released gate to a guest that runs.
+async fn bring_up(place: &Place, qemu: &ProcessIdentity) -> Result<Box<Up>, MonitorError> {
+    let monitor = monitor::greet(place, qemu).await?;
+    monitor::cont(&monitor.qmp).await?;
+    up(monitor).await
 }
 
 /// Asks a QEMU that has just greeted how it is doing.
