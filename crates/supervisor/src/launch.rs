@@ -21,10 +21,12 @@ use maqet_protocol::method::Method;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::{Prepare, Release, Running, Watch};
 use maqet_spec::VmSpec;
+use maqet_spec::vm::Accel;
 use maqet_state::clock;
 use maqet_state::id::VmId;
 use maqet_state::record::Launch;
 use maqet_state::secret::Secret;
+use maqet_storage::binary::Binary;
 
 pub(crate) use self::gated::{GatedRunner, RunnerOrder};
 use crate::link::{RunnerLink, chain};
@@ -70,8 +72,8 @@ pub(crate) struct Launched {
     pub(crate) running: Running,
     /// What the runner will tell.
     pub(crate) watch: ReplyStream<Watch>,
-    /// Bytes of the serial log before this launch.
-    pub(crate) serial_offset: u64,
+    /// For the journal.
+    pub(crate) news: News,
 }
 
 /// A launch that failed. What it made is in [`Processes`], to be ended.
@@ -163,7 +165,18 @@ pub(crate) fn collect(handle: &ProcessHandle, shared: &Shared) {
 #[derive(Debug)]
 pub(crate) struct Preflight {
     binary: PathBuf,
-    serial_offset: u64,
+    /// What to run, with the accelerator chosen.
+    spec: VmSpec,
+    news: News,
+}
+
+/// What a launch found out that the journal should tell.
+#[derive(Clone, Debug)]
+pub(crate) struct News {
+    /// Bytes of the serial log before this launch.
+    pub(crate) serial_offset: u64,
+    /// Why `accel: auto` did not become KVM.
+    pub(crate) accel_fallback: Option<String>,
 }
 
 impl Preflight {
@@ -181,11 +194,28 @@ impl Preflight {
         crate::disks::create_missing(plan).await?;
         let serial = plan.shared.places.vm_data(&plan.id).join("serial.log");
         let serial_offset = fs::metadata(serial).map_or(0, |metadata| metadata.len());
+        let mut spec = plan.spec.clone();
+        let accel_fallback = choose_accel(&mut spec, &binary, &plan.shared).await;
         Ok(Self {
             binary: binary.path,
-            serial_offset,
+            spec,
+            news: News {
+                serial_offset,
+                accel_fallback,
+            },
         })
     }
+}
+
+/// `auto` becomes KVM where a test guest really runs under it; the verdict is kept, so that only the first start pays
+/// for it. Tells why not.
+async fn choose_accel(spec: &mut VmSpec, binary: &Binary, shared: &Shared) -> Option<String> {
+    if spec.accel != Accel::Auto {
+        return None;
+    }
+    let verdict = shared.kvm.usable(binary, &shared.probes).await;
+    spec.accel = if verdict.is_ok() { Accel::Kvm } else { Accel::Tcg };
+    verdict.err().map(|trouble| trouble.to_string())
 }
 
 /// A runner that answers.
@@ -209,7 +239,7 @@ impl ReadyRunner {
         made: &mut Processes,
     ) -> Result<PreparedQemu, Refusal> {
         let prepare = Prepare {
-            spec: plan.spec.clone(),
+            spec: preflight.spec,
             binary: preflight.binary,
             launch_id: plan.launch_id.clone(),
             generation: plan.generation,
@@ -227,7 +257,7 @@ impl ReadyRunner {
             ready: self,
             qemu,
             identity,
-            serial_offset: preflight.serial_offset,
+            news: preflight.news,
         })
     }
 }
@@ -247,7 +277,7 @@ pub(crate) struct PreparedQemu {
     qemu: ProcessHandle,
     /// Who it is, before and after.
     pub(crate) identity: ProcessIdentity,
-    serial_offset: u64,
+    news: News,
 }
 
 impl PreparedQemu {
@@ -269,7 +299,7 @@ impl PreparedQemu {
             qemu: self.qemu,
             running,
             watch,
-            serial_offset: self.serial_offset,
+            news: self.news,
         })
     }
 }

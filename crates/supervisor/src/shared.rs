@@ -12,6 +12,7 @@ use maqet_state::clock;
 use maqet_state::id::VmId;
 use maqet_state::lifecycle::Status;
 use maqet_storage::binary::Binaries;
+use maqet_storage::kvm::Kvm;
 use maqet_storage::policy::PathPolicy;
 use maqet_storage::probe::Probes;
 use tokio::sync::Semaphore;
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) binaries: Binaries,
     /// What those programs can do.
     pub(crate) probes: Probes,
+    /// Whether KVM runs guests.
+    pub(crate) kvm: Kvm,
     /// Where images may be made.
     pub(crate) policy: PathPolicy,
     /// Processes that may not command the supervisor.

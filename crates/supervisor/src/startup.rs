@@ -13,6 +13,7 @@ use maqet_state::journal::JournalLimits;
 use maqet_state::secret::Secret;
 use maqet_state::store::Store;
 use maqet_storage::binary::Binaries;
+use maqet_storage::kvm::Kvm;
 use maqet_storage::policy::PathPolicy;
 use maqet_storage::probe::Probes;
 use tokio::signal::unix::{SignalKind, signal};
@@ -41,8 +42,13 @@ pub(crate) fn run(args: &Args, readiness: &mut Readiness) -> anyhow::Result<()> 
         maqet_process::spawn::become_session_leader()?;
     }
     let places = Places::resolve(args)?;
+    let runner_program = runner_program()?;
     let config = args.config.clone().or_else(default_config);
     let settings = Settings::load(config.as_deref())?;
+    if readiness.is_awaited() {
+        // Whoever started us stands in a directory that somebody may want to unmount.
+        env::set_current_dir("/")?;
+    }
     drop(maqet_process::directory::open_private(&places.data)?);
     let instance = Instance::take(&places.data)?;
     log_to_stderr();
@@ -57,7 +63,6 @@ pub(crate) fn run(args: &Args, readiness: &mut Readiness) -> anyhow::Result<()> 
     if let Some(migration) = &opened.migrated {
         tracing::info!(?migration, "the store was migrated");
     }
-    let runner_program = runner_program()?;
     let system = actix_rt::System::new();
     let served = system.block_on(serve(
         Parts {
@@ -100,6 +105,7 @@ async fn serve(parts: Parts, readiness: &mut Readiness) -> anyhow::Result<()> {
         starts: Semaphore::new(cores()),
         binaries: Binaries::new(),
         probes: Probes::new(),
+        kvm: Kvm::new(),
         policy: PathPolicy::for_host(Vec::new())?,
         confined: Arc::default(),
         runner_program,

@@ -1,5 +1,7 @@
 //! Starting: the operation around [`crate::launch`].
 
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -109,8 +111,12 @@ impl VmActor {
             .event("vm.running")
             .with("pid", launched.qemu.pid())
             .with("accel", launched.running.accel.clone())
-            .with("serial_offset", launched.serial_offset)
+            .with("serial_offset", launched.news.serial_offset)
             .with("took_ms", millis(order.asked.elapsed()));
+        let event = match launched.news.accel_fallback {
+            Some(why) => event.with("accel_fallback", why),
+            None => event,
+        };
         self.attach(
             Live {
                 launch_id: launch_id.to_owned(),
@@ -139,7 +145,7 @@ impl VmActor {
         self.finish(outcome.map(Done::Started));
     }
 
-    /// Everything the launch made is gone; what was recorded gets its end.
+    /// Everything the launch made is gone; what was recorded, or was worth recording, gets its end.
     fn launch_failed(&mut self, launch_id: &str, refusal: Refusal, context: &mut Context<Self>) {
         let refusal = if refusal.vm.is_none() {
             refusal.vm(self.name())
@@ -151,21 +157,41 @@ impl VmActor {
             .state
             .launch()
             .is_some_and(|launch| launch.launch_id == launch_id);
-        if !recorded {
+        if !recorded && refusal.code != RefusalCode::StartFailed {
             return self.finish(Err(refusal));
         }
         let exit = self.exit_of_failed(launch_id, &refusal);
-        let hint = format!("maqet logs {} --qemu", self.name());
-        let refusal = if refusal.hint.is_none() {
-            refusal.hint(hint)
+        let ended: Pin<Box<dyn Future<Output = Result<(), Refusal>>>> = if recorded {
+            Box::pin(self.record_end(exit))
         } else {
-            refusal
+            Box::pin(self.record_failed_launch(exit))
         };
-        let ended = self.record_end(exit);
+        let refusal = match (refusal.hint.is_none(), recorded) {
+            (true, true) => refusal.hint(format!("maqet logs {} --qemu", self.name())),
+            (true, false) => refusal.hint(format!("maqet info {}", self.name())),
+            (false, _) => refusal,
+        };
         let done = ended.into_actor(self).map(move |durable, actor, _context| {
             actor.finish(durable.and(Err(refusal)));
         });
         context.spawn(done);
+    }
+
+    /// A start that ended before there was a runner to record.
+    fn record_failed_launch(
+        &mut self,
+        exit: LastExit,
+    ) -> impl Future<Output = Result<(), Refusal>> + 'static {
+        let event = self
+            .event("vm.failed")
+            .with("cause", exit.cause.as_str())
+            .with("detail", exit.detail.clone());
+        let applied = self.apply(Fact::LaunchFailed { exit });
+        let durable = self.persist(Change::update(self.record.clone()).event(event));
+        async move {
+            applied?;
+            durable.await
+        }
     }
 
     /// The runner's own note of the end knows most; the refusal knows the rest.
