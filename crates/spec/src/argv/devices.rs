@@ -20,7 +20,8 @@ pub(super) fn disks(
         sata: 0,
         ide: 0,
     };
-    let mut boot_index = 0;
+    // A kernel that QEMU loads itself has the first place in the boot order, and no place may be taken twice.
+    let mut boot_index = usize::from(spec.kernel.is_some());
     for (set, disk) in spec.disks.iter().enumerate() {
         let fd = wiring
             .disks
