@@ -1,1 +1,21 @@
-//! Harness.
+//! What tests of the real programs stand on.
+//!
+//! [`Sandbox`] is a world of its own for one test: directories, environment, and the programs built from `programs/`.
+//! When it goes, every process that belongs to it has to be gone too; a test that leaves one behind fails. [`wait`]
+//! waits for conditions, [`filters`] makes snapshots the same on every machine, [`guest`] writes descriptions of VMs.
+#![expect(
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    reason = "the harness tells a test that something is wrong by panicking"
+)]
+
+pub mod filters;
+pub mod guest;
+pub mod leftovers;
+pub mod program;
+pub mod sandbox;
+pub mod wait;
+
+pub use guest::Guest;
+pub use program::{Output, Running, built};
+pub use sandbox::Sandbox;

@@ -1,0 +1,5 @@
+//! `maqet-runner` for the tests of this package.
+
+fn main() -> std::process::ExitCode {
+    maqet_runner::run()
+}

@@ -1,0 +1,5 @@
+//! `maqet-supervisor` for the tests of this package.
+
+fn main() -> std::process::ExitCode {
+    maqet_supervisor::run()
+}
