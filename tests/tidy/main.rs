@@ -1,0 +1,7 @@
+//! The rules of the repository that a program can check.
+#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
+mod arrows;
+mod config;
+mod sources;
+mod tree;
