@@ -12,6 +12,7 @@ use maqet_state::clock;
 use maqet_state::id::VmId;
 use maqet_state::lifecycle::Status;
 use maqet_storage::binary::Binaries;
+use maqet_storage::error::StorageError;
 use maqet_storage::kvm::Kvm;
 use maqet_storage::policy::PathPolicy;
 use maqet_storage::probe::Probes;
@@ -52,6 +53,36 @@ pub(crate) struct Shared {
     pub(crate) reaper: Reaper,
     /// The root actor, once it runs.
     pub(crate) supervisor: RefCell<Option<Addr<SupervisorActor>>>,
+}
+
+impl Shared {
+    /// The surroundings of a supervisor that has no VMs yet.
+    ///
+    /// # Errors
+    /// When the host's mounts cannot be read.
+    pub(crate) fn new(
+        places: Places,
+        settings: Settings,
+        state: Addr<StateActor>,
+        runner_program: PathBuf,
+    ) -> Result<Self, StorageError> {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Ok(Self {
+            places,
+            settings,
+            state,
+            starts: Semaphore::new(cores),
+            binaries: Binaries::new(),
+            probes: Probes::new(),
+            kvm: Kvm::new(),
+            policy: PathPolicy::for_host(Vec::new())?,
+            confined: Arc::default(),
+            runner_program,
+            board: Board::default(),
+            reaper: Reaper::default(),
+            supervisor: RefCell::default(),
+        })
+    }
 }
 
 /// QEMUs, by pidfd inode: a guest that broke out of one has our user id and must still not command us.

@@ -8,28 +8,22 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use anyhow::Context as _;
-use maqet_state::id::VmId;
 use maqet_state::journal::JournalLimits;
 use maqet_state::secret::Secret;
 use maqet_state::store::Store;
-use maqet_storage::binary::Binaries;
-use maqet_storage::kvm::Kvm;
-use maqet_storage::policy::PathPolicy;
-use maqet_storage::probe::Probes;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Args, Places, default_config};
 use crate::events::EventBus;
 use crate::instance::Instance;
 use crate::ipc::{self, Desk};
-use crate::messages::{Shutdown, VmActorGone};
+use crate::messages::Shutdown;
 use crate::readiness::Readiness;
-use crate::reaper::Reaper;
 use crate::recovery::Recorded;
 use crate::settings::Settings;
-use crate::shared::{Board, Shared};
+use crate::shared::Shared;
 use crate::store::StateActor;
 use crate::supervisor::{SupervisorActor, rebuild};
 
@@ -98,27 +92,13 @@ async fn serve(parts: Parts, readiness: &mut Readiness) -> anyhow::Result<()> {
     let recorded = load(&store)?;
     let bus = EventBus::default().start();
     let state = StateActor::new(store, bus.clone()).start();
-    let shared = Rc::new(Shared {
-        places,
-        settings,
-        state,
-        starts: Semaphore::new(cores()),
-        binaries: Binaries::new(),
-        probes: Probes::new(),
-        kvm: Kvm::new(),
-        policy: PathPolicy::for_host(Vec::new())?,
-        confined: Arc::default(),
-        runner_program,
-        board: Board::default(),
-        reaper: Reaper::default(),
-        supervisor: None.into(),
-    });
+    let shared = Rc::new(Shared::new(places, settings, state, runner_program)?);
     let settling = recorded.into_iter().map(|recorded| rebuild(recorded, &shared));
     let settled = futures_util::future::join_all(settling.collect::<Vec<_>>()).await;
     let (gone, lost) = mpsc::unbounded_channel();
     let ended = Rc::new(Notify::new());
     let supervisor = SupervisorActor::new(settled, Rc::clone(&shared), gone, Rc::clone(&ended)).start();
-    actix_rt::spawn(tell_of_lost(lost, supervisor.clone()));
+    actix_rt::spawn(SupervisorActor::hear_of_lost(lost, supervisor.clone()));
     actix_rt::spawn(tell_of_signals(supervisor.clone(), Rc::clone(&shared)));
     let listening = ipc::listen(&shared.places.runtime)?;
     let desk = Desk::new(supervisor, bus, &shared);
@@ -169,12 +149,6 @@ fn load(store: &Store) -> anyhow::Result<Vec<Recorded>> {
     Ok(recorded)
 }
 
-async fn tell_of_lost(mut lost: mpsc::UnboundedReceiver<VmId>, supervisor: Addr<SupervisorActor>) {
-    while let Some(id) = lost.recv().await {
-        SupervisorActor::tell(Some(supervisor.clone()), VmActorGone(id)).await;
-    }
-}
-
 /// SIGTERM and SIGINT end the supervisor, SIGCHLD has orphans collected.
 async fn tell_of_signals(supervisor: Addr<SupervisorActor>, shared: Rc<Shared>) {
     let streams = (
@@ -193,10 +167,6 @@ async fn tell_of_signals(supervisor: Addr<SupervisorActor>, shared: Rc<Shared>) 
             _ = child.recv() => shared.reaper.sweep(),
         }
     }
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn log_to_stderr() {

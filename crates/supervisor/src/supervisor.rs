@@ -112,6 +112,13 @@ impl SupervisorActor {
         }
     }
 
+    /// Has every lost actor rebuilt, for as long as there are guards.
+    pub(crate) async fn hear_of_lost(mut lost: mpsc::UnboundedReceiver<VmId>, supervisor: Addr<Self>) {
+        while let Some(id) = lost.recv().await {
+            Self::tell(Some(supervisor.clone()), VmActorGone(id)).await;
+        }
+    }
+
     /// Sends mail to the root actor from a task of its own; nobody waits for the answer.
     pub(crate) async fn tell<M>(supervisor: Option<Addr<Self>>, message: M)
     where
@@ -365,3 +372,6 @@ async fn stop_one(name: String, vm: Addr<VmActor>) {
         tracing::error!(vm = name, %refusal, "not stopped at exit");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -239,3 +239,18 @@ impl Actor for VmActor {
         self.show();
     }
 }
+
+/// Makes an actor panic, as a defect in a handler would.
+#[cfg(test)]
+#[derive(Debug, actix::Message)]
+#[rtype(result = "()")]
+pub(crate) struct Panic;
+
+#[cfg(test)]
+impl actix::Handler<Panic> for VmActor {
+    type Result = ();
+
+    fn handle(&mut self, _message: Panic, _context: &mut Self::Context) {
+        panic!("a defect, on purpose");
+    }
+}
