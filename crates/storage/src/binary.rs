@@ -12,6 +12,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use maqet_process::identity::FileId;
 use rustix::fs::{Access, access};
+use serde::{Deserialize, Serialize};
 
 use crate::error::StorageError;
 
@@ -28,7 +29,7 @@ pub struct Binary {
 }
 
 /// Tells a file from its successor of the same name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileVersion {
     /// Device number.
     pub dev: u64,

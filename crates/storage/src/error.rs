@@ -116,6 +116,12 @@ pub enum StorageError {
         /// The image.
         path: PathBuf,
     },
+    /// A directory below a trusted one is reached over a symbolic link, or was swapped for one just now.
+    #[error("`{}` is reached over a symbolic link", path.display())]
+    Link {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A path that cannot name a new file.
     #[error("`{}` does not name a file", path.display())]
     NoFileName {
@@ -132,6 +138,7 @@ impl StorageError {
             Self::NoBinary { name, .. } => Some(package_hint(name)),
             Self::RelativeBinary { .. } => Some("give its full path".to_owned()),
             Self::NoSpace { .. } => Some("free some space or choose another directory".to_owned()),
+            Self::Link { .. } => Some("give the path without symbolic links".to_owned()),
             Self::Linked { .. } => Some("make a copy of the image, or attach it read-only".to_owned()),
             Self::DataFile { path } => Some(format!(
                 "convert it: qemu-img convert -O qcow2 {} copy.qcow2",

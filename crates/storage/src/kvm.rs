@@ -5,6 +5,7 @@
 //! protected and long mode, paging, SSE2 and an exception, and ends QEMU with an exit code that nothing else gives.
 
 mod guest;
+mod memory;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -17,6 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use maqet_process::ExitStatus;
+use memory::Memory;
+use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
 use crate::binary::{Binary, FileVersion};
@@ -24,15 +27,20 @@ use crate::error::StorageError;
 use crate::probe::Probes;
 use crate::tool::{Outcome, Tool, end_of};
 
-/// Time the guest has; it takes 0.1 s where KVM works.
-const RUN_LIMIT: Duration = Duration::from_secs(3);
+/// Time the guest has at most, however busy the host is; it takes 0.1 s where KVM works.
+const RUN_LIMIT: Duration = Duration::from_secs(10);
+/// Processor time it has, seconds: a guest that hangs usually spins, and that shows sooner and for sure.
+const RUN_CPU_SECONDS: u64 = 1;
+/// What the kernel ends a process with that has used up its processor time.
+const SIGXCPU: ExitStatus = ExitStatus::Signal(24);
 /// The device that has to be there.
 const DEVICE: &str = "/dev/kvm";
 /// Number of the firmware image, or of the monitor, in QEMU.
 const INPUT_NUMBER: i32 = 3;
 
 /// Why KVM cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
 pub enum KvmTrouble {
     /// The host has no KVM.
     #[error("there is no /dev/kvm")]
@@ -50,11 +58,8 @@ pub enum KvmTrouble {
         program: PathBuf,
     },
     /// A guest started and never arrived.
-    #[error("a test guest hangs under kvm (no answer within {} s)", limit.as_secs())]
-    Hangs {
-        /// Time it had.
-        limit: Duration,
-    },
+    #[error("a test guest hangs under kvm")]
+    Hangs,
     /// QEMU gave up.
     #[error("a test guest does not run under kvm ({status}){}", colon(words))]
     Fails {
@@ -79,36 +84,66 @@ fn colon(words: &str) -> String {
     }
 }
 
-/// The verdicts so far, one per QEMU program, for as long as this process lives. Share one per process.
+/// The verdicts so far, one per QEMU program. Share one per process.
 ///
-/// A process does not outlive the boot, so a verdict never does either. A missing device or missing permission is
-/// looked for each time: a user may join the group.
+/// A verdict holds for a boot and a program file; it may be kept in a file for processes to come. A missing device
+/// or missing permission is looked for each time (a user may join the group), and so is what could not be tested.
 #[derive(Debug, Default)]
 pub struct Kvm {
     verdicts: Mutex<HashMap<PathBuf, Slot>>,
+    memory: Option<Memory>,
 }
+
+type Verdict = Result<(), KvmTrouble>;
 
 #[derive(Clone, Debug)]
 struct Slot {
     version: FileVersion,
-    verdict: Arc<OnceCell<Result<(), KvmTrouble>>>,
+    verdict: Arc<OnceCell<Verdict>>,
 }
 
 impl Kvm {
-    /// Nothing tested yet.
+    /// Nothing tested yet; verdicts are forgotten with this value.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether this QEMU runs guests under KVM here. The first call per program takes 0.1 s where it does, and up
-    /// to 3 s where guests hang.
+    /// Keeps verdicts in this file, to be found by the next process of the same boot. Its directory must exist.
+    pub fn with_file(path: impl Into<PathBuf>) -> Self {
+        Self {
+            memory: Some(Memory::new(path.into())),
+            ..Self::default()
+        }
+    }
+
+    /// Whether this QEMU runs guests under KVM here. The first call per program takes 0.1 s where it does, a
+    /// second where guests spin, and up to 10 s where they sleep for ever.
     ///
     /// # Errors
     /// [`KvmTrouble`], fit to be shown as the reason for falling back to TCG.
     pub async fn usable(&self, binary: &Binary, probes: &Probes) -> Result<(), KvmTrouble> {
         check_device(Path::new(DEVICE))?;
         let verdict = self.slot(binary);
-        verdict.get_or_init(|| test(binary, probes)).await.clone()
+        verdict
+            .get_or_try_init(|| self.judged(binary, probes))
+            .await?
+            .clone()
+    }
+
+    /// The verdict of an earlier process or of a test now; `Err` is not kept.
+    async fn judged(&self, binary: &Binary, probes: &Probes) -> Result<Verdict, KvmTrouble> {
+        if let Some(verdict) = self.memory.as_ref().and_then(|memory| memory.recall(binary)) {
+            return Ok(verdict);
+        }
+        match test(binary, probes).await {
+            Err(trouble @ KvmTrouble::Untested { .. }) => Err(trouble),
+            verdict => {
+                if let Some(memory) = &self.memory {
+                    memory.keep(binary, &verdict);
+                }
+                Ok(verdict)
+            }
+        }
     }
 
     fn slot(&self, binary: &Binary) -> Arc<OnceCell<Result<(), KvmTrouble>>> {
@@ -156,11 +191,12 @@ async fn test(binary: &Binary, probes: &Probes) -> Result<(), KvmTrouble> {
 fn judge(outcome: Result<Outcome, StorageError>, expected: i32) -> Result<(), KvmTrouble> {
     match outcome {
         Ok(outcome) if outcome.status == ExitStatus::Code(expected) => Ok(()),
+        Ok(outcome) if outcome.status == SIGXCPU => Err(KvmTrouble::Hangs),
         Ok(outcome) => Err(KvmTrouble::Fails {
             status: outcome.status,
             words: end_of(&outcome.stderr).to_owned(),
         }),
-        Err(StorageError::Deadline { limit, .. }) => Err(KvmTrouble::Hangs { limit }),
+        Err(StorageError::Deadline { .. }) => Err(KvmTrouble::Hangs),
         Err(error) => Err(KvmTrouble::Untested {
             reason: error.to_string(),
         }),
@@ -220,6 +256,7 @@ fn tool<'b>(
         args: common.iter().chain(words).map(OsString::from).collect(),
         fds,
         limit: RUN_LIMIT,
+        cpu_seconds: Some(RUN_CPU_SECONDS),
     }
 }
 
@@ -268,19 +305,13 @@ mod tests {
             fails.to_string(),
             "a test guest does not run under kvm (signal 6): failed to set MSR 0x10a"
         );
+        assert_eq!(judge(outcome(SIGXCPU), 85), Err(KvmTrouble::Hangs));
         let program = PathBuf::from("/usr/bin/qemu");
-        let hangs = judge(
-            Err(StorageError::Deadline {
-                program,
-                limit: RUN_LIMIT,
-            }),
-            85,
-        )
-        .unwrap_err();
-        assert_eq!(
-            hangs.to_string(),
-            "a test guest hangs under kvm (no answer within 3 s)"
-        );
+        let late = StorageError::Deadline {
+            program,
+            limit: RUN_LIMIT,
+        };
+        assert_eq!(judge(Err(late), 85), Err(KvmTrouble::Hangs));
     }
 
     #[test]

@@ -78,7 +78,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 
 /// Opens a directory below a trusted one; nothing on the way may be a link.
 fn beneath(root: &Path, directory: &Path) -> Result<OwnedFd, StorageError> {
-    let fail = |error: Errno| StorageError::file("open directory", directory)(error);
+    let fail = |error| refusal(directory, error);
     let top =
         openat(CWD, root, DIRECTORY, Mode::empty()).map_err(StorageError::file("open directory", root))?;
     let below = directory.strip_prefix(root).unwrap_or(Path::new(""));
@@ -95,7 +95,7 @@ fn beneath(root: &Path, directory: &Path) -> Result<OwnedFd, StorageError> {
 
 /// Opens a directory by a path that has no links, and must not have got any.
 fn without_links(directory: &Path) -> Result<OwnedFd, StorageError> {
-    let fail = |error: Errno| StorageError::file("open directory", directory)(error);
+    let fail = |error| refusal(directory, error);
     let how = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match openat2(CWD, directory, DIRECTORY, Mode::empty(), how) {
         Ok(fd) => Ok(fd),
@@ -104,6 +104,20 @@ fn without_links(directory: &Path) -> Result<OwnedFd, StorageError> {
             walk(top, directory.strip_prefix("/").unwrap_or(directory)).map_err(fail)
         }
         Err(error) => Err(fail(error)),
+    }
+}
+
+/// Links show as ELOOP to openat2 and as ENOTDIR to the walk; a real file on the way is told apart by looking.
+fn refusal(directory: &Path, error: Errno) -> StorageError {
+    let over_link = || directory.ancestors().any(Path::is_symlink);
+    match error {
+        Errno::LOOP => StorageError::Link {
+            path: directory.to_owned(),
+        },
+        Errno::NOTDIR if over_link() => StorageError::Link {
+            path: directory.to_owned(),
+        },
+        _ => StorageError::file("open directory", directory)(error),
     }
 }
 
@@ -166,29 +180,39 @@ mod tests {
         }
     }
 
+    /// A directory `real`, a link `good` to it, a link `bad` to a system tree.
+    fn with_links() -> (tempfile::TempDir, PathBuf) {
+        let guard = tempfile::tempdir().unwrap();
+        let path = fs::canonicalize(guard.path()).unwrap();
+        fs::create_dir(path.join("real")).unwrap();
+        symlink("real", path.join("good")).unwrap();
+        symlink("/etc", path.join("bad")).unwrap();
+        (guard, path)
+    }
+
     #[test]
     fn links_are_followed_once_and_what_they_lead_to_is_judged() {
-        let outside = tempfile::tempdir().unwrap();
-        let outside = fs::canonicalize(outside.path()).unwrap();
-        fs::create_dir_all(outside.join("real")).unwrap();
-        symlink("real", outside.join("good")).unwrap();
-        symlink("/etc", outside.join("bad")).unwrap();
-        let policy = PathPolicy::new(None, Vec::new(), Vec::new());
-        let place = Place::pin(&outside.join("good/disk"), &policy).unwrap();
-        assert_eq!(place.path, outside.join("real/disk"));
-        assert!(matches!(
-            Place::pin(&outside.join("bad/disk"), &policy),
-            Err(StorageError::Denied(_))
-        ));
-        // In a root no link is followed at all, wherever it leads.
-        let strict = PathPolicy::new(None, vec![outside.clone()], Vec::new());
-        assert!(Place::pin(&outside.join("real/disk"), &strict).is_ok());
-        assert!(matches!(
-            Place::pin(&outside.join("good/disk"), &strict),
-            Err(StorageError::File { .. })
-        ));
-        for path in ["real/", "missing/disk"] {
-            assert!(Place::pin(&outside.join(path), &strict).is_err(), "{path}");
+        let (_guard, path) = with_links();
+        for home in [None, Some(path.clone())] {
+            let policy = PathPolicy::new(home, Vec::new(), Vec::new());
+            let place = Place::pin(&path.join("good/disk"), &policy).unwrap();
+            assert_eq!(place.path, path.join("real/disk"));
+            let denied = Place::pin(&path.join("bad/disk"), &policy);
+            assert!(matches!(denied, Err(StorageError::Denied(_))), "{denied:?}");
+        }
+    }
+
+    #[test]
+    fn in_a_root_no_link_is_followed_wherever_it_leads() {
+        let (_guard, path) = with_links();
+        let policy = PathPolicy::new(None, vec![path.clone()], Vec::new());
+        assert!(Place::pin(&path.join("real/disk"), &policy).is_ok());
+        for name in ["good/disk", "bad/disk"] {
+            let refused = Place::pin(&path.join(name), &policy);
+            assert!(matches!(refused, Err(StorageError::Link { .. })), "{refused:?}");
+        }
+        for name in ["real/", "missing/disk"] {
+            assert!(Place::pin(&path.join(name), &policy).is_err(), "{name}");
         }
     }
 }

@@ -122,7 +122,7 @@ impl PathPolicy {
         if let Some(entry) = self.listed(LOGIN_SCRIPTS, path) {
             return denied(Rule::LoginScripts, entry);
         }
-        if self.root_of(path).is_some() {
+        if self.root_of(path).is_some() || self.home.as_ref().is_some_and(|home| path.starts_with(home)) {
             return Ok(());
         }
         if let Some(kind) = self.foreign_mount(path) {
@@ -134,10 +134,13 @@ impl PathPolicy {
         }
     }
 
-    /// The configured root, or the home, that the path is in.
+    /// The innermost configured root that the path is in. Below a root no symbolic link is followed.
     pub fn root_of(&self, path: &Path) -> Option<&Path> {
-        let all = self.roots.iter().chain(&self.home);
-        all.filter(|root| path.starts_with(root) && path != root.as_path())
+        let around = self
+            .roots
+            .iter()
+            .filter(|root| path.starts_with(root) && path != root.as_path());
+        around
             .max_by_key(|root| root.components().count())
             .map(PathBuf::as_path)
     }

@@ -163,6 +163,7 @@ async fn ask(binary: &Binary) -> Result<Arc<Capabilities>, StorageError> {
         args: words.iter().map(OsString::from).collect(),
         fds: Vec::new(),
         limit: ASK_LIMIT,
+        cpu_seconds: None,
     };
     let (machines, accels, help) = tokio::try_join!(
         question(&["-machine", "help"]).output(),

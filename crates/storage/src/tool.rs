@@ -9,6 +9,7 @@ use maqet_process::spawn::Spawn;
 use maqet_process::{ExitStatus, ProcessError, ProcessHandle, Signal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 
@@ -39,6 +40,8 @@ pub(crate) struct Tool<'t> {
     pub(crate) fds: Vec<(OwnedFd, i32)>,
     /// Time it has.
     pub(crate) limit: Duration,
+    /// Processor time it has, whole seconds; past that SIGXCPU ends it. `None` is as much as it wants.
+    pub(crate) cpu_seconds: Option<u64>,
 }
 
 impl Tool<'_> {
@@ -91,7 +94,13 @@ impl Tool<'_> {
         spawn.stdout = Some(stdout_write);
         spawn.stderr = Some(stderr_write);
         let child = spawn.spawn().map_err(StorageError::run(self.program))?;
-        Ok((Started(child.handle), stdout, stderr))
+        let started = Started(child.handle);
+        if let Some(seconds) = self.cpu_seconds {
+            started
+                .limit_cpu(seconds)
+                .map_err(StorageError::file("limit", self.program))?;
+        }
+        Ok((started, stdout, stderr))
     }
 }
 
@@ -124,6 +133,17 @@ async fn read(program: &Path, fd: OwnedFd) -> Result<String, StorageError> {
 #[derive(Debug)]
 struct Started(ProcessHandle);
 
+impl Started {
+    /// The number is its own: it is our child and not reaped.
+    fn limit_cpu(&self, seconds: u64) -> rustix::io::Result<()> {
+        let limit = Rlimit {
+            current: Some(seconds),
+            maximum: Some(seconds + 1),
+        };
+        prlimit(Pid::from_raw(self.0.pid()), Resource::Cpu, limit).map(drop)
+    }
+}
+
 impl Drop for Started {
     fn drop(&mut self) {
         if self.0.exit_status().is_some() || self.0.signal(Signal::Kill).is_err() {
@@ -153,6 +173,7 @@ mod tests {
             args: ["-c", script].map(OsString::from).to_vec(),
             fds: Vec::new(),
             limit,
+            cpu_seconds: None,
         }
     }
 
@@ -200,6 +221,14 @@ mod tests {
         .await;
         assert!(matches!(error, Err(StorageError::Deadline { .. })), "{error:?}");
         assert!(begun.elapsed() < LONG);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_spins_is_ended_by_its_processor_time() {
+        let mut spinning = shell("while :; do :; done", LONG);
+        spinning.cpu_seconds = Some(1);
+        let outcome = spinning.run().await.unwrap();
+        assert_eq!(outcome.status, ExitStatus::Signal(24));
     }
 
     #[test]

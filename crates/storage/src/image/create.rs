@@ -5,6 +5,7 @@ mod tests;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -32,6 +33,8 @@ const CREATE_LIMIT: Duration = Duration::from_secs(30);
 const HEADROOM_BYTES: u64 = 1 << 20;
 /// Sizes are rounded up to whole sectors, bytes, as qemu-img does.
 const SECTOR_BYTES: u64 = 512;
+/// How temporary names begin, where a file cannot be without one.
+const TEMPORARY_PREFIX: &str = ".maqet-new-";
 /// Number of the unnamed file in qemu-img.
 const FILE_NUMBER: i32 = 3;
 
@@ -131,6 +134,7 @@ async fn write_with_qemu_img(
         args: args.map(OsString::from).to_vec(),
         fds: vec![(copy.into(), FILE_NUMBER)],
         limit: CREATE_LIMIT,
+        cpu_seconds: None,
     };
     tool.output().await.map(drop)
 }
@@ -208,10 +212,9 @@ impl Unnamed {
 
     fn make_named(place: &Place) -> Result<Self, StorageError> {
         let fail = |error: Errno| StorageError::file("make a file in", place.parent())(error);
-        let unique = std::process::id();
-        let mut name = OsString::from(".maqet-");
-        name.push(&place.name);
-        name.push(format!(".{unique}.tmp"));
+        // A random number from the standard library's only source of them.
+        let unique = RandomState::new().build_hasher().finish();
+        let name = OsString::from(format!("{TEMPORARY_PREFIX}{unique:016x}.tmp"));
         let flags = READ_WRITE | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let fd = openat(&place.directory, &name, flags, PRIVATE).map_err(fail)?;
         let directory = place

@@ -86,6 +86,7 @@ pub async fn inspect(
         args: args.map(OsString::from).to_vec(),
         fds: vec![(file.into(), FILE_NUMBER)],
         limit: INSPECT_LIMIT,
+        cpu_seconds: None,
     };
     let answer = tool.output().await?;
     let info: Info = serde_json::from_str(&answer).map_err(|error| StorageError::Answer {
