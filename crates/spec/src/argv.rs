@@ -209,8 +209,7 @@ fn boot(words: &mut Words, spec: &VmSpec) {
     if let Some(kernel) = &spec.kernel {
         words.pair("-kernel", kernel.image.display().to_string());
         if let Some(initrd) = &kernel.initrd {
-            // QEMU splits this one at commas (multiboot modules).
-            words.pair("-initrd", comma_path(initrd));
+            words.pair("-initrd", initrd.display().to_string());
         }
         if let Some(append) = &kernel.append {
             words.pair("-append", append.clone());

@@ -31,7 +31,7 @@ pub(crate) struct Context<'a> {
 }
 
 /// Top-level keys.
-const KEYS: [&str; 19] = [
+pub(crate) const KEYS: [&str; 19] = [
     "name",
     "binary",
     "machine",
@@ -93,10 +93,11 @@ pub(crate) fn decode(root: &Node, cx: Context<'_>) -> Result<VmSpec, Fault> {
 }
 
 fn name(fields: &Fields<'_>) -> Result<VmName, Fault> {
-    let Some(node) = fields.get("name") else {
-        return Err(
-            Fault::nowhere("the VM has no name").hint("write `name: web` in the file, or give `--name web`")
-        );
+    let hint = "write `name: web` in the file, or give `--name web`";
+    let node = match fields.written("name") {
+        Some(node) if !node.is_null() => node,
+        Some(node) => return Err(Fault::at(node.mark, "the VM has no name").hint(hint)),
+        None => return Err(Fault::nowhere("the VM has no name").hint(hint)),
     };
     VmName::new(&text(node)?).map_err(|error| Fault::at(node.mark, error.to_string()).hint(error.hint()))
 }

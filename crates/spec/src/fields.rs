@@ -83,11 +83,15 @@ impl<'n> Fields<'n> {
 
     /// The value of a key; `None` also when it is null.
     pub(crate) fn get(&self, key: &str) -> Option<&'n Node> {
+        self.written(key).filter(|node| !node.is_null())
+    }
+
+    /// The value of a key, null or not.
+    pub(crate) fn written(&self, key: &str) -> Option<&'n Node> {
         self.entries
             .iter()
             .find(|entry| entry.key == key)
             .map(|entry| &entry.value)
-            .filter(|node| !node.is_null())
     }
 
     /// The value of a key read by `read`, if there is one.

@@ -205,7 +205,11 @@ fn nested(path: &[String], value: Node, source: usize) -> Node {
 }
 
 fn explain(sources: &[Source], tree: &Node, fault: Fault) -> SpecError {
-    SpecError::new(fault.message)
+    let error = match sources {
+        [only] => SpecError::new(fault.message).file(only.label()),
+        _ => SpecError::new(fault.message),
+    };
+    error
         .field(path_of(tree, fault.mark).map(|path| path.to_string()))
         .place(place(sources, fault.mark))
         .maybe_hint(fault.hint)

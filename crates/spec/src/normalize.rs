@@ -87,8 +87,8 @@ impl Shape<'_> {
             "args" => self.take_words(&entry.value, entry.mark),
             "arguments" => self.take_arguments(&entry.value, entry.mark, lifted),
             _ => {
-                self.entries.push(entry);
-                Ok(())
+                let key = entry.key.clone();
+                self.put(&key, entry)
             }
         }
     }
@@ -96,11 +96,7 @@ impl Shape<'_> {
     /// Adds a native key, once.
     fn put(&mut self, key: &str, entry: Entry) -> Result<(), Fault> {
         if self.entries.iter().any(|other| other.key == key) {
-            let fault = Fault::at(
-                entry.mark,
-                format!("`{}` is given although `{key}` is", entry.key),
-            );
-            return Err(fault.hint("both mean the same; keep one"));
+            return Err(Fault::at(entry.mark, format!("`{key}` is given twice")).hint(twice_hint(key)));
         }
         self.entries.push(Entry {
             key: key.to_owned(),
@@ -169,7 +165,7 @@ impl Shape<'_> {
         let at = self.entries.iter_mut().find(|other| other.key == key);
         match at.map(|other| &mut other.value.value) {
             Some(Value::Map(entries)) if entries.iter().any(|other| other.key == inner) => {
-                Err(Fault::at(mark, format!("`{key}.{inner}` is given twice")).hint("keep one"))
+                Err(Fault::at(mark, format!("`{key}.{inner}` is given twice")).hint(twice_hint(key)))
             }
             Some(Value::Map(entries)) => {
                 entries.push(entry);
@@ -211,6 +207,15 @@ impl Shape<'_> {
             });
         }
         self.entries
+    }
+}
+
+/// A key cannot be repeated in a map, so it was also given by another name.
+fn twice_hint(key: &str) -> String {
+    match key {
+        "cpus" => "`cpu`, `cpus` and `smp` among the `arguments` mean the same; keep one".to_owned(),
+        "disks" => "`storage` and `disks` mean the same; keep one".to_owned(),
+        _ => format!("options among the `arguments` count as `{key}` too; keep one"),
     }
 }
 

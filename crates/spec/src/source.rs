@@ -76,7 +76,7 @@ impl Source {
                     .get(..error.utf8_error().valid_up_to())
                     .unwrap_or_default();
                 let line = valid.split(|byte| *byte == b'\n').count();
-                Err(SpecError::new(format!("line {line} is not UTF-8 text")).file(&label))
+                Err(SpecError::new(format!("line {line} of `{label}` is not UTF-8 text")).file(&label))
             }
         }
     }
@@ -120,6 +120,21 @@ impl Source {
             column: column + lead.chars().count(),
             text: format!("{lead}{bare}"),
             width,
+        }
+    }
+
+    /// As [`Source::place`]; a position on an empty line, where the end of the text is noticed, becomes the end of
+    /// the last line before it with something on it.
+    pub(crate) fn place_or_before(&self, line: usize, column: usize) -> Place {
+        let lines: Vec<&str> = self.text.lines().take(line).collect();
+        let here = lines.get(line.saturating_sub(1)).copied().unwrap_or_default();
+        let before = lines.iter().rposition(|line| !line.trim().is_empty());
+        match before {
+            Some(index) if here.trim().is_empty() => {
+                let end = lines.get(index).map_or(0, |text| text.trim_end().chars().count());
+                self.place(index + 1, end + 1, Some(1))
+            }
+            _ => self.place(line, column, None),
         }
     }
 

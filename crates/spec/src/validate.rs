@@ -128,7 +128,7 @@ fn basics(spec: &VmSpec, family: Family, findings: &mut Vec<Finding>) {
         findings.push(Finding::new(&["cpus"], message));
     }
     if spec.stop.timeout.is_zero() || spec.stop.timeout > STOP_TIMEOUT_MAX {
-        let message = "the time to stop must be more than 0 and at most 1day".to_owned();
+        let message = "the time to stop must be more than 0 and at most 24 hours".to_owned();
         findings.push(
             Finding::new(&["stop", "timeout"], message).hint("to end a VM at once use `maqet stop --force`"),
         );
@@ -170,6 +170,13 @@ fn boot(spec: &VmSpec, family: Family, findings: &mut Vec<Finding>) {
     ];
     for (field, path) in paths {
         findings.extend(path.and_then(|path| relative(field, path)));
+    }
+    if family == Family::Microvm && spec.vga.is_some() {
+        let finding = Finding::new(
+            &["vga"],
+            format!("machine `{}` has no graphics card", spec.machine),
+        );
+        findings.push(finding.hint("leave out `vga`"));
     }
     if family != Family::None {
         return;

@@ -1,1 +1,236 @@
-//! Tests.
+//! QEMU's words, as snapshots and before a real QEMU.
+#![expect(
+    clippy::too_many_lines,
+    reason = "a table of inputs, each with what people read then"
+)]
+
+mod real;
+
+use super::*;
+use crate::load::{LoadOptions, load};
+use crate::source::Source;
+
+/// A spec from YAML; the smallest name is supplied.
+fn spec(yaml: &str) -> VmSpec {
+    let options = LoadOptions {
+        default_arch: "x86_64".to_owned(),
+        ..LoadOptions::default()
+    };
+    let source = Source::new("vm.yaml", "/vms", format!("name: web\n{yaml}"));
+    load(&[source], &[], &options).unwrap()
+}
+
+/// One option per line.
+fn shown(yaml: &str) -> String {
+    let spec = spec(yaml);
+    let words = argv(&spec, &Wiring::sample(&spec)).unwrap();
+    words.join(" ").replace(" -", "\n-")
+}
+
+#[test]
+fn everything_a_q35_can_have() {
+    insta::assert_snapshot!(shown(
+        r#"
+memory: 1536M
+cpus: 2
+accel: kvm
+cpu_model: host
+kernel: {image: ./vmlinuz, initrd: "./in,itrd.img", append: "console=ttyS0 a=b,c"}
+firmware: ./fw.bin
+vga: std
+display: vnc=127.0.0.1:1
+on_reboot: stop
+disks:
+  root: {path: ./root.qcow2, size: 10G}
+  data: {path: ./data.raw, format: raw, interface: scsi, readonly: true}
+  more: {path: ./more.raw, format: raw, interface: scsi}
+  sata: {path: ./sata.raw, format: raw, interface: sata}
+  fast: {path: ./fast.raw, format: raw, interface: nvme}
+  spare: {path: ./spare.raw, format: raw, interface: none}
+networks:
+  lan: {forwards: ["tcp:127.0.0.1:2222:22", "udp:0.0.0.0:auto:53"]}
+  old: {model: e1000}
+qemu: {args: ["-msg", "timestamp=on"]}
+"#
+    ), @r#"
+    -nodefaults
+    -no-user-config
+    -S
+    -name guest=web
+    -machine q35,accel=kvm,dump-guest-core=off
+    -cpu host
+    -m 1536M
+    -smp 2
+    -display vnc=127.0.0.1:1
+    -vga std
+    -action reboot=shutdown,shutdown=pause,panic=pause
+    -device pvpanic
+    -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+    -chardev socket,id=qmp0-LAUNCH,fd=5,server=on,wait=off
+    -mon chardev=qmp0-LAUNCH,mode=control
+    -chardev socket,id=qmp1-LAUNCH,fd=6,server=on,wait=off
+    -mon chardev=qmp1-LAUNCH,mode=control
+    -chardev socket,id=serial0,fd=7,server=on,wait=off,logfile=serial.log,logappend=on
+    -serial chardev:serial0
+    -bios /vms/fw.bin
+    -kernel /vms/vmlinuz
+    -initrd /vms/in,itrd.img
+    -append console=ttyS0 a=b,c
+    -add-fd fd=8,set=0
+    -blockdev driver=file,node-name=file.0,filename=/dev/fdset/0
+    -blockdev driver=qcow2,node-name=root,file=file.0
+    -device virtio-blk-pci,drive=root,bootindex=0
+    -add-fd fd=9,set=1
+    -blockdev driver=file,node-name=file.1,filename=/dev/fdset/1,read-only=on
+    -blockdev driver=raw,node-name=data,file=file.1,read-only=on
+    -device virtio-scsi-pci,id=scsi0
+    -device scsi-hd,bus=scsi0.0,drive=data,bootindex=1
+    -add-fd fd=10,set=2
+    -blockdev driver=file,node-name=file.2,filename=/dev/fdset/2
+    -blockdev driver=raw,node-name=more,file=file.2
+    -device scsi-hd,bus=scsi0.0,drive=more,bootindex=2
+    -add-fd fd=11,set=3
+    -blockdev driver=file,node-name=file.3,filename=/dev/fdset/3
+    -blockdev driver=raw,node-name=sata,file=file.3
+    -device ide-hd,bus=ide.0,drive=sata,bootindex=3
+    -add-fd fd=12,set=4
+    -blockdev driver=file,node-name=file.4,filename=/dev/fdset/4
+    -blockdev driver=raw,node-name=fast,file=file.4
+    -device nvme,serial=fast,drive=fast,bootindex=4
+    -add-fd fd=13,set=5
+    -blockdev driver=file,node-name=file.5,filename=/dev/fdset/5
+    -blockdev driver=raw,node-name=spare,file=file.5
+    -netdev user,id=lan,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp:0.0.0.0:0-:53
+    -device virtio-net-pci,netdev=lan
+    -netdev user,id=old
+    -device e1000,netdev=old
+    -msg timestamp=on
+    "#);
+}
+
+#[test]
+fn a_pc_with_ide_and_no_sandbox() {
+    insta::assert_snapshot!(shown(
+        "
+machine: pc
+accel: tcg
+sandbox: off
+serial: {log: false}
+disks:
+  a: {path: /d/a, format: raw, interface: ide}
+  b: {path: /d/b, format: raw, interface: ide}
+  c: {path: /d/c, format: raw, interface: ide}
+  d: {path: /d/d, format: raw, interface: sata}
+"
+    ), @r#"
+    -nodefaults
+    -no-user-config
+    -S
+    -name guest=web
+    -machine pc,accel=tcg,dump-guest-core=off
+    -m 512M
+    -smp 1
+    -display none
+    -action shutdown=pause,panic=pause
+    -device pvpanic
+    -chardev socket,id=qmp0-LAUNCH,fd=5,server=on,wait=off
+    -mon chardev=qmp0-LAUNCH,mode=control
+    -chardev socket,id=qmp1-LAUNCH,fd=6,server=on,wait=off
+    -mon chardev=qmp1-LAUNCH,mode=control
+    -chardev socket,id=serial0,fd=7,server=on,wait=off
+    -serial chardev:serial0
+    -add-fd fd=8,set=0
+    -blockdev driver=file,node-name=file.0,filename=/dev/fdset/0
+    -blockdev driver=raw,node-name=a,file=file.0
+    -device ide-hd,bus=ide.0,unit=0,drive=a,bootindex=0
+    -add-fd fd=9,set=1
+    -blockdev driver=file,node-name=file.1,filename=/dev/fdset/1
+    -blockdev driver=raw,node-name=b,file=file.1
+    -device ide-hd,bus=ide.0,unit=1,drive=b,bootindex=1
+    -add-fd fd=10,set=2
+    -blockdev driver=file,node-name=file.2,filename=/dev/fdset/2
+    -blockdev driver=raw,node-name=c,file=file.2
+    -device ide-hd,bus=ide.1,unit=0,drive=c,bootindex=2
+    -add-fd fd=11,set=3
+    -blockdev driver=file,node-name=file.3,filename=/dev/fdset/3
+    -blockdev driver=raw,node-name=d,file=file.3
+    -device ahci,id=ahci0
+    -device ide-hd,bus=ahci0.0,drive=d,bootindex=3
+    "#);
+}
+
+#[test]
+fn machines_with_little() {
+    insta::assert_snapshot!(shown("machine: none\naccel: tcg\n"), @r#"
+    -nodefaults
+    -no-user-config
+    -S
+    -name guest=web
+    -machine none,accel=tcg
+    -m 512M
+    -smp 1
+    -display none
+    -action shutdown=pause,panic=pause
+    -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+    -chardev socket,id=qmp0-LAUNCH,fd=5,server=on,wait=off
+    -mon chardev=qmp0-LAUNCH,mode=control
+    -chardev socket,id=qmp1-LAUNCH,fd=6,server=on,wait=off
+    -mon chardev=qmp1-LAUNCH,mode=control
+    "#);
+    insta::assert_snapshot!(shown("machine: microvm\ndisks: {root: {path: /d/r}}\nnetworks: {lan: {type: user}}\n"), @r#"
+    -nodefaults
+    -no-user-config
+    -S
+    -name guest=web
+    -machine microvm,accel=kvm,dump-guest-core=off
+    -m 512M
+    -smp 1
+    -display none
+    -action shutdown=pause,panic=pause
+    -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+    -chardev socket,id=qmp0-LAUNCH,fd=5,server=on,wait=off
+    -mon chardev=qmp0-LAUNCH,mode=control
+    -chardev socket,id=qmp1-LAUNCH,fd=6,server=on,wait=off
+    -mon chardev=qmp1-LAUNCH,mode=control
+    -chardev socket,id=serial0,fd=7,server=on,wait=off,logfile=serial.log,logappend=on
+    -serial chardev:serial0
+    -add-fd fd=8,set=0
+    -blockdev driver=file,node-name=file.0,filename=/dev/fdset/0
+    -blockdev driver=qcow2,node-name=root,file=file.0
+    -device virtio-blk-device,drive=root,bootindex=0
+    -netdev user,id=lan
+    -device virtio-net-device,netdev=lan
+    "#);
+}
+
+#[test]
+fn commas_in_paths_are_doubled_only_where_they_end_a_value() {
+    let spec = spec("kernel: ./a,b\n");
+    let mut wiring = Wiring::sample(&spec);
+    wiring.serial = Some(SerialWiring {
+        fd: 7,
+        log: Some("/r/x,y.log".into()),
+    });
+    let words = argv(&spec, &wiring).unwrap();
+    assert!(words.contains(&"/vms/a,b".to_owned()));
+    assert!(
+        words
+            .iter()
+            .any(|word| word.contains("logfile=/r/x,,y.log,logappend=on")),
+        "{words:?}"
+    );
+}
+
+#[test]
+fn a_wiring_of_another_spec_is_refused() {
+    let spec = spec("disks: {root: {path: /d/r}}\nnetworks: {lan: {forwards: ['tcp:1:2']}}\n");
+    let mut wiring = Wiring::sample(&spec);
+    wiring.forwards.clear();
+    let missing = WiringError::Forward {
+        network: "lan".to_owned(),
+        index: 0,
+    };
+    assert_eq!(argv(&spec, &wiring), Err(missing));
+    wiring.disks.clear();
+    assert_eq!(argv(&spec, &wiring), Err(WiringError::Disk("root".to_owned())));
+}

@@ -1,4 +1,13 @@
 //! Loading, end to end.
+#![expect(
+    clippy::too_many_lines,
+    reason = "inputs with what becomes of them, to be read side by side"
+)]
+
+mod merged;
+mod refused;
+mod refused_devices;
+mod strict;
 
 use super::*;
 
@@ -15,10 +24,14 @@ fn one(text: &str) -> Result<VmSpec, SpecError> {
     load(&[Source::new("web.yaml", "/vms", text)], &[], &options())
 }
 
+/// The whole error as a person reads it.
+fn rendered(text: &str) -> String {
+    one(text).unwrap_err().to_string()
+}
+
 #[test]
 fn the_smallest_spec() {
-    let spec = one("name: web").unwrap();
-    insta::assert_json_snapshot!(spec, @r#"
+    insta::assert_json_snapshot!(one("name: web").unwrap(), @r#"
     {
       "name": "web",
       "binary": "qemu-system-x86_64",
@@ -42,24 +55,170 @@ fn the_smallest_spec() {
     "#);
 }
 
-fn rendered(text: &str) -> String {
-    one(text).unwrap_err().to_string()
+#[test]
+fn the_example_of_the_design() {
+    let spec = one(r#"
+name: web
+memory: 512M
+cpus: 2
+machine: q35
+accel: auto
+kernel: {image: ./vmlinuz, initrd: ~/initrd.img, append: "console=ttyS0"}
+disks:
+  root: {path: ./web.qcow2, size: 10G, format: qcow2, interface: virtio}
+  data: {path: ./data.raw, size: 1G, format: raw, readonly: false}
+networks:
+  lan: {type: user, forwards: ["tcp:127.0.0.1:auto:22"]}
+serial: {log: true}
+restart: {policy: never}
+stop: {timeout: 30s, on_timeout: keep}
+sandbox: auto
+qemu: {args: ["-msg", "timestamp=on"]}
+"#)
+    .unwrap();
+    insta::assert_json_snapshot!(spec, @r#"
+    {
+      "name": "web",
+      "binary": "qemu-system-x86_64",
+      "machine": "q35",
+      "accel": "auto",
+      "memory": 536870912,
+      "cpus": 2,
+      "kernel": {
+        "image": "/vms/vmlinuz",
+        "initrd": "/home/u/initrd.img",
+        "append": "console=ttyS0"
+      },
+      "disks": [
+        {
+          "name": "root",
+          "path": "/vms/web.qcow2",
+          "size": 10737418240,
+          "format": "qcow2",
+          "interface": "virtio",
+          "readonly": false
+        },
+        {
+          "name": "data",
+          "path": "/vms/data.raw",
+          "size": 1073741824,
+          "format": "raw",
+          "interface": "virtio",
+          "readonly": false
+        }
+      ],
+      "networks": [
+        {
+          "name": "lan",
+          "type": "user",
+          "model": "virtio-net-pci",
+          "forwards": [
+            {
+              "protocol": "tcp",
+              "host_address": "127.0.0.1",
+              "guest_port": 22
+            }
+          ]
+        }
+      ],
+      "serial": {
+        "log": true
+      },
+      "on_reboot": "reset",
+      "stop": {
+        "timeout": "30s",
+        "on_timeout": "keep"
+      },
+      "restart": {
+        "policy": "never"
+      },
+      "sandbox": "auto",
+      "extra_args": [
+        "-msg",
+        "timestamp=on"
+      ]
+    }
+    "#);
 }
 
 #[test]
-fn unknown_field() {
-    insta::assert_snapshot!(rendered("name: web\ncpuz: 4\n"), @r#"
-    unknown field `cpuz`, did you mean `cpus`?
-     --> web.yaml:2:1
-      |
-    2 | cpuz: 4
-      | ^^^^
-    "#);
-    insta::assert_snapshot!(rendered("name: web\ncpus: 0\n"), @r#"
-    the number of CPUs must be 1 to 1024, not 0
-     --> web.yaml:2:7
-      |
-    2 | cpus: 0
-      |       ^
-    "#);
+fn other_architectures() {
+    let on = |arch: &str, text: &str| {
+        let options = LoadOptions {
+            default_arch: arch.to_owned(),
+            ..options()
+        };
+        let spec = load(&[Source::new("web.yaml", "/vms", text)], &[], &options).unwrap();
+        format!("{} {}", spec.binary, spec.machine)
+    };
+    assert_eq!(on("aarch64", "name: web"), "qemu-system-aarch64 virt");
+    assert_eq!(
+        on("x86_64", "{name: web, binary: qemu-system-riscv64}"),
+        "qemu-system-riscv64 virt"
+    );
+    assert_eq!(
+        on("x86_64", "{name: web, binary: ./bin/qemu-kvm}"),
+        "/vms/bin/qemu-kvm q35"
+    );
+}
+
+#[test]
+fn the_parts_of_an_error() {
+    let error = one("name: web\ndisks:\n  root: {path: a, size: 10GB}\n").unwrap_err();
+    assert_eq!(
+        (error.file_name(), error.line(), error.column()),
+        (Some("web.yaml"), Some(3), Some(25))
+    );
+    assert_eq!(error.field_path(), Some("disks.root.size"));
+    assert!(error.snippet(true).unwrap().contains('\u{1b}'));
+    assert!(!error.to_string().contains('\u{1b}'));
+    let error = one("name: web\nnetworks: {lan: {forwards: ['tcp:1:1', 'tcp:1:1']}}\n").unwrap_err();
+    assert_eq!(error.field_path(), Some("networks.lan.forwards[1]"));
+}
+
+#[test]
+fn the_examples_load() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/vm");
+    let mut count = 0;
+    for entry in std::fs::read_dir(&directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            let source = Source::read(&path).unwrap();
+            let spec = load(&[source], &[], &options()).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(path.file_stem().unwrap(), spec.name.as_str());
+            assert_eq!(one(&crate::to_yaml(&spec)), Ok(spec));
+            count += 1;
+        }
+    }
+    assert!(count >= 3, "only {count} examples");
+}
+
+#[test]
+fn the_full_example_names_every_field() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/vm/full.yaml");
+    let text = std::fs::read_to_string(path).unwrap();
+    let missing: Vec<&str> = crate::decode::KEYS
+        .into_iter()
+        .filter(|key| !text.contains(&format!("\n{key}:")))
+        .collect();
+    assert_eq!(
+        missing,
+        ["firmware"],
+        "firmware and kernel are rarely used together"
+    );
+}
+
+#[test]
+fn files_that_cannot_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bad.yaml");
+    let told = || {
+        let error = Source::read(&path).unwrap_err().to_string();
+        error.replace(&directory.path().display().to_string(), "[DIR]")
+    };
+    insta::assert_snapshot!(told(), @"cannot read `[DIR]/bad.yaml`: No such file or directory (os error 2)");
+    std::fs::write(&path, b"name: web\nmemory: \xff\n").unwrap();
+    insta::assert_snapshot!(told(), @"line 2 of `[DIR]/bad.yaml` is not UTF-8 text");
+    std::fs::write(&path, vec![b'#'; (1 << 20) + 1]).unwrap();
+    insta::assert_snapshot!(told(), @"`[DIR]/bad.yaml` is larger than 1 MiB");
 }

@@ -120,15 +120,24 @@ fn quoted(text: &str) -> String {
 /// Words that YAML 1.1 takes for booleans or nothing.
 const RETYPED: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
 
+/// `512M`, `30s`: digits and one unit that no reader takes for part of a number.
+fn is_measure(text: &str) -> bool {
+    let digits = text.trim_end_matches(['K', 'M', 'G', 'T', 'B', 's']);
+    text.len() == digits.len() + 1 && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 fn is_plain(text: &str) -> bool {
     let inner = |c: char| {
         c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | '+' | '=' | ' ' | ':' | ',')
     };
-    // A letter or slash first: no number, date, sexagesimal or indicator begins so, except words and `.inf`.
-    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
-        && text.chars().all(inner)
-        && !text.contains(": ")
-        && !text.contains(", ")
-        && !text.ends_with([':', ' '])
-        && !RETYPED.contains(&text.to_ascii_lowercase().as_str())
+    // A letter or slash first, also after a dash: no number, date, sexagesimal or indicator begins so.
+    let head = text.strip_prefix('-').unwrap_or(text);
+    let begins = head.starts_with(|c: char| c.is_ascii_alphabetic()) || text.starts_with('/');
+    is_measure(text)
+        || begins
+            && text.chars().all(inner)
+            && !text.contains(": ")
+            && !text.contains(", ")
+            && !text.ends_with([':', ' '])
+            && !RETYPED.contains(&text.to_ascii_lowercase().as_str())
 }

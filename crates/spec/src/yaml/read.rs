@@ -1,6 +1,7 @@
 //! Text to tree, and node to position.
 
-use serde::de::DeserializeSeed;
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, IgnoredAny};
 
 use crate::error::{Place, SpecError};
 use crate::source::{SOURCE_BYTES_MAX, Source, too_large};
@@ -85,7 +86,7 @@ fn run(text: &str, pass: &mut Pass) -> Result<Option<Node>, serde_yaml::Error> {
 fn explain(source: &Source, pass: &Pass, error: &serde_yaml::Error) -> SpecError {
     let place = error
         .location()
-        .map(|at| source.place(at.line(), at.column(), None));
+        .map(|at| source.place_or_before(at.line(), at.column()));
     let told = error.to_string();
     if let Some(problem) = pass.problem {
         let fault = SpecError::new(problem.message())
@@ -94,10 +95,7 @@ fn explain(source: &Source, pass: &Pass, error: &serde_yaml::Error) -> SpecError
         return fault.maybe_hint(problem.hint());
     }
     if told.contains("more than one document") {
-        return SpecError::new("more than one YAML document")
-            .file(source.label())
-            .place(second_document(source))
-            .hint("one file is one VM; give several files to merge them");
+        return second_document(source);
     }
     // "… at line 3 column 5, while …": the position is shown by the snippet.
     let message = strip_positions(&told);
@@ -106,7 +104,30 @@ fn explain(source: &Source, pass: &Pass, error: &serde_yaml::Error) -> SpecError
         .place(place)
 }
 
-fn second_document(source: &Source) -> Option<Place> {
+/// The library speaks of a second document also when what follows the first is no YAML at all.
+fn second_document(source: &Source) -> SpecError {
+    let second = serde_yaml::Deserializer::from_str(source.text())
+        .nth(1)
+        .map(IgnoredAny::deserialize);
+    if let Some(Err(error)) = second
+        && let Some(at) = error.location()
+    {
+        let told = strip_positions(&error.to_string());
+        let told = told.replace(
+            "did not find expected <document start>",
+            "text after the end of the document",
+        );
+        return SpecError::new(format!("not YAML: {told}"))
+            .file(source.label())
+            .place(Some(source.place_or_before(at.line(), at.column())));
+    }
+    SpecError::new("more than one YAML document")
+        .file(source.label())
+        .place(second_start(source))
+        .hint("one file is one VM; give several files to merge them")
+}
+
+fn second_start(source: &Source) -> Option<Place> {
     let mut begun = false;
     for (index, line) in source.text().lines().enumerate() {
         if begun && line.starts_with("---") {

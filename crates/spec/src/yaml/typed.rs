@@ -45,3 +45,70 @@ pub(crate) fn nearest<'c>(wrong: &str, candidates: &[&'c str]) -> Option<&'c str
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct Settings {
+        on_exit: Option<String>,
+        journal: Journal,
+    }
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct Journal {
+        days: u32,
+    }
+
+    fn told(text: &str) -> String {
+        from_str_strict::<Settings>(&Source::new("supervisor.yaml", "/etc", text))
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn any_type_is_read() {
+        let settings = |text| from_str_strict::<Settings>(&Source::new("s", "/", text));
+        assert_eq!(settings(""), Ok(Settings::default()));
+        assert_eq!(settings("# nothing\n"), Ok(Settings::default()));
+        assert_eq!(settings("journal: {days: 3}").unwrap().journal.days, 3);
+    }
+
+    #[test]
+    fn errors_have_a_place() {
+        insta::assert_snapshot!(told("on_exti: stop\n"), @r#"
+        unknown field `on_exti`, did you mean `on_exit`?
+         --> supervisor.yaml:1:1
+          |
+        1 | on_exti: stop
+          | ^^^^^^^
+        "#);
+        insta::assert_snapshot!(told("journal:\n  days: many\n"), @r#"
+        journal.days: invalid type: string "many", expected u32
+         --> supervisor.yaml:2:9
+          |
+        2 |   days: many
+          |         ^^^^
+        "#);
+        insta::assert_snapshot!(told("journal:\n  days: 1\n  days: 2\n"), @r#"
+        duplicate key `days`
+         --> supervisor.yaml:3:3
+          |
+        3 |   days: 2
+          |   ^^^^
+        hint: it is already given in line 2
+        "#);
+        insta::assert_snapshot!(told("journal:\n  frobnicate: 1\n"), @r#"
+        journal: unknown field `frobnicate`, expected `days`
+         --> supervisor.yaml:2:3
+          |
+        2 |   frobnicate: 1
+          |   ^^^^^^^^^^
+        "#);
+    }
+}
