@@ -6,21 +6,12 @@
 
 use maqet_protocol::runner::StopQemu;
 
+mod asking;
 #[cfg(test)]
 mod tests;
 
-/// First gap between two presses of the power button, milliseconds; some guests drop the first press.
-const BUTTON_GAP_MS: u64 = 5_000;
-/// Longest gap between two presses, milliseconds.
-const BUTTON_GAP_MS_MAX: u64 = 30_000;
-/// Time between two looks at what the guest has written, milliseconds.
-const SAMPLE_GAP_MS: u64 = 2_000;
-/// A guest that wrote something within this time makes progress; also the length of one extension, milliseconds.
-const PROGRESS_WINDOW_MS: u64 = 5_000;
-/// Longest time a guest that makes progress gets, milliseconds, unless its budget is longer.
-const EXTENDED_MS_MAX: u64 = 300_000;
-/// A power button unanswered this long at the end of the budget means that QEMU itself is silent, milliseconds.
-const SILENT_MS: u64 = 2_000;
+use asking::Asking;
+
 /// Time for QMP `stop`: it waits for every write under way, milliseconds.
 const FLUSH_MS: u64 = 10_000;
 /// Time from QMP `quit` to the end of the process, milliseconds.
@@ -129,20 +120,6 @@ enum Rung {
     Over,
 }
 
-/// The guest has been asked and gets its time.
-#[derive(Debug)]
-struct Asking {
-    until: u64,
-    cap: u64,
-    button_at: u64,
-    gap: u64,
-    unanswered_since: Option<u64>,
-    /// Next look; `None` while one is under way, and for a hard budget.
-    sample_at: Option<u64>,
-    written: Option<u64>,
-    progress_at: Option<u64>,
-}
-
 /// One stop ladder being walked.
 #[derive(Debug)]
 pub(crate) struct Ladder {
@@ -213,16 +190,7 @@ impl Ladder {
     }
 
     fn ask(&mut self, now: u64) -> Vec<Action> {
-        self.rung = Rung::Asking(Asking {
-            until: now.saturating_add(self.order.budget_ms),
-            cap: now.saturating_add(self.order.budget_ms.max(EXTENDED_MS_MAX)),
-            button_at: now.saturating_add(BUTTON_GAP_MS),
-            gap: BUTTON_GAP_MS,
-            unanswered_since: Some(now),
-            sample_at: None,
-            written: None,
-            progress_at: None,
-        });
+        self.rung = Rung::Asking(Asking::new(self.order.budget_ms, now));
         if self.order.hard {
             vec![Action::PressButton]
         } else {
@@ -369,49 +337,5 @@ impl Ladder {
             Rung::Killing { .. } => self.finish(Verdict::Unkillable),
             Rung::Over => Vec::new(),
         }
-    }
-}
-
-impl Asking {
-    /// What is due before the budget ends: another press, another look.
-    fn nudge(&mut self, now: u64) -> Vec<Action> {
-        let mut actions = Vec::new();
-        if self.button_at <= now {
-            // Presses at 0, 5, 10, 20, 40 seconds: the gap doubles once the second press was made.
-            self.button_at = now.saturating_add(self.gap);
-            self.gap = self.gap.saturating_mul(2).min(BUTTON_GAP_MS_MAX);
-            self.unanswered_since = self.unanswered_since.or(Some(now));
-            actions.push(Action::PressButton);
-        }
-        if self.sample_at.is_some_and(|at| at <= now) {
-            self.sample_at = None;
-            actions.push(Action::Sample);
-        }
-        actions
-    }
-
-    fn sampled(&mut self, written: Option<u64>, now: u64) {
-        if self.written.is_some() && written.is_some() && written != self.written {
-            self.progress_at = Some(now);
-        }
-        self.written = written.or(self.written);
-        self.sample_at = Some(now.saturating_add(SAMPLE_GAP_MS));
-    }
-
-    /// Grants more time to a guest that makes progress.
-    fn extend(&mut self, now: u64) -> bool {
-        let recent = self
-            .progress_at
-            .is_some_and(|at| now.saturating_sub(at) <= PROGRESS_WINDOW_MS);
-        if !recent || now >= self.cap {
-            return false;
-        }
-        self.until = now.saturating_add(PROGRESS_WINDOW_MS).min(self.cap);
-        true
-    }
-
-    fn silent(&self, budget_ms: u64, now: u64) -> bool {
-        self.unanswered_since
-            .is_some_and(|since| now.saturating_sub(since) >= SILENT_MS.min(budget_ms))
     }
 }

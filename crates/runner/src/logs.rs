@@ -119,9 +119,9 @@ impl Logs {
     async fn bound(&self) -> io::Result<()> {
         for name in ALL {
             if let Verdict::SetAside { from } = decide(self.size(name), self.bytes_max) {
-                let log = self.path(name);
+                let (log, bytes_max) = (self.path(name), self.bytes_max);
                 // Copying may wait for a disk; a full log is rare enough for a thread of its own.
-                let done = tokio::task::spawn_blocking(move || set_aside(&log, from)).await?;
+                let done = tokio::task::spawn_blocking(move || set_aside(&log, from, bytes_max)).await?;
                 done.unwrap_or_else(|error| tracing::warn!(%error, name, "set aside a full log"));
             }
         }
@@ -141,8 +141,8 @@ fn arm(directory: &File) -> io::Result<()> {
 }
 
 /// Copies the end of a log to `<log>.1` and empties it. Its writers append, so they go on at the new end; what they
-/// write between the last byte copied and the emptying is lost.
-fn set_aside(log: &Path, from: u64) -> io::Result<()> {
+/// write during the copy is lost: a writer that is faster than the copy must not make it endless.
+fn set_aside(log: &Path, from: u64, bytes_max: u64) -> io::Result<()> {
     let mut source = OpenOptions::new()
         .read(true)
         .write(true)
@@ -158,7 +158,7 @@ fn set_aside(log: &Path, from: u64) -> io::Result<()> {
         .custom_flags(libc::O_NOFOLLOW)
         .open(&fresh)?;
     source.seek(SeekFrom::Start(from))?;
-    io::copy(&mut source, &mut target)?;
+    io::copy(&mut (&source).take(bytes_max), &mut target)?;
     source.set_len(0)?;
     std::fs::rename(&fresh, &older)
 }

@@ -1,5 +1,6 @@
 //! Every way up and down the ladder.
 
+use super::asking::EXTENDED_MS_MAX;
 use super::*;
 
 const PLAIN: StopQemu = StopQemu {
