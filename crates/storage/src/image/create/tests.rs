@@ -134,7 +134,7 @@ impl SmallDisk {
         let mounted = command.stderr(std::process::Stdio::null()).status();
         mounted
             .is_ok_and(|status| status.success())
-            .then_some(Self(directory))
+            .then(|| Self(directory))
     }
 }
 
