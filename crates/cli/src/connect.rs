@@ -171,3 +171,6 @@ pub(crate) fn is_loss(error: &ProtocolError) -> bool {
         ProtocolError::Closed | ProtocolError::Truncated { .. } | ProtocolError::Io(_)
     )
 }
+
+#[cfg(test)]
+mod tests;

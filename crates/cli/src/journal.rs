@@ -12,7 +12,7 @@ use crate::error::CliError;
 use crate::session::{Session, protocol, refused};
 
 /// Losses in a row, without one event between them, after which following is given up.
-const LOSSES_MAX: u32 = 5;
+const LOSSES_MAX: u32 = 8;
 
 /// Events in the order of their cursors; a supervisor that dies is followed into its successor.
 #[derive(Debug)]
@@ -22,6 +22,7 @@ pub(crate) struct Journal<'a> {
     stream: Option<ReplyStream<Events>>,
     losses: u32,
     backoff: Backoff,
+    revives: bool,
 }
 
 impl<'a> Journal<'a> {
@@ -39,7 +40,16 @@ impl<'a> Journal<'a> {
             stream: None,
             losses: 0,
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(1)),
+            revives: true,
         })
+    }
+
+    /// Reads on from a supervisor that somebody else starts, and starts none itself: watching must not bring back what
+    /// was ended on purpose.
+    #[must_use]
+    pub(crate) fn only_watching(mut self) -> Self {
+        self.revives = false;
+        self
     }
 
     /// The next event; `None` at the end of a journal that does not follow. Dropping the future loses nothing.
@@ -48,10 +58,8 @@ impl<'a> Journal<'a> {
     /// A refusal, or [`CliError::Lost`] when the supervisor went away and none came back.
     pub(crate) async fn next(&mut self) -> Result<Option<Event>, CliError> {
         loop {
-            if self.stream.is_none() {
-                self.stream = Some(self.session.stream(&self.query).await?);
-            }
             let Some(stream) = &mut self.stream else {
+                self.reopen().await?;
                 continue;
             };
             match stream.next().await {
@@ -62,6 +70,18 @@ impl<'a> Journal<'a> {
                 None => self.lost(ProtocolError::Closed).await?,
                 Some(Err(CallError::Protocol(error))) => self.lost(error).await?,
             }
+        }
+    }
+
+    async fn reopen(&mut self) -> Result<(), CliError> {
+        if self.revives || self.losses == 0 {
+            self.stream = Some(self.session.stream(&self.query).await?);
+            return Ok(());
+        }
+        self.stream = self.session.stream_if_listening(&self.query).await?;
+        match self.stream {
+            Some(_) => Ok(()),
+            None => self.lost(ProtocolError::Closed).await,
         }
     }
 
@@ -110,3 +130,6 @@ pub(crate) async fn history(session: &Session<'_>, vm: &str) -> Result<Vec<Event
     }
     Ok(events)
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,8 @@ mod commands;
 mod connect;
 mod error;
 mod exit;
+#[cfg(test)]
+mod fake;
 mod journal;
 mod output;
 mod progress;

@@ -1,8 +1,10 @@
 //! The only way to stdout and stderr.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
+use anstream::adapter::strip_str;
 use anstream::{AutoStream, ColorChoice};
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -51,11 +53,26 @@ impl Output {
 
     /// Whether the progress line may be coloured.
     pub(crate) fn colors_progress(&self) -> bool {
-        let choice = match self.color {
-            ColorChoice::Auto => AutoStream::choice(&io::stderr()),
-            ColorChoice::AlwaysAnsi | ColorChoice::Always | ColorChoice::Never => self.color,
+        self.colors(AutoStream::choice(&io::stderr()))
+    }
+
+    /// Whether a stream gets colours, given what it would get by itself.
+    fn colors(&self, own: ColorChoice) -> bool {
+        let choice = if self.color == ColorChoice::Auto {
+            own
+        } else {
+            self.color
         };
-        !matches!(choice, ColorChoice::Never)
+        choice != ColorChoice::Never
+    }
+
+    /// The text as a stream gets it. Whole, so that one write shows it: lines of other programs stay out of it.
+    fn coloured<'a>(&self, own: ColorChoice, text: &'a str) -> Cow<'a, str> {
+        if self.colors(own) {
+            Cow::Borrowed(text)
+        } else {
+            Cow::Owned(strip_str(text).to_string())
+        }
     }
 
     /// Writes an answer in the form asked for; `table` and `name` are made only when needed.
@@ -85,11 +102,9 @@ impl Output {
         if text.is_empty() {
             return Ok(());
         }
-        self.aside(|| {
-            let mut stdout = AutoStream::new(io::stdout(), self.color);
-            write_line(&mut stdout, text)
-        })
-        .map_err(CliError::Stdout)
+        let text = self.coloured(AutoStream::choice(&io::stdout()), text);
+        self.aside(|| write_line(&mut io::stdout().lock(), &text))
+            .map_err(CliError::Stdout)
     }
 
     /// Writes bytes to stdout as they are.
@@ -161,11 +176,9 @@ impl Output {
     }
 
     fn talk(&self, text: &str) -> Result<(), CliError> {
-        self.aside(|| {
-            let mut stderr = AutoStream::new(io::stderr(), self.color);
-            write_line(&mut stderr, text)
-        })
-        .map_err(CliError::Stderr)
+        let text = self.coloured(AutoStream::choice(&io::stderr()), text);
+        self.aside(|| write_line(&mut io::stderr().lock(), &text))
+            .map_err(CliError::Stderr)
     }
 
     fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
@@ -190,9 +203,7 @@ fn json<T: Serialize>(value: &T) -> Result<String, CliError> {
 }
 
 fn write_line(stream: &mut impl Write, text: &str) -> io::Result<()> {
-    stream.write_all(text.as_bytes())?;
-    if !text.ends_with('\n') {
-        stream.write_all(b"\n")?;
-    }
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    stream.write_all(format!("{text}{end}").as_bytes())?;
     stream.flush()
 }

@@ -81,11 +81,21 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As [`Session::repeat`].
     pub(crate) async fn stream<M: Method>(&self, method: &M) -> Result<ReplyStream<M>, CliError> {
-        let client = self.client().await?;
-        client.stream(method).await.map_err(|error| match error {
-            CallError::Refused(refusal) => refused(refusal),
-            CallError::Protocol(error) => protocol::<M>(error),
-        })
+        open_stream(self.client().await?, method).await
+    }
+
+    /// The same from a supervisor that listens now; `None` when none does.
+    ///
+    /// # Errors
+    /// As [`Session::repeat`].
+    pub(crate) async fn stream_if_listening<M: Method>(
+        &self,
+        method: &M,
+    ) -> Result<Option<ReplyStream<M>>, CliError> {
+        match connect::connect_existing(self.settings).await? {
+            Some(client) => open_stream(client, method).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The outer error is final; the inner one is that of the connection.
@@ -118,6 +128,13 @@ impl<'a> Session<'a> {
     }
 }
 
+async fn open_stream<M: Method>(client: Client, method: &M) -> Result<ReplyStream<M>, CliError> {
+    client.stream(method).await.map_err(|error| match error {
+        CallError::Refused(refusal) => refused(refusal),
+        CallError::Protocol(error) => protocol::<M>(error),
+    })
+}
+
 /// A new idempotency key.
 pub(crate) fn key() -> String {
     format!("{:032x}", rand::random::<u128>())
@@ -147,3 +164,6 @@ pub(crate) fn protocol<M: Method>(error: ProtocolError) -> CliError {
 pub(crate) fn refused(refusal: Refusal) -> CliError {
     CliError::Refused(Box::new(refusal))
 }
+
+#[cfg(test)]
+mod tests;

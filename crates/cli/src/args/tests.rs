@@ -122,7 +122,7 @@ fn what_contradicts_itself_is_refused() {
         "maqet logs web --qemu --runner",
         "maqet ls --status alive",
         "maqet -q -v ls",
-        "maqet wait web",
+        "maqet wait",
         "maqet start web --wait colour=red",
         "maqet stop web --timeout soon",
         "maqet completion csh",

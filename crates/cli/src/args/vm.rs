@@ -193,7 +193,7 @@ pub(crate) struct OneArgs {
 #[derive(Debug, Args)]
 pub(crate) struct WaitArgs {
     /// VMs, then conditions: running, stopped, failed, exit, serial=REGEX, port=N, file=PATH, event=NAME
-    #[arg(value_name = "VM… COND", required = true, num_args = 2..)]
+    #[arg(value_name = "VM|COND", required = true)]
     pub(crate) words: Vec<String>,
     /// One condition is enough; without it all must have held
     #[arg(long)]

@@ -144,3 +144,6 @@ pub(crate) fn forbid(already: bool, strict: bool, vm: &str, state: &str) -> Resu
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ pub(crate) async fn run(session: &Session<'_>, args: &EventsArgs) -> Result<(), 
         vm: args.vm.clone(),
         follow: args.follow,
     };
-    let mut journal = Journal::open(session, query).await?;
+    let mut journal = Journal::open(session, query).await?.only_watching();
     while let Some(event) = journal.next().await? {
         let line = serde_json::to_string(&event).map_err(CliError::Encode)?;
         session.output.data(&line)?;

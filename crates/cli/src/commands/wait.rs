@@ -62,7 +62,7 @@ pub(crate) async fn run(session: &Session<'_>, args: &WaitArgs) -> Result<(), Cl
         any: args.any,
         since: None,
     };
-    let label = label(&wanted);
+    let label = format!("waiting for {}", words(&wanted));
     let waiting = progress::during(session.output, &label, until(session, &wanted));
     let held = match args.timeout {
         None => waiting.await?,
@@ -93,9 +93,10 @@ pub(crate) async fn run(session: &Session<'_>, args: &WaitArgs) -> Result<(), Cl
 /// [`CliError::Usage`] for a regular expression that is none, and those of the journal.
 pub(crate) async fn until(session: &Session<'_>, wanted: &Wanted) -> Result<Vec<Held>, CliError> {
     let patterns = compile(&wanted.conditions)?;
+    let reads_serial = patterns.iter().any(Option::is_some);
     let mut followers = Vec::new();
     for vm in &wanted.vms {
-        followers.push(Follower::open(session, vm, wanted.since).await?);
+        followers.push(Follower::open(session, vm, wanted.since, reads_serial).await?);
     }
     let mut news = FuturesUnordered::new();
     let mut waiting = FuturesUnordered::new();
@@ -253,7 +254,7 @@ async fn late(session: &Session<'_>, wanted: &Wanted, after: Duration) -> CliErr
     let asked = async { describe(session, vm.as_deref()?).await.ok() };
     let status: Option<VmStatus> = tokio::time::timeout(STATE_DEADLINE, asked).await.ok().flatten();
     CliError::Deadline {
-        what: label(wanted),
+        what: format!("the wait for {}", words(wanted)),
         after,
         state: status.map(|status| units::word(&status.summary.status)),
         hint: vm.as_ref().map(|vm| format!("maqet why {vm}")),
@@ -264,18 +265,14 @@ async fn late(session: &Session<'_>, wanted: &Wanted, after: Duration) -> CliErr
 /// Time to ask for the state that a missed deadline is told with.
 const STATE_DEADLINE: Duration = Duration::from_secs(1);
 
-fn label(wanted: &Wanted) -> String {
+fn words(wanted: &Wanted) -> String {
     let conditions: Vec<String> = wanted
         .conditions
         .iter()
         .map(|condition| format!("`{condition}`"))
         .collect();
     let joint = if wanted.any { " or " } else { ", " };
-    format!(
-        "waiting for {} of {}",
-        conditions.join(joint),
-        wanted.vms.join(", ")
-    )
+    format!("{} of {}", conditions.join(joint), wanted.vms.join(", "))
 }
 
 /// Whether a VM in this state has ended and nothing is being done about it.
@@ -285,3 +282,6 @@ fn has_ended(status: Status) -> bool {
         Status::Created | Status::Running => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,8 @@ pub(super) struct Follower<'a> {
 }
 
 impl<'a> Follower<'a> {
-    /// Takes the cursor first and the status then, so that nothing falls between them.
+    /// Takes the cursor first and the status then, so that nothing falls between them. Where the present run begins
+    /// in the serial log is looked up only when somebody `reads_serial`.
     ///
     /// # Errors
     /// A refusal, as for a VM that does not exist.
@@ -26,6 +27,7 @@ impl<'a> Follower<'a> {
         session: &'a Session<'a>,
         vm: &str,
         since: Option<u64>,
+        reads_serial: bool,
     ) -> Result<Self, CliError> {
         let since = match since {
             Some(since) => since,
@@ -33,9 +35,11 @@ impl<'a> Follower<'a> {
         };
         let summary = describe(session, vm).await?.summary;
         let mut snapshot = Snapshot::of(&summary);
-        let history = journal::history(session, summary.id.as_str()).await?;
-        let last_start = history.iter().rfind(|event| event.kind == "vm.running");
-        snapshot.serial_offset = last_start.map(serial_offset).unwrap_or_default();
+        if reads_serial {
+            let history = journal::history(session, summary.id.as_str()).await?;
+            let last_start = history.iter().rfind(|event| event.kind == "vm.running");
+            snapshot.serial_offset = last_start.map(serial_offset).unwrap_or_default();
+        }
         let query = Events {
             since: Some(since),
             vm: Some(summary.id.to_string()),
