@@ -7,7 +7,8 @@
 mod gated;
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -152,6 +153,17 @@ pub(crate) async fn end(handle: &ProcessHandle, shared: &Shared) {
         tracing::error!(pid = handle.pid(), %error, "cannot wait for a process of a failed launch");
     }
     collect(handle, shared);
+}
+
+/// Takes the sockets of a runner and a QEMU that are gone out of their directory. The note of the end stays.
+pub(crate) fn sweep(directory: &Path) {
+    // A launch that failed early has no directory yet.
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let is_socket = entry.file_type().is_ok_and(|kind| kind.is_socket());
+        if is_socket && let Err(error) = fs::remove_file(entry.path()) {
+            tracing::warn!(path = %entry.path().display(), %error, "a socket nobody listens on stays");
+        }
+    }
 }
 
 /// Collects an ended child, so that no zombie stays.

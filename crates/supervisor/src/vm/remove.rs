@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use actix::{ActorContext, ActorFutureExt, AsyncContext, Context, WrapFuture};
+use actix::{ActorContext, ActorFutureExt, Addr, AsyncContext, Context, WrapFuture};
 use maqet_protocol::control::Removed;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_state::change::Change;
@@ -11,7 +11,7 @@ use maqet_state::lifecycle::{Activity, Command, Decision, Effect};
 
 use super::{Then, VmActor};
 use crate::messages::{RemoveVm, VmForgotten};
-use crate::operation::{Accepted, Done};
+use crate::operation::{Accepted, Done, Operation};
 use crate::shared::Shared;
 use crate::supervisor::SupervisorActor;
 
@@ -67,28 +67,10 @@ impl VmActor {
             key: None,
         };
         let stopping = self.stop(stop, context)?;
-        let operation = crate::operation::Operation::new();
+        let operation = Operation::new();
         let accepted = operation.follow();
-        let again = stopping
-            .outcome()
-            .into_actor(self)
-            .map(move |outcome, actor, context| {
-                let message = RemoveVm {
-                    force: true,
-                    delete_storage: order.delete_storage,
-                    key: order.key,
-                };
-                let next = outcome.and_then(|_stopped| actor.remove(message, context));
-                let passed_on = async move {
-                    let outcome = match next {
-                        Ok(accepted) => accepted.outcome().await,
-                        Err(refusal) => Err(refusal),
-                    };
-                    operation.finish(outcome);
-                };
-                context.spawn(passed_on.into_actor(actor));
-            });
-        context.spawn(again);
+        // Not a future of this actor: it has to tell how the removal went when the actor is gone.
+        actix_rt::spawn(forget_when_ended(stopping, order, context.address(), operation));
         Ok(accepted)
     }
 
@@ -159,6 +141,29 @@ impl VmActor {
     }
 }
 
+/// Removes a VM once what was under way has ended, or takes part in the removal that this turned out to be.
+async fn forget_when_ended(stopping: Accepted, order: RemoveOrder, vm: Addr<VmActor>, operation: Operation) {
+    let outcome = match stopping.outcome().await {
+        Ok(Done::Removed(removed)) => Ok(Done::Removed(removed)),
+        Ok(Done::Started(_) | Done::Stopped(_)) => {
+            let message = RemoveVm {
+                force: true,
+                delete_storage: order.delete_storage,
+                key: order.key,
+            };
+            match vm.send(message).await {
+                Ok(Ok(accepted)) => accepted.outcome().await,
+                Ok(Err(refusal)) => Err(refusal),
+                Err(gone) => {
+                    Err(Refusal::new(RefusalCode::Busy, "the VM is being removed").cause(gone.to_string()))
+                }
+            }
+        }
+        Err(refusal) => Err(refusal),
+    };
+    operation.finish(outcome);
+}
+
 async fn delete(files: Vec<PathBuf>, directories: [PathBuf; 2]) -> Result<Vec<PathBuf>, Refusal> {
     let work = tokio::task::spawn_blocking(move || {
         let mut deleted = Vec::new();
@@ -192,7 +197,7 @@ fn remove(result: std::io::Result<()>, path: &std::path::Path) -> Result<bool, R
 
 impl Shared {
     /// The root actor.
-    pub(crate) fn supervisor(&self) -> Option<actix::Addr<SupervisorActor>> {
+    pub(crate) fn supervisor(&self) -> Option<Addr<SupervisorActor>> {
         self.supervisor.borrow().clone()
     }
 }

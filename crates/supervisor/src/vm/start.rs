@@ -249,6 +249,7 @@ async fn launch_or_collapse(plan: &Plan, cancel: &Notify) -> Result<Launched, Fa
     };
     if result.is_err() {
         made.collapse(&plan.shared).await;
+        launch::sweep(&plan.shared.places.vm_runtime(&plan.id));
     }
     result
 }

@@ -171,7 +171,8 @@ impl VmActor {
                     };
                     operation.finish(outcome);
                 };
-                context.spawn(passed_on.into_actor(actor));
+                // The actor may be removed before its own futures are polled again.
+                actix_rt::spawn(passed_on);
             });
         context.spawn(answered);
         Ok(accepted)
@@ -297,6 +298,8 @@ impl VmActor {
     }
 
     fn after_stop(&mut self, how: StopHow, stop: StopOrder, context: &mut Context<Self>) {
+        // A runner that was killed could not clean up.
+        crate::launch::sweep(&self.shared.places.vm_runtime(&self.record.id));
         let then = self
             .work
             .as_mut()
