@@ -1,10 +1,10 @@
 //! A world of its own for one test.
 
-use std::cell::Cell;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use insta::internals::SettingsBindDropGuard;
@@ -29,7 +29,7 @@ const SHOWN_BYTES: usize = 4096;
 #[derive(Debug)]
 pub struct Sandbox {
     dir: TempDir,
-    leaves_processes: Cell<bool>,
+    leaves_processes: AtomicBool,
 }
 
 impl Sandbox {
@@ -47,7 +47,7 @@ impl Sandbox {
             .unwrap();
         let sandbox = Self {
             dir,
-            leaves_processes: Cell::new(false),
+            leaves_processes: AtomicBool::new(false),
         };
         fs::create_dir(sandbox.home()).unwrap();
         fs::write(sandbox.config(), "on_exit: keep\n").unwrap();
@@ -162,7 +162,7 @@ impl Sandbox {
 
     /// This test breaks things so badly that processes may stay; they are ended without a word.
     pub fn leaves_processes(&self) {
-        self.leaves_processes.set(true);
+        self.leaves_processes.store(true, Ordering::Relaxed);
     }
 
     /// Binds the snapshot filters for as long as the guard lives.
@@ -216,7 +216,7 @@ impl Drop for Sandbox {
             // The report is best effort; the test has failed anyway.
             drop(std::io::stderr().write_all(self.logs().as_bytes()));
         }
-        let tolerated = failing || self.leaves_processes.get();
+        let tolerated = failing || self.leaves_processes.load(Ordering::Relaxed);
         let (mut trouble, grace) = if tolerated {
             (Vec::new(), Duration::ZERO)
         } else {

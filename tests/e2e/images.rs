@@ -1,0 +1,124 @@
+//! Disk images: made at the first start, kept, written, deleted only when asked.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use maqet_supervisor::guest::{WRITTEN_SECTORS, written_sector};
+use maqet_tests::{Guest, Sandbox};
+
+use crate::facts::{one, until_serial};
+
+const BOTH: &str = "disks: {root: {path: ./root.qcow2, size: 1M, interface: ide}, \
+                    data: {path: ./data.raw, size: 2M, format: raw, interface: ide}}";
+
+/// `qemu-img info` of an image.
+fn info(path: &Path) -> serde_json::Value {
+    let output = Command::new("qemu-img")
+        .args(["info", "-U", "--output", "json"])
+        .arg(path)
+        .output()
+        .unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The first sectors of the guest's disk as a raw image has them.
+fn sectors(sandbox: &Sandbox, image: &Path) -> Vec<u8> {
+    let raw = sandbox.home().join("converted.raw");
+    let converted = Command::new("qemu-img")
+        .args(["convert", "-O", "raw"])
+        .args([image, &raw])
+        .status()
+        .unwrap();
+    assert!(converted.success());
+    let mut bytes = fs::read(raw).unwrap();
+    bytes.truncate(usize::from(WRITTEN_SECTORS) * 512);
+    bytes
+}
+
+#[test]
+fn missing_images_are_made_by_the_first_start() {
+    let sandbox = Sandbox::new();
+    Guest::tiny("web").line(BOTH).add(&sandbox);
+    let (root, data) = (sandbox.home().join("root.qcow2"), sandbox.home().join("data.raw"));
+    assert!(!root.exists() && !data.exists());
+    sandbox.maqet(&["start", "web"]).expect(0);
+    let (root, data) = (info(&root), info(&data));
+    assert_eq!(
+        (&root["format"], &root["virtual-size"]),
+        (&"qcow2".into(), &(1 << 20).into())
+    );
+    assert_eq!(
+        (&data["format"], &data["virtual-size"]),
+        (&"raw".into(), &(2 << 20).into())
+    );
+    let disks = &sandbox.status("web")["disks"];
+    assert_eq!(disks.as_array().unwrap().len(), 2, "{disks}");
+}
+
+#[test]
+fn an_image_is_made_once() {
+    let sandbox = Sandbox::new();
+    Guest::tiny("web").line(BOTH).start(&sandbox);
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    let data = sandbox.home().join("data.raw");
+    fs::write(&data, vec![7; 2 << 20]).unwrap();
+    sandbox.maqet(&["start", "web"]).expect(0);
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    assert!(fs::read(data).unwrap().iter().all(|byte| *byte == 7));
+}
+
+#[test]
+fn what_the_guest_wrote_and_did_not_flush_is_there_after_a_stop() {
+    let sandbox = Sandbox::new();
+    let disk = "disks: {root: {path: ./root.qcow2, size: 1M, interface: ide}}";
+    Guest::tiny("acpi").options(&["write"]).line(disk).start(&sandbox);
+    until_serial(&sandbox, "acpi", "wrote \\d+ sectors");
+    assert_eq!(one(&sandbox.json(&["stop", "acpi"]))["how"], "guest");
+    let expected: Vec<u8> = (0..WRITTEN_SECTORS).flat_map(written_sector).collect();
+    let image = sandbox.home().join("root.qcow2");
+    assert!(sectors(&sandbox, &image) == expected, "the disk has other bytes");
+
+    // The same by `quit`, on an image of its own.
+    let disk = "disks: {root: {path: ./other.qcow2, size: 1M, interface: ide}}";
+    Guest::tiny("deaf")
+        .options(&["write", "ignore-acpi"])
+        .line(disk)
+        .start(&sandbox);
+    until_serial(&sandbox, "deaf", "wrote \\d+ sectors");
+    assert_eq!(
+        one(&sandbox.json(&["stop", "deaf", "--timeout", "500ms"]))["how"],
+        "quit"
+    );
+    let image = sandbox.home().join("other.qcow2");
+    assert!(sectors(&sandbox, &image) == expected, "the disk has other bytes");
+}
+
+#[test]
+fn images_outlive_the_vm_unless_storage_is_deleted_too() {
+    let sandbox = Sandbox::new();
+    Guest::tiny("web").line(BOTH).start(&sandbox);
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    let removed = sandbox.json(&["rm", "web"]);
+    assert_eq!(one(&removed)["kept"].as_array().unwrap().len(), 2, "{removed}");
+    assert!(sandbox.home().join("root.qcow2").exists());
+    assert!(sandbox.home().join("data.raw").exists());
+}
+
+#[test]
+fn deleting_storage_deletes_what_maqet_made_and_nothing_else() {
+    let sandbox = Sandbox::new();
+    let own = sandbox.home().join("data.raw");
+    fs::write(&own, vec![0; 2 << 20]).unwrap();
+    Guest::tiny("web").line(BOTH).start(&sandbox);
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    let removed = sandbox.json(&["rm", "web", "--delete-storage"]);
+    let removed = one(&removed);
+    let path = |name: &str| serde_json::json!([sandbox.home().join(name)]);
+    assert_eq!(
+        (&removed["deleted"], &removed["kept"]),
+        (&path("root.qcow2"), &path("data.raw"))
+    );
+    assert!(own.exists());
+    assert!(!sandbox.home().join("root.qcow2").exists());
+}

@@ -1,0 +1,100 @@
+//! A whole operating system: Debian's kernel, the power button, a virtio disk.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+
+use maqet_tests::{Sandbox, wait};
+
+use crate::facts::{one, until_serial};
+
+/// Directory of the guest: where `scripts/test` put it, else built now (cached for all later runs).
+fn guest() -> PathBuf {
+    if let Some(dir) = std::env::var_os("MAQET_TEST_LINUX_GUEST") {
+        return PathBuf::from(dir);
+    }
+    let build = concat!(env!("CARGO_MANIFEST_DIR"), "/guests/linux/build");
+    let output = Command::new(build).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{build}: {said}");
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim_end())
+}
+
+/// Adds and starts the guest with these words on its command line.
+fn start(sandbox: &Sandbox, name: &str, words: &str, lines: &str) {
+    let dir = guest();
+    let yaml = format!(
+        "name: {name}\nmachine: q35\naccel: tcg\nmemory: 256M\n\
+         kernel: {{image: {}, initrd: {}, append: 'console=ttyS0 quiet {words}'}}\n\
+         disks: {{root: {{path: ./{name}.qcow2, size: 8M}}}}\nstop: {{timeout: 2m}}\n{lines}",
+        dir.join("vmlinux").display(),
+        dir.join("initrd.img").display(),
+    );
+    let file = sandbox.write_vm(name, &yaml);
+    sandbox
+        .maqet(&["add", file.to_str().unwrap(), "--start"])
+        .expect(0);
+}
+
+#[test]
+fn it_boots_writes_and_is_shut_down_by_its_power_button() {
+    let sandbox = Sandbox::new();
+    start(&sandbox, "linux", "maqet.write=remember-the-milk", "");
+    until_serial(&sandbox, "linux", "maqet linux guest ready");
+    let stopped = sandbox.json(&["stop", "linux"]);
+    assert_eq!(one(&stopped)["how"], "guest", "{stopped}");
+    let log = sandbox.maqet(&["logs", "linux"]).expect(0).stdout;
+    assert!(
+        log.contains("maqet wrote") && log.contains("powering off"),
+        "{log}"
+    );
+
+    // What it wrote is on the disk, for us and for the next boot.
+    let raw = sandbox.home().join("disk.raw");
+    let image = sandbox.home().join("linux.qcow2");
+    let converted = Command::new("qemu-img")
+        .args(["convert", "-O", "raw"])
+        .args([&image, &raw])
+        .status()
+        .unwrap();
+    assert!(converted.success());
+    assert!(std::fs::read(raw).unwrap().starts_with(b"remember-the-milk\n"));
+}
+
+#[test]
+fn what_it_wrote_is_there_at_its_next_boot_and_its_port_answers() {
+    let sandbox = Sandbox::new();
+    let network = "networks: {lan: {type: user, forwards: ['tcp:127.0.0.1:auto:80']}}\n";
+    start(
+        &sandbox,
+        "linux",
+        "maqet.write=twice maqet.read maqet.net",
+        network,
+    );
+    sandbox
+        .maqet(&[
+            "wait",
+            "linux",
+            "port=80",
+            "serial=maqet linux guest ready",
+            "--timeout",
+            "2m",
+        ])
+        .expect(0);
+    let port = sandbox.status("linux")["ports"][0]["host_port"].as_u64().unwrap();
+    let page = fetch(port.try_into().unwrap());
+    assert!(page.contains("maqet linux guest"), "{page}");
+    sandbox.maqet(&["restart", "linux"]).expect(0);
+    until_serial(&sandbox, "linux", "maqet read: twice");
+}
+
+/// The page behind a forwarded port.
+fn fetch(port: u16) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(wait::PATIENCE)).unwrap();
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    page
+}

@@ -1,0 +1,23 @@
+//! Whole journeys of a VM through the real programs: `maqet`, supervisor, runner, QEMU.
+//!
+//! One module per verb or promise, one sandbox per test. QEMU is pinned to TCG; guests are the tiny one, the scripted
+//! QEMU where a real one cannot be made to misbehave, and Linux where only a whole operating system proves anything.
+#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
+mod accel;
+mod change;
+mod ends;
+mod errors;
+mod facts;
+mod images;
+mod journal;
+mod linux;
+mod list;
+mod qmp;
+mod refused_start;
+mod remove;
+mod scale;
+mod start;
+mod stop;
+mod stop_silent;
+mod wait;
