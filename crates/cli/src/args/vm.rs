@@ -141,7 +141,7 @@ pub(crate) struct RmArgs {
     /// Delete the disk images that maqet created for it
     #[arg(long)]
     pub(crate) delete_storage: bool,
-    /// Keep images that hold snapshots
+    /// Keep images that hold snapshots; this version cannot tell which do, so it keeps them all
     #[arg(long, requires = "delete_storage")]
     pub(crate) keep_snapshots: bool,
     /// Do not ask

@@ -19,6 +19,10 @@ pub(crate) async fn run(session: &Session<'_>, args: &RmArgs) -> Result<(), CliE
     } else {
         args.vms.clone()
     };
+    if args.keep_snapshots {
+        let why = "keeping every disk image: this version cannot tell which ones hold snapshots";
+        session.output.say(why)?;
+    }
     let each = Each {
         doing: "removing",
         line,
@@ -29,7 +33,8 @@ pub(crate) async fn run(session: &Session<'_>, args: &RmArgs) -> Result<(), CliE
         let method = Remove {
             vm,
             force: args.force,
-            delete_storage: args.delete_storage,
+            // Rather an image too many than a snapshot lost.
+            delete_storage: args.delete_storage && !args.keep_snapshots,
             key: Some(key()),
         };
         session.repeat(&method, OPERATION_DEADLINE).await
@@ -84,4 +89,38 @@ fn confirm(session: &Session<'_>, names: &[&str]) -> Result<(), CliError> {
         return Ok(());
     }
     Err(CliError::Declined)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{RmArgs, run};
+    use crate::fake::{self, ID, World};
+    use crate::session::Session;
+
+    fn deletes_storage(keep_snapshots: bool) -> Value {
+        fake::run(async {
+            let world = World::listening("stopped");
+            let removed = json!({"id": ID, "vm": "web", "deleted": [], "kept": []});
+            world.answers.lock().unwrap().insert("Remove", Ok(removed));
+            let args = RmArgs {
+                vms: vec!["web".to_owned()],
+                all: false,
+                force: false,
+                delete_storage: true,
+                keep_snapshots,
+                yes: false,
+            };
+            let (settings, output) = (world.settings(), fake::output());
+            run(&Session::new(&settings, &output), &args).await.unwrap();
+            world.calls_of("Remove").remove(0)["delete_storage"].clone()
+        })
+    }
+
+    #[test]
+    fn no_image_is_deleted_that_may_hold_snapshots() {
+        assert_eq!(deletes_storage(false), json!(true));
+        assert_eq!(deletes_storage(true), json!(false));
+    }
 }
