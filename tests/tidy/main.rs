@@ -3,5 +3,6 @@
 
 mod arrows;
 mod config;
+mod documents;
 mod sources;
 mod tree;
