@@ -90,6 +90,9 @@ fn stand_gate(words: impl Iterator<Item = OsString>) -> ExitCode {
 fn begin_log() {
     let subscriber = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // A log that cannot be written, on a full disk for instance, would be complained of by `eprintln!`, which
+        // panics when stderr is that same log.
+        .log_internal_errors(false)
         .with_ansi(false)
         .with_target(false)
         .with_max_level(tracing::Level::INFO)

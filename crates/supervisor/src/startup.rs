@@ -174,6 +174,9 @@ fn log_to_stderr() {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A log that cannot be written, on a full disk for instance, would be complained of by `eprintln!`, which
+        // panics when stderr is that same log.
+        .log_internal_errors(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     if let Err(error) = subscriber.try_init() {
         tracing::debug!(%error, "logging was set up before");
