@@ -133,6 +133,9 @@ impl Observed {
                 recorded.ended(interrupted(), shared)
             }
             (Some(Liveness::Dead), runner) => {
+                if let Liveness::Alive(runner) = &runner {
+                    last_words(runner).await;
+                }
                 let exit = end_of(&recorded.record, &launch, shared);
                 end_all([alive(runner)], shared).await;
                 recorded.ended(exit, shared)
@@ -141,7 +144,7 @@ impl Observed {
                 recorded.with_runner(&launch, runner, qemu, shared).await
             }
             (Some(Liveness::Alive(qemu)), Liveness::Dead | Liveness::Unknown(_)) => {
-                recorded.without_runner(qemu, shared).await
+                recorded.without_runner(&launch, qemu, shared).await
             }
         }
     }
@@ -189,6 +192,11 @@ impl Recorded {
                 runner,
                 qemu,
             },
+            Some(_) if launch.is_confirmed() => {
+                // A runner that was itself still taking over, for a supervisor that is gone.
+                end_all([Some(runner)], shared).await;
+                self.without_runner(launch, qemu, shared).await
+            }
             Some(_) | None => {
                 // The start was never acknowledged, and whoever wanted it is gone.
                 end_all([Some(qemu), Some(runner)], shared).await;
@@ -198,10 +206,11 @@ impl Recorded {
     }
 
     /// QEMU (or its gate) lives, its runner does not.
-    async fn without_runner(self, qemu: ProcessHandle, shared: &Rc<Shared>) -> Settled {
+    async fn without_runner(self, launch: &Launch, qemu: ProcessHandle, shared: &Rc<Shared>) -> Settled {
         let shows = FileId::of_path(format!("/proc/{}/exe", qemu.pid()).as_ref()).ok();
         let gate = FileId::of_path(&shared.runner_program).ok();
-        if shows.is_none() || shows == gate {
+        // One that was confirmed is QEMU, whatever /proc lets us see of it.
+        if !launch.is_confirmed() && (shows.is_none() || shows == gate) {
             // A gate whose runner is gone ends by itself, never having become QEMU.
             end_all([Some(qemu)], shared).await;
             return self.ended(interrupted(), shared);
@@ -264,6 +273,16 @@ fn alive(liveness: Liveness) -> Option<ProcessHandle> {
     match liveness {
         Liveness::Alive(handle) => Some(handle),
         Liveness::Dead | Liveness::Unknown(_) => None,
+    }
+}
+
+/// A runner whose QEMU is gone notes how, and exits; one that does not within the time is frozen.
+async fn last_words(runner: &ProcessHandle) {
+    if tokio::time::timeout(QUERY_DEADLINE, runner.exited())
+        .await
+        .is_err()
+    {
+        tracing::warn!(pid = runner.pid(), "a runner does not say how its QEMU ended");
     }
 }
 

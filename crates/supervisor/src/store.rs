@@ -31,6 +31,8 @@ pub(crate) struct StateActor {
     store: Store,
     bus: actix::Addr<crate::events::EventBus>,
     queue: Vec<(Change, oneshot::Sender<Answer>)>,
+    /// Idempotency keys of changes that are queued or being committed.
+    answering: Vec<String>,
     committing: bool,
 }
 
@@ -41,6 +43,7 @@ impl StateActor {
             store,
             bus,
             queue: Vec::new(),
+            answering: Vec::new(),
             committing: false,
         }
     }
@@ -52,10 +55,12 @@ impl StateActor {
         self.committing = true;
         let rest = self.queue.split_off(self.queue.len().min(BATCH_CHANGES_MAX));
         let (changes, waiting): (Vec<_>, Vec<_>) = mem::replace(&mut self.queue, rest).into_iter().unzip();
+        let keys: Vec<_> = changes.iter().filter_map(key_of).cloned().collect();
         let store = self.store.clone();
         let work = tokio::task::spawn_blocking(move || store.commit(changes));
         let done = work.into_actor(self).map(move |result, actor, context| {
             actor.committing = false;
+            actor.answering.retain(|key| !keys.contains(key));
             match result {
                 Ok(Ok(results)) => actor.answer_all(results, waiting),
                 Ok(Err(error)) => refuse_all(&error, waiting),
@@ -64,6 +69,17 @@ impl StateActor {
             actor.commit_next(context);
         });
         context.spawn(done);
+    }
+
+    fn enqueue(&mut self, change: Change, done: oneshot::Sender<Answer>, context: &mut Context<Self>) {
+        self.answering.extend(key_of(&change).cloned());
+        self.queue.push((change, done));
+        // Mail that is in the mailbox already joins this batch: the commit begins after it.
+        context.spawn(
+            std::future::ready(())
+                .into_actor(self)
+                .map(|(), actor, context| actor.commit_next(context)),
+        );
     }
 
     fn answer_all(&self, results: Vec<Result<Committed, Rejected>>, waiting: Vec<oneshot::Sender<Answer>>) {
@@ -85,6 +101,10 @@ impl StateActor {
             answer_one(waiter, answer);
         }
     }
+}
+
+fn key_of(change: &Change) -> Option<&String> {
+    change.key.as_ref().map(|(key, _answer)| key)
 }
 
 fn refuse_all(error: &(dyn std::error::Error + 'static), waiting: Vec<oneshot::Sender<Answer>>) {
@@ -132,21 +152,27 @@ impl Handler<Persist> for StateActor {
     type Result = ();
 
     fn handle(&mut self, Persist { change, done }: Persist, context: &mut Self::Context) {
-        self.queue.push((*change, done));
-        // Mail that is in the mailbox already joins this batch: the commit begins after it.
-        context.spawn(
-            std::future::ready(())
-                .into_actor(self)
-                .map(|(), actor, context| actor.commit_next(context)),
-        );
+        self.enqueue(*change, done, context);
     }
 }
 
 impl Handler<Recall> for StateActor {
-    type Result = Result<Option<serde_json::Value>, Refusal>;
+    type Result = ResponseFuture<Result<Option<serde_json::Value>, Refusal>>;
 
-    fn handle(&mut self, Recall(key): Recall, _context: &mut Self::Context) -> Self::Result {
-        self.store.answer(&key).map_err(|error| store_failed(&error))
+    /// An answer that was given but is not durable yet is waited for: a repeated call must not be taken for a new one.
+    fn handle(&mut self, Recall(key): Recall, context: &mut Self::Context) -> Self::Result {
+        let (done, durable) = oneshot::channel();
+        if self.answering.contains(&key) {
+            self.enqueue(Change::default(), done, context);
+        } else {
+            drop(done);
+        }
+        let store = self.store.clone();
+        Box::pin(async move {
+            // Whether that commit succeeded is what the store is asked for.
+            drop(durable.await);
+            store.answer(&key).map_err(|error| store_failed(&error))
+        })
     }
 }
 

@@ -6,6 +6,7 @@
 mod adopt;
 mod facts;
 mod mail;
+mod parked;
 mod remove;
 mod start;
 mod stop;
@@ -47,6 +48,8 @@ pub(crate) struct VmActor {
     activity: Activity,
     work: Option<Work>,
     live: Option<Live>,
+    /// A stop that waits for a lost runner to be replaced.
+    parked: Option<stop::StopOrder>,
     /// A runner that has told its QEMU's end and is about to exit; the next launch waits for that.
     leaving: Option<ProcessHandle>,
     /// How recovery found it; taken when the actor starts.
@@ -123,6 +126,7 @@ impl VmActor {
             activity: Activity::Idle,
             work: None,
             live: None,
+            parked: None,
             leaving: None,
             settled: Some(settled),
             _guard: guard,

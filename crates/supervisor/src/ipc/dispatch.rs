@@ -214,9 +214,13 @@ async fn qmp(
 /// A call that was carried out before gets the answer it got then.
 async fn once(key: Option<String>, desk: &Desk, work: impl Future<Output = Reply>) -> Reply {
     let Some(key) = key else { return work.await };
-    match ask(&desk.state, Recall(key)).await?? {
-        Some(answer) => Ok(answer),
-        None => work.await,
+    if let Some(answer) = ask(&desk.state, Recall(key.clone())).await?? {
+        return Ok(answer);
+    }
+    match work.await {
+        Ok(answer) => Ok(answer),
+        // The same call on another connection may have been faster.
+        Err(refusal) => ask(&desk.state, Recall(key)).await??.ok_or(refusal),
     }
 }
 

@@ -13,6 +13,7 @@ use maqet_state::change::Change;
 use maqet_state::lifecycle::Fact;
 use rand::RngExt;
 
+use super::start::see_off;
 use super::{Live, VmActor};
 use crate::launch::{GatedRunner, Processes, RunnerOrder, call};
 use crate::link::RunnerLink;
@@ -67,10 +68,11 @@ impl VmActor {
                 };
                 live.running = self.running_on_record();
                 Self::watch_runner(&live.launch_id, &runner, context);
+                let pid = runner.pid();
                 live.runner = Some(runner);
                 self.attach_without_stream(live, context);
                 self.silent(true, context);
-                self.reconnect(0, context);
+                self.reconnect(pid, 0, context);
             }
             Settled::Orphaned { link, qemu, .. } => {
                 let Some(mut live) = self.live_of(link, qemu) else {
@@ -120,6 +122,10 @@ impl VmActor {
 
     /// The runner is gone and QEMU is not: a new one takes over.
     pub(super) fn replace_runner(&mut self, context: &mut Context<Self>) {
+        if let Some(live) = &self.live {
+            // Its parent was the runner; how it ends is now for us to collect.
+            self.shared.reaper.await_by_owner(live.qemu.pid());
+        }
         self.silent(true, context);
         self.try_replacing(0, context);
     }
@@ -160,6 +166,8 @@ impl VmActor {
         context: &mut Context<Self>,
     ) {
         let Some(live) = self.live.as_mut().filter(|live| live.launch_id == launch_id) else {
+            // QEMU ended meanwhile, which the new runner sees too.
+            self.dismiss(result.ok());
             return;
         };
         match result {
@@ -172,6 +180,7 @@ impl VmActor {
                 self.follow(replacement.watch, context);
                 self.silent(false, context);
                 self.confirm(running, context);
+                self.resume_stop(context);
             }
             Err(refusal) => {
                 tracing::warn!(vm = self.name(), attempt, %refusal, causes = ?refusal.causes, "cannot adopt QEMU");
@@ -183,6 +192,15 @@ impl VmActor {
         }
     }
 
+    /// Sees off a new runner whose QEMU ended meanwhile.
+    fn dismiss(&self, replacement: Option<Replacement>) {
+        let Some(Replacement { runner, .. }) = replacement else {
+            return;
+        };
+        let shared = Rc::clone(&self.shared);
+        actix_rt::spawn(async move { see_off(&runner, &shared).await });
+    }
+
     fn try_replacing_again(&mut self, launch_id: &str, attempt: u32, context: &mut Context<Self>) {
         let waiting = self.live.as_ref().is_some_and(|live| {
             live.launch_id == launch_id && live.runner.is_none() && !live.qemu.has_exited()
@@ -192,21 +210,29 @@ impl VmActor {
         }
     }
 
-    /// A runner that lives and does not answer: it is asked again, ever more rarely.
-    fn reconnect(&mut self, attempt: u32, context: &mut Context<Self>) {
-        let Some(live) = &self.live else { return };
-        let (link, launch_id) = (Rc::clone(&live.link), live.launch_id.clone());
+    /// A runner that lives and does not answer: it is asked again, ever more rarely, until it is replaced.
+    fn reconnect(&mut self, pid: i32, attempt: u32, context: &mut Context<Self>) {
+        let Some(live) = self.live.as_ref().filter(|_| self.has_runner(pid)) else {
+            return;
+        };
+        let link = Rc::clone(&live.link);
         let work = async move { link.watch().await };
         let done = work.into_actor(self).map(move |result, actor, context| {
-            if actor.is_live(&launch_id) {
-                actor.reconnected(result, attempt, context);
+            if actor.has_runner(pid) {
+                actor.reconnected(pid, result, attempt, context);
             }
         });
         context.spawn(done);
     }
 
+    fn has_runner(&self, pid: i32) -> bool {
+        let runner = self.live.as_ref().and_then(|live| live.runner.as_ref());
+        runner.is_some_and(|runner| runner.pid() == pid)
+    }
+
     fn reconnected(
         &mut self,
+        pid: i32,
         result: Result<ReplyStream<Watch>, Refusal>,
         attempt: u32,
         context: &mut Context<Self>,
@@ -218,7 +244,7 @@ impl VmActor {
             }
             Err(_refusal) => {
                 context.run_later(pause(attempt), move |actor, context| {
-                    actor.reconnect(attempt.saturating_add(1), context);
+                    actor.reconnect(pid, attempt.saturating_add(1), context);
                 });
             }
         }

@@ -11,6 +11,7 @@ use maqet_protocol::runner::{RunnerFact, Watch};
 use maqet_state::change::Change;
 use maqet_state::clock;
 use maqet_state::lifecycle::{Activity, Cause, Fact, LastExit, Status};
+use maqet_state::record::Intent;
 
 use serde_json::Value;
 
@@ -118,11 +119,13 @@ impl VmActor {
 
     /// The end is known. A stop under way takes it from here; otherwise it is recorded at once.
     fn qemu_ended(&mut self, exit: LastExit, context: &mut Context<Self>) {
-        if let Some(live) = &mut self.live {
-            live.exit.get_or_insert(exit.clone());
-        }
+        let Some(live) = &mut self.live else { return };
+        let exit = completed(exit, &live.qemu);
+        live.exit.get_or_insert(exit.clone());
         if self.activity == Activity::Idle {
             self.end_later(exit, context);
+        } else {
+            self.resume_stop(context);
         }
     }
 
@@ -174,14 +177,25 @@ impl VmActor {
 
     /// QEMU is gone and nobody has told how: the runner's note, then the kernel, then honesty.
     fn settle_unaided(&mut self, context: &mut Context<Self>) {
-        let Some(live) = &self.live else { return };
+        if let Some(exit) = self.exit_unaided() {
+            self.qemu_ended(exit, context);
+        }
+    }
+
+    /// How the QEMU ended that nobody has told about; `None` without one.
+    pub(super) fn exit_unaided(&self) -> Option<LastExit> {
+        let live = self.live.as_ref()?;
         let noted = crate::exit_note::read(&self.shared.places.vm_runtime(&self.record.id), &live.launch_id);
-        let exit = live
-            .exit
-            .clone()
-            .or(noted)
-            .unwrap_or_else(|| exit_by_kernel(&live.qemu));
-        self.qemu_ended(exit, context);
+        let known = live.exit.clone().or(noted);
+        Some(known.unwrap_or_else(|| {
+            let exit = exit_by_kernel(&live.qemu);
+            let intent = self.record.state.launch().map(|launch| launch.intent);
+            if exit.cause == Cause::QemuKilled && intent == Some(Intent::StopForced) {
+                let cause = Cause::StopForced;
+                return LastExit { cause, ..exit };
+            }
+            exit
+        }))
     }
 
     /// Records the end of the present launch. The future ends when it is durable.
@@ -239,6 +253,18 @@ async fn pass_on(launch_id: String, mut watch: ReplyStream<Watch>, address: Weak
         if address.send(said).await.is_err() {
             return;
         }
+    }
+}
+
+/// A runner that did not start QEMU itself may not get to know its exit status; whoever collects it does.
+fn completed(exit: LastExit, qemu: &ProcessHandle) -> LastExit {
+    if exit.cause == Cause::EndedUnknown && qemu.has_exited() {
+        LastExit {
+            detail: exit.detail,
+            ..exit_by_kernel(qemu)
+        }
+    } else {
+        exit
     }
 }
 

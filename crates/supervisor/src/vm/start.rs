@@ -172,7 +172,10 @@ impl VmActor {
             (false, _) => refusal,
         };
         let done = ended.into_actor(self).map(move |durable, actor, _context| {
-            actor.finish(durable.and(Err(refusal)));
+            if let Err(unwritten) = durable {
+                tracing::error!(vm = actor.name(), refusal = %unwritten, causes = ?unwritten.causes, "a failed start is not durable");
+            }
+            actor.finish(Err(refusal));
         });
         context.spawn(done);
     }

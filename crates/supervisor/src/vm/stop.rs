@@ -12,6 +12,7 @@ use maqet_state::change::Change;
 use maqet_state::lifecycle::{Activity, Cause, Command, Decision, Effect, Fact, LastExit};
 use maqet_state::record::Intent;
 
+use super::parked::unattended;
 use super::start::{StartOrder, millis, was_cancelled};
 use super::walk::Walk;
 use super::{Then, VmActor};
@@ -20,10 +21,10 @@ use crate::operation::{Accepted, Done};
 
 /// What a stop was asked with.
 #[derive(Debug)]
-struct StopOrder {
-    order: StopQemu,
+pub(super) struct StopOrder {
+    pub(super) order: StopQemu,
     key: Option<String>,
-    asked: Instant,
+    pub(super) asked: Instant,
     /// Key of the restart this stop is the first half of.
     restart_key: Option<String>,
 }
@@ -39,7 +40,7 @@ impl VmActor {
         let asked = Instant::now();
         match self.decide(command) {
             Decision::AlreadyDone => Ok(Accepted::ended(Ok(self.already_stopped()))),
-            Decision::Do(Effect::CancelStart) => self.stop_starting(context),
+            Decision::Do(Effect::CancelStart) => self.stop_starting(message, context),
             Decision::Do(Effect::EscalateKill) => self.escalate(context),
             Decision::Do(Effect::WalkLadder | Effect::Kill) => {
                 let order = self.ladder_order(message.timeout_ms, message.force);
@@ -138,7 +139,7 @@ impl VmActor {
     }
 
     /// A stop of a starting VM gives the start up.
-    fn stop_starting(&mut self, context: &mut Context<Self>) -> Result<Accepted, Refusal> {
+    fn stop_starting(&mut self, message: StopVm, context: &mut Context<Self>) -> Result<Accepted, Refusal> {
         let asked = Instant::now();
         let start = self
             .cancel_start()
@@ -151,14 +152,7 @@ impl VmActor {
             .map(move |outcome, actor, context| {
                 // The start may have won: then this is a stop like any other.
                 let result = match outcome {
-                    Ok(_running) => actor.stop(
-                        StopVm {
-                            timeout_ms: None,
-                            force: true,
-                            key: None,
-                        },
-                        context,
-                    ),
+                    Ok(_running) => actor.stop(message, context),
                     Err(_) if was_cancelled(&outcome) => {
                         Ok(Accepted::ended(Ok(actor.stopped(StopHow::Killed, asked))))
                     }
@@ -185,12 +179,23 @@ impl VmActor {
         let Some(walk) = self.walk_of(self.ladder_order(None, true)) else {
             return Ok(accepted);
         };
-        let escalated = async move {
-            if let Err(refusal) = walk.run().await {
-                tracing::warn!(%refusal, "the escalation of a stop failed");
-            }
-        };
-        context.spawn(escalated.into_actor(self));
+        let generation = self.record.generation;
+        let intent = Intent::StopForced;
+        self.apply(Fact::StopIntended { generation, intent })?;
+        self.persist_later(Change::update(self.record.clone()), context);
+        let escalated = walk
+            .run()
+            .into_actor(self)
+            .map(|result, actor, context| match result {
+                Ok(ended) => {
+                    if let Some(live) = &mut actor.live {
+                        live.exit.get_or_insert(ended.exit);
+                    }
+                    actor.resume_stop(context);
+                }
+                Err(refusal) => tracing::warn!(%refusal, "the escalation of a stop failed"),
+            });
+        context.spawn(escalated);
         Ok(accepted)
     }
 
@@ -203,7 +208,7 @@ impl VmActor {
         }
     }
 
-    fn walk_of(&self, order: StopQemu) -> Option<Walk> {
+    pub(super) fn walk_of(&self, order: StopQemu) -> Option<Walk> {
         let live = self.live.as_ref()?;
         Some(Walk {
             name: self.name().to_owned(),
@@ -240,6 +245,10 @@ impl VmActor {
         if let Some(work) = &mut self.work {
             work.then = then;
         }
+        if !stop.order.force && self.lacks_runner() {
+            self.park(stop, unattended(), context);
+            return Ok(accepted);
+        }
         let work = async move {
             // A full disk must not keep anybody from stopping a VM: the intent is a help for recovery, not a condition.
             if let Err(refusal) = intended.await {
@@ -254,31 +263,50 @@ impl VmActor {
         Ok(accepted)
     }
 
-    fn walk_ended(&mut self, result: Result<Ended, Refusal>, stop: StopOrder, context: &mut Context<Self>) {
-        let ended = match (result, self.live.as_ref().and_then(|live| live.exit.clone())) {
+    pub(super) fn walk_ended(
+        &mut self,
+        result: Result<Ended, Refusal>,
+        stop: StopOrder,
+        context: &mut Context<Self>,
+    ) {
+        let ended = match (result, self.exit_if_gone()) {
             (Ok(ended), _) => ended,
             (Err(_), Some(exit)) => Ended {
                 how: how(&exit),
                 exit,
             },
-            (Err(refusal), None) if self.record.state.launch().is_some() => {
+            (Err(refusal), None) if self.live.is_some() => {
+                if !stop.order.force && self.lacks_runner() {
+                    return self.park(stop, refusal, context);
+                }
                 return self.give_up(refusal, context);
             }
             (Err(_), None) => return self.after_stop(StopHow::Already, stop, context),
         };
         let how = ended.how;
         let recorded = self.record_end(ended.exit);
-        let done = recorded
-            .into_actor(self)
-            .map(move |durable, actor, context| match durable {
-                Ok(()) => actor.after_stop(how, stop, context),
-                Err(refusal) => actor.finish(Err(refusal)),
-            });
+        let done = recorded.into_actor(self).map(move |durable, actor, context| {
+            // It is stopped, whatever the disk says; recovery finds the end in the runner's note.
+            if let Err(refusal) = durable {
+                tracing::error!(vm = actor.name(), %refusal, causes = ?refusal.causes, "an end is not durable");
+            }
+            actor.after_stop(how, stop, context);
+        });
         context.spawn(done);
     }
 
+    /// How QEMU ended, told or not; `None` while it runs.
+    pub(super) fn exit_if_gone(&self) -> Option<LastExit> {
+        let live = self.live.as_ref()?;
+        if live.exit.is_some() || live.qemu.has_exited() {
+            self.exit_unaided()
+        } else {
+            None
+        }
+    }
+
     /// QEMU is still there: the intent is taken back.
-    fn give_up(&mut self, refusal: Refusal, context: &mut Context<Self>) {
+    pub(super) fn give_up(&mut self, refusal: Refusal, context: &mut Context<Self>) {
         let generation = self.record.generation;
         if self
             .apply(Fact::StopIntended {

@@ -21,6 +21,9 @@ const LADDER_EXTENSION_MAX: Duration = Duration::from_mins(5 + 1);
 /// Two seconds of QMP, then SIGKILL, then the wait for the kernel to free the memory.
 const FORCED_DEADLINE: Duration = Duration::from_secs(12);
 
+/// A process that has lost its connections is gone well before; one that is not is frozen.
+const AFTERMATH_DEADLINE: Duration = Duration::from_secs(1);
+
 /// What the future of a stop needs; it runs beside the mailbox.
 #[derive(Debug)]
 pub(super) struct Walk {
@@ -35,18 +38,10 @@ pub(super) struct Walk {
 impl Walk {
     /// Asks the runner; a forced stop does without it when it does not answer.
     pub(super) async fn run(self) -> Result<Ended, Refusal> {
-        let deadline = if self.order.force {
-            FORCED_DEADLINE
-        } else {
-            Duration::from_millis(self.order.budget_ms) + LADDER_EXTENSION_MAX
-        };
-        let result = match self.link.call(&self.order, deadline).await {
-            Err(refusal) if self.order.force && refusal.code == RefusalCode::NotAnswering => {
-                self.kill().await
-            }
-            result => result,
-        };
-        let ended = result.map_err(|refusal| self.still_running(refusal))?;
+        let ended = self
+            .ended()
+            .await
+            .map_err(|refusal| self.still_running(refusal))?;
         self.qemu.exited().await.map_err(|error| {
             Refusal::new(RefusalCode::Internal, "cannot wait for QEMU's end").cause(error.to_string())
         })?;
@@ -54,6 +49,43 @@ impl Walk {
             see_off(runner, &self.shared).await;
         }
         Ok(ended)
+    }
+
+    async fn ended(&self) -> Result<Ended, Refusal> {
+        let deadline = if self.order.force {
+            FORCED_DEADLINE
+        } else {
+            Duration::from_millis(self.order.budget_ms) + LADDER_EXTENSION_MAX
+        };
+        match self.link.call(&self.order, deadline).await {
+            Err(refusal) if self.order.force && refusal.code == RefusalCode::NotAnswering => {
+                self.kill().await
+            }
+            Err(refusal) if refusal.code == RefusalCode::NotAnswering => {
+                self.aftermath().await;
+                Err(refusal)
+            }
+            result => result,
+        }
+    }
+
+    /// The connection to a dying process ends a moment before the process does: whoever judges the error next must
+    /// see it dead.
+    async fn aftermath(&self) {
+        let runner = async {
+            match &self.runner {
+                Some(runner) => runner.exited().await,
+                None => Ok(()),
+            }
+        };
+        let either = async {
+            tokio::select! {
+                exited = self.qemu.exited() => exited,
+                exited = runner => exited,
+            }
+        };
+        let seen = tokio::time::timeout(AFTERMATH_DEADLINE, either).await;
+        tracing::debug!(vm = self.name, ?seen, "a runner did not answer");
     }
 
     /// The runner is frozen or gone: SIGKILL through the verified pidfd, then the runner's turn.
