@@ -1,0 +1,13 @@
+//! Kill anything at any time; afterwards maqet tells the truth, leaves nothing behind, and says why.
+//!
+//! Real processes and the tiny guest. Random moments come from a seed that is printed; `MAQET_TEST_SEED` sets it.
+#![expect(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
+
+mod disk;
+mod endings;
+mod qemu;
+mod records;
+mod runner;
+mod scene;
+mod start;
+mod supervisor;
