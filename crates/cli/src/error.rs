@@ -45,6 +45,12 @@ pub(crate) enum CliError {
         /// The next command to type.
         hint: String,
     },
+    /// A supervisor was started and did not take its configuration.
+    #[error("the supervisor's configuration is invalid")]
+    InvalidConfig {
+        /// What it said.
+        causes: Vec<String>,
+    },
     /// The data directory is served by a supervisor that listens somewhere else.
     #[error("another supervisor serves this data directory and does not listen on `{}`", socket.display())]
     SecondSupervisor {
@@ -219,7 +225,7 @@ impl CliError {
             Self::Unreachable { .. } | Self::Lost { .. } => Exit::Unreachable,
             Self::Untrusted { .. } | Self::Secret { .. } => Exit::Denied,
             Self::Process(error) => process_exit(error),
-            Self::InvalidSpec(_) => Exit::InvalidConfig,
+            Self::InvalidSpec(_) | Self::InvalidConfig { .. } => Exit::InvalidConfig,
             Self::SecondSupervisor { .. } => Exit::SecondSupervisor,
             Self::Deadline { .. } => Exit::Deadline,
             Self::Io { source, .. } | Self::Call { source, .. } => io_exit(source),
@@ -239,6 +245,7 @@ impl CliError {
             Self::Refused(refusal) => return refusal_name(refusal),
             Self::Usage { .. } | Self::NoDirectory => "usage",
             Self::InvalidSpec(_) => "invalid-spec",
+            Self::InvalidConfig { .. } => "invalid-config",
             Self::SecondSupervisor { .. } => "second-supervisor",
             Self::Unreachable { .. } => "supervisor-unreachable",
             Self::Lost { .. } => "supervisor-lost",

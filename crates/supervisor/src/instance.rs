@@ -1,4 +1,4 @@
-//! One supervisor per data directory.
+//! One supervisor per data directory, and one per runtime directory.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -17,12 +17,17 @@ pub(crate) struct Holder {
     pub(crate) since: Timestamp,
 }
 
-/// Why a data directory could not be taken.
+/// Why a directory could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InstanceError {
     /// Another supervisor has it.
-    #[error("another supervisor{} serves this data directory", holder(.0.as_ref()))]
-    Held(Option<Holder>),
+    #[error("another supervisor{} serves this {what} directory", named(.holder.as_ref()))]
+    Held {
+        /// `data` or `runtime`.
+        what: &'static str,
+        /// Who.
+        holder: Option<Holder>,
+    },
     /// The lock file cannot be used.
     #[error("lock `{path}`")]
     Io {
@@ -31,7 +36,7 @@ pub(crate) enum InstanceError {
     },
 }
 
-fn holder(holder: Option<&Holder>) -> String {
+fn named(holder: Option<&Holder>) -> String {
     holder.map_or_else(String::new, |holder| {
         format!(" (pid {}, since {})", holder.pid, holder.since)
     })
@@ -45,8 +50,18 @@ pub(crate) struct Instance {
 
 impl Instance {
     /// Takes the data directory, or says who has it.
-    pub(crate) fn take(data: &Path) -> Result<Self, InstanceError> {
-        let path = data.join("supervisor.lock");
+    pub(crate) fn of_data(directory: &Path) -> Result<Self, InstanceError> {
+        Self::take("data", directory)
+    }
+
+    /// Takes the runtime directory: the control socket of another data directory's supervisor may be in it, and
+    /// binding ours would take it away.
+    pub(crate) fn of_runtime(directory: &Path) -> Result<Self, InstanceError> {
+        Self::take("runtime", directory)
+    }
+
+    fn take(what: &'static str, directory: &Path) -> Result<Self, InstanceError> {
+        let path = directory.join("supervisor.lock");
         let io = |source| InstanceError::Io {
             path: path.clone(),
             source,
@@ -65,9 +80,8 @@ impl Instance {
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
                 let read = file.read_to_string(&mut text).ok();
-                return Err(InstanceError::Held(
-                    read.and_then(|_| serde_json::from_str(&text).ok()),
-                ));
+                let holder = read.and_then(|_| serde_json::from_str(&text).ok());
+                return Err(InstanceError::Held { what, holder });
             }
             Err(TryLockError::Error(source)) => return Err(io(source)),
         }
@@ -91,13 +105,22 @@ mod tests {
     #[test]
     fn the_second_names_the_first() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Instance::take(dir.path()).unwrap();
-        let second = Instance::take(dir.path()).unwrap_err().to_string();
+        let first = Instance::of_data(dir.path()).unwrap();
+        let second = Instance::of_data(dir.path()).unwrap_err().to_string();
         assert!(
             second.contains(&format!("pid {}", std::process::id())),
             "{second}"
         );
         drop(first);
-        Instance::take(dir.path()).unwrap();
+        Instance::of_data(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn the_runtime_directory_is_taken_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Instance::of_runtime(dir.path()).unwrap();
+        let second = Instance::of_runtime(dir.path()).unwrap_err().to_string();
+        assert!(second.ends_with("serves this runtime directory"), "{second}");
+        drop(first);
     }
 }

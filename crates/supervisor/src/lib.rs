@@ -76,14 +76,18 @@ fn describe(error: &anyhow::Error) -> String {
         text.push_str(&cause.to_string());
         text.push('\n');
     }
-    if matches!(error.downcast_ref(), Some(InstanceError::Held(_))) {
-        text.push_str("hint: maqet supervisor status\n");
+    match error.downcast_ref() {
+        Some(InstanceError::Held { what: "runtime", .. }) => {
+            text.push_str("hint: give each data directory a `--runtime-dir` of its own\n");
+        }
+        Some(InstanceError::Held { .. }) => text.push_str("hint: maqet supervisor status\n"),
+        Some(InstanceError::Io { .. }) | None => {}
     }
     text
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if matches!(error.downcast_ref(), Some(InstanceError::Held(_))) {
+    if matches!(error.downcast_ref(), Some(InstanceError::Held { .. })) {
         return ExitCode::from(EXIT_HELD);
     }
     if error.downcast_ref::<SettingsError>().is_some() {

@@ -44,7 +44,9 @@ pub(crate) fn run(args: &Args, readiness: &mut Readiness) -> anyhow::Result<()> 
         env::set_current_dir("/")?;
     }
     drop(maqet_process::directory::open_private(&places.data)?);
-    let instance = Instance::take(&places.data)?;
+    let instance = Instance::of_data(&places.data)?;
+    drop(maqet_process::directory::open_private(&places.runtime)?);
+    let runtime = Instance::of_runtime(&places.runtime)?;
     log_to_stderr();
     maqet_process::spawn::become_subreaper()?;
     maqet_process::spawn::raise_nofile_limit()?;
@@ -68,7 +70,7 @@ pub(crate) fn run(args: &Args, readiness: &mut Readiness) -> anyhow::Result<()> 
         },
         readiness,
     ));
-    drop(instance);
+    drop((instance, runtime));
     served
 }
 

@@ -70,7 +70,8 @@ pub(crate) struct StopArgs {
     /// VMs
     #[arg(value_name = "VM", required = true)]
     pub(crate) vms: Vec<String>,
-    /// Hard budget; when it is used up the VM is left running and the exit code is 124
+    /// Time the guest gets to shut down, never extended; then its disks are flushed and QEMU ends. One that answers
+    /// nothing is left running, with exit code 124
     #[arg(long, value_name = "DUR", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
     /// End it now, with SIGKILL after two seconds; the guest may lose what it has not written out
@@ -98,7 +99,7 @@ pub(crate) struct RestartArgs {
     /// VMs
     #[arg(value_name = "VM", required = true)]
     pub(crate) vms: Vec<String>,
-    /// Hard budget of the stop
+    /// Time the guest gets to shut down, as for `stop`
     #[arg(long, value_name = "DUR", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
 }

@@ -62,9 +62,10 @@ fn line(removed: &Removed) -> String {
 async fn all(session: &Session<'_>, args: &RmArgs) -> Result<Vec<String>, CliError> {
     let terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
     if !args.yes && !terminal {
+        let force = if args.force { " --force" } else { "" };
         return Err(CliError::usage(
             "`rm --all` asks for confirmation, and there is no terminal to ask on",
-            Some("maqet rm --all --yes"),
+            Some(&format!("maqet rm --all{force} --yes")),
         ));
     }
     let listed = session.ask(&List { status: None }).await?.vms;

@@ -69,7 +69,12 @@ pub(crate) async fn launch(settings: &Settings, output: &Output) -> Result<Launc
     let outcome = tokio::time::timeout(READY_DEADLINE, listen(reader, &child.handle)).await;
     match outcome {
         Ok(Ok(Words::Ready)) => Ok(Launch::Ready),
-        Ok(Ok(Words::Failed { status, lines })) if status == Some(second()) => Ok(Launch::Second(lines)),
+        Ok(Ok(Words::Failed { status, lines })) if status == Some(code(Exit::SecondSupervisor)) => {
+            Ok(Launch::Second(lines))
+        }
+        Ok(Ok(Words::Failed { status, lines })) if status == Some(code(Exit::InvalidConfig)) => {
+            Err(CliError::InvalidConfig { causes: lines })
+        }
         Ok(Ok(Words::Failed { status, lines })) => Err(failed(settings, status, lines)),
         Ok(Err(error)) => Err(error),
         Err(_) => Err(failed(
@@ -113,17 +118,18 @@ async fn listen(reader: OwnedFd, supervisor: &ProcessHandle) -> Result<Words, Cl
     })
 }
 
-/// What a supervisor said, without the marks of an error on a terminal of its own.
+/// What a supervisor said, without the marks of an error on a terminal of its own. Places in files stay aligned.
 fn lines(said: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(said);
     let lines = text
         .lines()
-        .map(|line| line.strip_prefix("error: ").unwrap_or(line).trim());
+        .filter(|line| !line.starts_with("hint: "))
+        .map(|line| line.strip_prefix("error: ").unwrap_or(line).trim_end());
     lines.filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
-fn second() -> ExitStatus {
-    ExitStatus::Code(i32::from(Exit::SecondSupervisor.code()))
+fn code(exit: Exit) -> ExitStatus {
+    ExitStatus::Code(i32::from(exit.code()))
 }
 
 fn failed(settings: &Settings, status: Option<ExitStatus>, mut causes: Vec<String>) -> CliError {

@@ -122,12 +122,23 @@ fn a_supervisor_that_fails_is_quoted() {
         );
         assert_eq!(
             error.causes,
-            ["the store is broken", "page 7", "it ended with exit code 1"]
+            ["the store is broken", "  page 7", "it ended with exit code 1"]
         );
         assert_eq!(
             error.hint,
             Some(format!("look into {}", settings.log().display()))
         );
+    });
+}
+
+#[test]
+fn a_supervisor_that_refuses_its_configuration_is_quoted() {
+    fake::run(async {
+        let world = World::with("created");
+        let words = "echo 'error: unknown field' >&3; echo 'hint: look' >&3; exit 78";
+        let error = failure(&script(&world, words)).await.report();
+        assert_eq!((error.exit, error.code.as_str()), (78, "invalid-config"));
+        assert_eq!(error.causes, ["unknown field"]);
     });
 }
 

@@ -50,7 +50,10 @@ impl CliError {
 
     /// Fills in what is known when the error is about a supervisor or a file.
     fn describe_place(&self, report: &mut Report) {
-        if let Self::Unreachable { causes, .. } | Self::SecondSupervisor { causes, .. } = self {
+        if let Self::Unreachable { causes, .. }
+        | Self::SecondSupervisor { causes, .. }
+        | Self::InvalidConfig { causes } = self
+        {
             report.causes.clone_from(causes);
         }
         if let Self::InvalidSpec(error) = self {

@@ -59,7 +59,7 @@ impl Report {
         let hint = anstyle::Style::new()
             .bold()
             .fg_color(Some(anstyle::AnsiColor::Cyan.into()));
-        let mut text = format!("{error}error:{error:#} {}\n", self.message.trim_end());
+        let mut text = format!("{error}error:{error:#} {}\n", self.named_message());
         for line in self.causes.iter().flat_map(|cause| cause.trim_end().lines()) {
             append(&mut text, format_args!("  {line}\n"));
         }
@@ -67,6 +67,15 @@ impl Report {
             append(&mut text, format_args!("{hint}hint:{hint:#} {line}\n"));
         }
         text
+    }
+
+    /// The message; among errors of several VMs each has to say which one it is about.
+    fn named_message(&self) -> String {
+        let message = self.message.trim_end();
+        match &self.vm {
+            Some(vm) if !message.contains(&format!("`{vm}`")) => format!("`{vm}`: {message}"),
+            Some(_) | None => message.to_owned(),
+        }
     }
 }
 
@@ -120,6 +129,17 @@ mod tests {
             ..report()
         };
         insta::assert_snapshot!(plain(&report.text()), @"error: `web` did not start");
+    }
+
+    #[test]
+    fn text_names_the_vm() {
+        let report = Report {
+            message: "host port 80 is in use".to_owned(),
+            causes: Vec::new(),
+            hint: None,
+            ..report()
+        };
+        insta::assert_snapshot!(plain(&report.text()), @"error: `web`: host port 80 is in use");
     }
 
     #[test]
