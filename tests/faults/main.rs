@@ -5,6 +5,7 @@
 
 mod disk;
 mod endings;
+mod found;
 mod qemu;
 mod records;
 mod runner;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use maqet_tests::{Guest, Sandbox};
 use rand::RngExt;
 
-use crate::scene::{assert_processes, kill, process, random};
+use crate::scene::{Scene, assert_processes, kill, process, random};
 
 /// A start takes some tens of milliseconds on an idle host.
 const MOMENTS_MS: std::ops::Range<u64> = 0..250;
@@ -63,6 +63,22 @@ fn without_a_client_the_next_supervisor_tells_what_came_of_it() {
         sandbox.maqet(&["stop", "web", "--force"]).expect(0);
         assert_processes(&sandbox, 1);
     }
+}
+
+#[test]
+fn a_restart_whose_second_half_fails_leaves_a_failed_vm() {
+    let scene = Scene::new();
+    let image = scene.sandbox.tiny_image();
+    std::fs::remove_file(image).unwrap();
+    let refused = scene.sandbox.maqet(&["restart", "web", "-o", "json"]).expect(1);
+    assert_eq!(refused.error()["code"], "start-failed", "{refused:#?}");
+    let status = scene.status();
+    assert_eq!(status["status"], "failed", "{status}");
+    assert_eq!(status["last_exit"]["cause"], "start-failed", "{status}");
+    assert_processes(&scene.sandbox, 1);
+    scene.sandbox.tiny_image();
+    scene.sandbox.maqet(&["start", "web"]).expect(0);
+    scene.assert_stops();
 }
 
 /// The supervisor; one is started when there is none.
