@@ -110,8 +110,11 @@ pub(crate) async fn launch(plan: &Plan, made: &mut Processes) -> Result<Launched
     record(plan, RecordStep::Launching(Box::new(launch))).await?;
     let ready = gated.go(&plan.secret).await?;
     let prepared = ready.prepare(plan, preflight, made).await?;
-    record(plan, RecordStep::QemuRecorded(prepared.identity.clone())).await?;
-    Ok(prepared.release().await?)
+    // The stream is opened while the commit is under way: before the release, so that nothing the guest does is missed.
+    let durable = record(plan, RecordStep::QemuRecorded(prepared.identity.clone()));
+    let (durable, watch) = futures_util::future::join(durable, prepared.ready.link.watch()).await;
+    durable?;
+    Ok(prepared.release(watch?).await?)
 }
 
 impl From<Refusal> for Failure {
@@ -293,16 +296,14 @@ pub(crate) struct PreparedQemu {
 }
 
 impl PreparedQemu {
-    /// Its identity is durable: QEMU is executed and the guest let run. The stream is opened first, so that nothing the
-    /// guest does is missed.
-    async fn release(self) -> Result<Launched, Refusal> {
+    /// Its identity is durable: QEMU is executed and the guest let run.
+    async fn release(self, watch: ReplyStream<Watch>) -> Result<Launched, Refusal> {
         let ReadyRunner {
             link,
             handle,
             mut owner,
             ..
         } = self.ready;
-        let watch = link.watch().await?;
         let running = call(&mut owner, &Release {}, RELEASE_DEADLINE).await?;
         link.keep(owner);
         Ok(Launched {

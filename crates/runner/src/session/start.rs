@@ -260,7 +260,12 @@ impl Session {
 async fn bring_up(place: &Place, qemu: &ProcessIdentity) -> Result<Box<Up>, MonitorError> {
     let monitor = monitor::greet(place, qemu).await?;
     monitor::cont(&monitor.qmp).await?;
-    up(monitor).await
+    // `cont` has succeeded and the accelerator was ordered by name: asking for either would only cost time.
+    Ok(Box::new(Up {
+        monitor,
+        run_state: RunState::Running,
+        accel: None,
+    }))
 }
 
 /// Asks a QEMU that has just greeted how it is doing.

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
+use maqet_process::pidfd::ProcessHandle;
 use maqet_protocol::control::{StopHow, StopReport};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::{Ended, StopQemu};
@@ -13,11 +14,12 @@ use maqet_state::lifecycle::{Activity, Cause, Command, Decision, Effect, Fact, L
 use maqet_state::record::Intent;
 
 use super::parked::unattended;
-use super::start::{StartOrder, millis, was_cancelled};
+use super::start::{StartOrder, millis, see_off, was_cancelled};
 use super::walk::Walk;
 use super::{Then, VmActor};
 use crate::messages::{RestartVm, StopVm};
 use crate::operation::{Accepted, Done};
+use crate::shared::Shared;
 
 /// What a stop was asked with.
 #[derive(Debug)]
@@ -216,7 +218,6 @@ impl VmActor {
             qemu: live.qemu.try_clone().ok()?,
             runner: live.runner.as_ref().and_then(|runner| runner.try_clone().ok()),
             order,
-            shared: Rc::clone(&self.shared),
         })
     }
 
@@ -285,6 +286,8 @@ impl VmActor {
         };
         let how = ended.how;
         let recorded = self.record_end(ended.exit);
+        let gone = leave(self.leaving.take(), Rc::clone(&self.shared));
+        let recorded = async move { futures_util::future::join(recorded, gone).await.0 };
         let done = recorded.into_actor(self).map(move |durable, actor, context| {
             // It is stopped, whatever the disk says; recovery finds the end in the runner's note.
             if let Err(refusal) = durable {
@@ -364,6 +367,13 @@ impl VmActor {
         )
         .vm(self.name())
         .hint(format!("maqet status {}", self.name()))
+    }
+}
+
+/// Waits for the runner of a QEMU that is gone: when `stop` returns, nothing of the launch is left.
+async fn leave(runner: Option<ProcessHandle>, shared: Rc<Shared>) {
+    if let Some(runner) = runner {
+        see_off(&runner, &shared).await;
     }
 }
 

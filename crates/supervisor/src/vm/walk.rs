@@ -11,9 +11,7 @@ use maqet_protocol::runner::{Ended, StopQemu};
 use maqet_state::clock;
 use maqet_state::lifecycle::{Cause, LastExit};
 
-use super::start::see_off;
 use crate::link::RunnerLink;
-use crate::shared::Shared;
 
 /// The runner's own cap on extending a budget, and room for its last steps.
 const LADDER_EXTENSION_MAX: Duration = Duration::from_mins(5 + 1);
@@ -32,7 +30,6 @@ pub(super) struct Walk {
     pub(super) qemu: ProcessHandle,
     pub(super) runner: Option<ProcessHandle>,
     pub(super) order: StopQemu,
-    pub(super) shared: Rc<Shared>,
 }
 
 impl Walk {
@@ -45,9 +42,6 @@ impl Walk {
         self.qemu.exited().await.map_err(|error| {
             Refusal::new(RefusalCode::Internal, "cannot wait for QEMU's end").cause(error.to_string())
         })?;
-        if let Some(runner) = &self.runner {
-            see_off(runner, &self.shared).await;
-        }
         Ok(ended)
     }
 
