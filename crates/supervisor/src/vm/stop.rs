@@ -43,7 +43,7 @@ impl VmActor {
         match self.decide(command) {
             Decision::AlreadyDone => Ok(Accepted::ended(Ok(self.already_stopped()))),
             Decision::Do(Effect::CancelStart) => self.stop_starting(message, context),
-            Decision::Do(Effect::EscalateKill) => self.escalate(context),
+            Decision::Do(Effect::EscalateKill) => self.hurry(self.ladder_order(None, true), context),
             Decision::Do(Effect::WalkLadder | Effect::Kill) => {
                 let order = self.ladder_order(message.timeout_ms, message.force);
                 self.walk(
@@ -56,6 +56,10 @@ impl VmActor {
                     Then::Rest,
                     context,
                 )
+            }
+            // A budget of one's own is hard: it shortens the one the stop under way was given.
+            Decision::Join if message.timeout_ms.is_some() => {
+                self.hurry(self.ladder_order(message.timeout_ms, message.force), context)
             }
             Decision::Join => {
                 self.drop_restart();
@@ -174,30 +178,37 @@ impl VmActor {
         Ok(accepted)
     }
 
-    /// A `kill` during a `stop`: the runner turns its ladder into the short one; both get the same answer.
-    fn escalate(&mut self, context: &mut Context<Self>) -> Result<Accepted, Refusal> {
+    /// A `kill`, or a `stop` in more of a hurry, during a `stop`: the runner shortens its ladder; all get the same
+    /// answer.
+    fn hurry(&mut self, order: StopQemu, context: &mut Context<Self>) -> Result<Accepted, Refusal> {
         self.drop_restart();
-        let accepted = self.join().ok_or_else(|| self.defect("no stop to escalate"))?;
-        let Some(walk) = self.walk_of(self.ladder_order(None, true)) else {
+        let accepted = self.join().ok_or_else(|| self.defect("no stop to hurry"))?;
+        let forced = order.force;
+        let Some(walk) = self.walk_of(order) else {
             return Ok(accepted);
         };
         let generation = self.record.generation;
-        let intent = Intent::StopForced;
-        self.apply(Fact::StopIntended { generation, intent })?;
-        self.persist_later(Change::update(self.record.clone()), context);
-        let escalated = walk
+        if forced {
+            let intent = Intent::StopForced;
+            self.apply(Fact::StopIntended { generation, intent })?;
+            self.persist_later(Change::update(self.record.clone()), context);
+        }
+        let hurried = walk
             .run()
             .into_actor(self)
-            .map(|result, actor, context| match result {
+            .map(move |result, actor, context| match result {
                 Ok(ended) => {
-                    if let Some(live) = &mut actor.live {
+                    // The VM may have been started again since.
+                    if let Some(live) = &mut actor.live
+                        && live.generation == generation
+                    {
                         live.exit.get_or_insert(ended.exit);
                     }
                     actor.resume_stop(context);
                 }
-                Err(refusal) => tracing::warn!(%refusal, "the escalation of a stop failed"),
+                Err(refusal) => tracing::warn!(%refusal, "a stop could not be hurried"),
             });
-        context.spawn(escalated);
+        context.spawn(hurried);
         Ok(accepted)
     }
 
