@@ -57,6 +57,9 @@ fn auto_is_what_the_host_can_do() {
     until_serial(&sandbox, "web", READY);
     let expected = if kvm_runs_a_guest(&sandbox) { "kvm" } else { "tcg" };
     assert_eq!(sandbox.status("web")["accel"], expected);
+    // Whoever asks learns why it is not KVM.
+    let story = sandbox.maqet(&["events", "--vm", "web"]).expect(0).stdout;
+    assert_eq!(story.contains("accel_fallback"), expected == "tcg", "{story}");
     assert_eq!(sandbox.json(&["stop", "web"])[0]["how"], "guest");
 }
 

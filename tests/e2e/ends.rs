@@ -2,7 +2,6 @@
 
 use maqet_process::Signal;
 use maqet_tests::{Guest, Sandbox};
-use rustix::process::pidfd_send_signal;
 use serde_json::Value;
 
 use crate::facts::{kinds, nothing_runs, qemu, runner, send, status, text, until_ended, until_serial};
@@ -85,8 +84,8 @@ fn a_killed_qemu_is_a_failure_with_its_signal() {
 #[test]
 fn a_crashed_qemu_is_a_failure_with_its_signal() {
     let sandbox = Sandbox::new();
-    Guest::tiny("web").start(&sandbox);
-    pidfd_send_signal(qemu(&sandbox, "web"), rustix::process::Signal::SEGV).unwrap();
+    Guest::fake("web", "segv-on-reset").start(&sandbox);
+    sandbox.maqet(&["reset", "web"]);
     let (status, exit) = end(&sandbox);
     assert_eq!(
         (status.as_str(), &exit["cause"], &exit["signal"]),

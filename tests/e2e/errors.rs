@@ -200,3 +200,20 @@ fn many_commands_at_once_start_one_supervisor() {
     }
     assert_eq!(sandbox.processes().len(), 1, "{:?}", sandbox.processes());
 }
+
+#[test]
+fn what_needs_no_supervisor_starts_none() {
+    let sandbox = Sandbox::new();
+    let file = Guest::tiny("web").write(&sandbox).display().to_string();
+    let alone: [&[&str]; 5] = [
+        &["--version"],
+        &["--help"],
+        &["completion", "bash"],
+        &["man"],
+        &["config", "check", &file],
+    ];
+    for args in alone {
+        sandbox.maqet(args).expect(0);
+    }
+    assert!(!sandbox.data_dir().exists() && sandbox.processes().is_empty());
+}

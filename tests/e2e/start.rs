@@ -1,6 +1,6 @@
 //! `start`: from every state, by every name, once and for all callers.
 
-use maqet_tests::{Guest, Sandbox, wait};
+use maqet_tests::{Guest, Running, Sandbox, wait};
 
 use crate::facts::{at_once, cause, kinds, nothing_runs, one, qemu, runner, status, text, until_activity};
 
@@ -211,30 +211,44 @@ fn a_stop_cancels_a_start() {
 #[test]
 fn only_a_stop_gets_through_to_a_starting_vm() {
     let sandbox = Sandbox::new();
-    Guest::fake("web", "late-greeting=1500").add(&sandbox);
+    Guest::fake("web", "mute").add(&sandbox);
     let start = sandbox.spawn(&["start", "web"]);
     until_activity(&sandbox, "web", "starting");
     for verb in ["pause", "resume", "reset", "restart", "rm"] {
         let error = sandbox.maqet(&[verb, "web", "-o", "json"]).expect(5).error();
         assert_eq!(error["code"], "busy", "{verb}: {error}");
     }
-    // Another start shares the outcome of the one under way.
-    let second = sandbox.maqet(&["start", "web"]).expect(0);
-    start.output().expect(0);
-    assert!(second.stderr.contains("web: running"), "{second:?}");
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    start.output().expect(3);
+}
+
+#[test]
+fn a_second_start_shares_the_outcome_of_the_first() {
+    let sandbox = Sandbox::new();
+    Guest::fake("good", "late-greeting=1500").add(&sandbox);
+    Guest::fake("bad", "mute").add(&sandbox);
+    let first = ["good", "bad"].map(|vm| sandbox.spawn(&["start", vm, "-o", "json"]));
+    until_activity(&sandbox, "bad", "starting");
+    let second = ["good", "bad"].map(|vm| sandbox.spawn(&["start", vm, "-o", "json"]));
+    let [good, bad] = first.map(Running::output);
+    let [also_good, also_bad] = second.map(Running::output);
+    assert_eq!(one(&good.json())["pid"], one(&also_good.json())["pid"]);
+    assert_eq!(bad.expect(1).error(), also_bad.expect(1).error());
+    assert_eq!(sandbox.processes().len(), 3, "{:?}", sandbox.processes());
 }
 
 #[test]
 fn a_start_while_the_vm_stops_is_told_to_wait() {
     let sandbox = Sandbox::new();
     Guest::tiny("web").options(&["ignore-acpi"]).start(&sandbox);
-    let stop = sandbox.spawn(&["stop", "web", "--timeout", "3s"]);
+    let stop = sandbox.spawn(&["stop", "web", "--timeout", "1h"]);
     until_activity(&sandbox, "web", "stopping");
     let error = sandbox.maqet(&["start", "web", "-o", "json"]).expect(5).error();
     assert_eq!(
         (&error["code"], &error["hint"]),
         (&"busy".into(), &"maqet wait web exit".into())
     );
+    sandbox.maqet(&["kill", "web"]).expect(0);
     stop.output().expect(0);
     sandbox.maqet(&["start", "web"]).expect(0);
 }

@@ -202,6 +202,16 @@ fn a_kill_hurries_a_stop_up() {
 }
 
 #[test]
+fn a_stop_with_less_time_hurries_another_up() {
+    let sandbox = Sandbox::new();
+    deaf(&sandbox);
+    let patient = sandbox.spawn(&["stop", "web", "--timeout", "1h", "-o", "json"]);
+    until_activity(&sandbox, "web", "stopping");
+    assert_eq!(how(&sandbox, &["stop", "web", "--timeout", "100ms"]), "quit");
+    assert_eq!(one(&patient.output().expect(0).json())["how"], "quit");
+}
+
+#[test]
 fn giving_up_the_wait_does_not_give_up_the_stop() {
     let sandbox = Sandbox::new();
     deaf(&sandbox);
@@ -226,7 +236,7 @@ fn giving_up_the_wait_does_not_give_up_the_stop() {
 fn a_stopping_vm_takes_no_other_orders() {
     let sandbox = Sandbox::new();
     deaf(&sandbox);
-    let stop = sandbox.spawn(&["stop", "web", "--timeout", "3s"]);
+    let stop = sandbox.spawn(&["stop", "web", "--timeout", "1h"]);
     until_activity(&sandbox, "web", "stopping");
     for verb in ["start", "restart", "pause", "resume", "reset", "rm"] {
         let error = sandbox.maqet(&[verb, "web", "-o", "json"]).expect(5).error();
@@ -234,6 +244,7 @@ fn a_stopping_vm_takes_no_other_orders() {
     }
     // Questions are answered all the while.
     sandbox.maqet(&["qmp", "run", "web", "query-status"]).expect(0);
+    sandbox.maqet(&["kill", "web"]).expect(0);
     stop.output().expect(0);
 }
 

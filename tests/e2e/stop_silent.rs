@@ -1,7 +1,7 @@
 //! Stopping a QEMU, or a runner, that answers nothing.
 
 use maqet_process::{ProcessHandle, Signal};
-use maqet_tests::{Guest, Sandbox};
+use maqet_tests::{Guest, Sandbox, wait};
 
 use crate::facts::{cause, kinds, nothing_runs, one, qemu, runner, send, status, until_serial};
 
@@ -83,8 +83,11 @@ fn a_qemu_that_thaws_is_stopped_like_any_other() {
     let sandbox = Sandbox::new();
     let qemu = frozen(&sandbox);
     sandbox.maqet(&["stop", "web", "--timeout", "500ms"]).expect(124);
-    let kinds = kinds(&sandbox, "web");
-    assert!(kinds.iter().any(|kind| kind == "vm.silent"), "{kinds:?}");
+    wait::until("vm.silent", wait::PATIENCE, || {
+        let kinds = kinds(&sandbox, "web");
+        let told = kinds.iter().any(|kind| kind == "vm.silent");
+        if told { Ok(()) } else { Err(kinds) }
+    });
     send(&qemu, Signal::Cont);
     // The press of the power button that it could not take is taken now.
     sandbox.maqet(&["stop", "web"]).expect(0);

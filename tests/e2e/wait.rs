@@ -161,6 +161,11 @@ fn not_for_what_can_never_be() {
     }
     sandbox.maqet(&["wait", "nobody", "running"]).expect(4);
     sandbox.maqet(&["wait", "web", "bored"]).expect(2);
+    let error = sandbox
+        .maqet(&["wait", "web", "agent", "-o", "json"])
+        .expect(1)
+        .error();
+    assert_eq!(error["code"], "impossible");
 }
 
 #[test]

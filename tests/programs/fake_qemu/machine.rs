@@ -174,6 +174,9 @@ impl Machine {
         if self.options.shuts_down_on_reboot && guest {
             return self.power_off("guest-reset");
         }
+        if self.script.crashes_on_reset {
+            crash()?;
+        }
         let reason = if guest {
             "guest-reset"
         } else {

@@ -38,6 +38,8 @@ pub(crate) struct Script {
     pub(crate) hangs_on_stop: bool,
     /// `ignore-powerdown`: the guest does not listen to the power button.
     pub(crate) ignores_powerdown: bool,
+    /// `segv-on-reset`: QEMU crashes when it is asked for a reset.
+    pub(crate) crashes_on_reset: bool,
     /// What the guest does as soon as it runs.
     pub(crate) guest: Option<Guest>,
 }
@@ -121,6 +123,7 @@ impl Script {
             "hang-quit" => &mut self.hangs_on_quit,
             "hang-stop" => &mut self.hangs_on_stop,
             "ignore-powerdown" => &mut self.ignores_powerdown,
+            "segv-on-reset" => &mut self.crashes_on_reset,
             _ => bail!("unknown"),
         })
     }
