@@ -1,5 +1,5 @@
 //! The merged document as a [`VmSpec`]: types, words and defaults. What depends on several fields at once is
-//! checked afterwards by [`crate::validate`].
+//! checked afterwards by [`crate::validate()`].
 
 mod devices;
 

@@ -1,6 +1,6 @@
 //! What a VM should be: YAML to a validated [`VmSpec`], and from there to QEMU's command line.
 //!
-//! [`load`] reads files and overrides, merges them left to right, and checks everything that can be known without
+//! [`load()`] reads files and overrides, merges them left to right, and checks everything that can be known without
 //! looking at the host; [`host::check_host`] looks at the files. [`argv::argv`] turns a spec and the descriptors of
 //! one start into the words after QEMU's own name. Nothing here reads the environment.
 

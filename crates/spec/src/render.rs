@@ -9,7 +9,7 @@ use crate::vm::{
 };
 use crate::yaml;
 
-/// YAML that [`crate::load`] reads back as an equal spec, whatever the directory. Everything that decides how the VM
+/// YAML that [`crate::load()`] reads back as an equal spec, whatever the directory. Everything that decides how the VM
 /// runs is spelled out; what is absent is left out.
 pub fn to_yaml(spec: &VmSpec) -> String {
     // Texts, numbers and maps only: there is nothing in it that YAML cannot express.

@@ -87,7 +87,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Everything that is wrong with a spec as far as the spec alone tells; empty when nothing is. [`crate::load`] has
+/// Everything that is wrong with a spec as far as the spec alone tells; empty when nothing is. [`crate::load()`] has
 /// called this; a spec that came over a socket is checked again by whoever received it.
 pub fn validate(spec: &VmSpec) -> Vec<Finding> {
     let family = Family::of(&spec.machine);

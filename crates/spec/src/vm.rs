@@ -1,6 +1,6 @@
 //! The validated description of one virtual machine.
 //!
-//! A [`VmSpec`] can only come from [`crate::load`] or from a stored record, so whoever holds one may rely on
+//! A [`VmSpec`] can only come from [`crate::load()`] or from a stored record, so whoever holds one may rely on
 //! every rule of `validate`. Paths in it are absolute.
 
 use std::fmt;

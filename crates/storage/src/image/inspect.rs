@@ -60,7 +60,7 @@ struct Info {
 ///
 /// # Errors
 /// [`StorageError::DataFile`] for an image that keeps its data elsewhere; [`StorageError::Tool`] when it is not of
-/// that format or damaged; otherwise as for [`open`].
+/// that format or damaged; otherwise as for [`open()`].
 pub async fn inspect(
     path: &Path,
     format: DiskFormat,
