@@ -117,7 +117,7 @@ fn a_bad_configuration_is_told_and_nothing_begins() {
             .output()
             .expect(78);
         assert!(refused.stderr.contains("config.yaml"), "{refused:#?}");
-        let words = sandbox.maqet(&["ls"]).expect(6);
+        let words = sandbox.maqet(&["ls"]).expect(78);
         assert!(words.stderr.contains("config.yaml"), "{words:#?}");
     }
     fs::remove_file(sandbox.config()).unwrap();
