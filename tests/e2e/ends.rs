@@ -4,14 +4,14 @@ use maqet_process::Signal;
 use maqet_tests::{Guest, Sandbox};
 use serde_json::Value;
 
-use crate::facts::{kinds, nothing_runs, qemu, runner, send, status, text, until_ended, until_serial};
+use crate::facts::{kinds, qemu, runner, send, status, text, until_ended, until_nothing_runs, until_serial};
 
 /// Waits for the end of `web`; returns its status and how it ended.
 #[track_caller]
 fn end(sandbox: &Sandbox) -> (String, Value) {
     until_ended(sandbox, "web");
     let status = sandbox.status("web");
-    nothing_runs(sandbox);
+    until_nothing_runs(sandbox);
     (text(&status["status"]), status["last_exit"].clone())
 }
 

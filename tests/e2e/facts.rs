@@ -92,13 +92,29 @@ pub(crate) fn kinds(sandbox: &Sandbox, vm: &str) -> Vec<String> {
         .collect()
 }
 
-/// Fails unless nothing of a VM runs: neither runner nor QEMU nor gate, only the supervisor.
+/// Fails unless nothing of a VM is left: neither runner nor QEMU nor gate nor socket, only the supervisor.
 #[track_caller]
 pub(crate) fn nothing_runs(sandbox: &Sandbox) {
-    let processes = sandbox.processes();
-    assert!(processes.len() <= 1, "left behind: {processes:?}");
+    let left = left(sandbox);
+    assert!(left.is_empty(), "left behind: {left:?}");
+}
+
+/// The same for an end nobody waited for: the runner tells of it before it goes itself.
+#[track_caller]
+pub(crate) fn until_nothing_runs(sandbox: &Sandbox) {
+    wait::until("nothing runs", wait::PATIENCE, || {
+        let left = left(sandbox);
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+}
+
+fn left(sandbox: &Sandbox) -> Vec<String> {
     let sockets = sockets(&sandbox.runtime_dir().join("vms"));
-    assert!(sockets.is_empty(), "left behind: {sockets:?}");
+    let processes = sandbox.processes();
+    let supervisor = usize::from(!processes.is_empty());
+    let processes = processes.iter().skip(supervisor).map(ToString::to_string);
+    let sockets = sockets.iter().map(|path| path.display().to_string());
+    processes.chain(sockets).collect()
 }
 
 /// Socket files below a directory.
