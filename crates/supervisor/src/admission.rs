@@ -5,6 +5,8 @@ use std::rc::Rc;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::VmSpec;
 use maqet_spec::validate::Finding;
+use maqet_spec::vm::Accel;
+use maqet_storage::binary::Binary;
 
 use crate::link::chain;
 use crate::shared::Shared;
@@ -63,11 +65,13 @@ async fn check_qemu(spec: &VmSpec, shared: &Shared) -> Result<(), Refusal> {
         )
         .cause(chain(&error))
     })?;
-    if !abilities.has_machine(&spec.machine) {
+    // Options may follow the name: `q35,smm=off`.
+    let machine = spec.machine.split(',').next().unwrap_or_default();
+    if !abilities.has_machine(machine) {
         let message = format!(
             "machine: `{}` knows no machine `{}`",
             binary.path.display(),
-            spec.machine
+            machine
         );
         return Err(invalid(spec, message).hint(format!("{} -machine help", binary.path.display())));
     }
@@ -79,7 +83,20 @@ async fn check_qemu(spec: &VmSpec, shared: &Shared) -> Result<(), Refusal> {
         let message = format!("args: `{}` knows no option `{word}`", binary.path.display());
         return Err(invalid(spec, message).hint(format!("{} -help", binary.path.display())));
     }
-    Ok(())
+    check_kvm(spec, &binary, shared).await
+}
+
+/// Whoever insists on KVM is told now that it does not run guests here, not at the start.
+async fn check_kvm(spec: &VmSpec, binary: &Binary, shared: &Shared) -> Result<(), Refusal> {
+    if spec.accel != Accel::Kvm {
+        return Ok(());
+    }
+    let usable = shared.kvm.usable(binary, &shared.probes).await;
+    usable.map_err(|trouble| {
+        invalid(spec, "accel: KVM does not run guests on this host".to_owned())
+            .cause(chain(&trouble))
+            .hint("write `accel: auto`, which takes KVM where it works")
+    })
 }
 
 /// A value may begin with a dash too, as a number or alone.

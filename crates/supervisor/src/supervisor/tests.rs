@@ -150,6 +150,41 @@ fn a_name_is_taken_until_its_vm_is_removed() {
 }
 
 #[test]
+fn kvm_is_accepted_where_it_runs_a_guest_and_refused_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    actix_rt::System::new().block_on(async {
+        let house = house(dir.path());
+        let binaries = maqet_storage::binary::Binaries::new();
+        let mut spec = spec("fast");
+        spec.accel = maqet_spec::vm::Accel::Kvm;
+        let binary = binaries.lookup(&spec.binary).unwrap();
+        let probes = maqet_storage::probe::Probes::new();
+        let usable = maqet_storage::kvm::Kvm::new().usable(&binary, &probes).await;
+        let added = house.supervisor.send(AddVm { spec, key: None }).await.unwrap();
+        match usable {
+            Ok(()) => assert_eq!(added.unwrap().name, "fast"),
+            Err(trouble) => {
+                let refusal = added.unwrap_err();
+                assert_eq!(refusal.code, RefusalCode::InvalidSpec);
+                assert_eq!(refusal.causes, [trouble.to_string()]);
+            }
+        }
+    });
+}
+
+#[test]
+fn options_behind_the_machine_are_not_part_of_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    actix_rt::System::new().block_on(async {
+        let house = house(dir.path());
+        let mut spec = spec("plain");
+        spec.machine = "q35,smm=off".to_owned();
+        let added = house.supervisor.send(AddVm { spec, key: None }).await.unwrap();
+        assert_eq!(added.unwrap().name, "plain");
+    });
+}
+
+#[test]
 fn stopping_what_does_not_run_is_done_already() {
     let dir = tempfile::tempdir().unwrap();
     actix_rt::System::new().block_on(async {
