@@ -530,6 +530,8 @@ reset:
         movw    $0xcf9, %dx             # the chipset's reset register: reset CPU, now
         movb    $0x06, %al
         outb    %al, %dx
+        sti                             # asked twice, the machine may reset twice: give it a tick for the first
+        hlt
         movb    $0xfe, %al              # the keyboard controller's way, where the first one is missing
         outb    %al, $0x64
         jmp     stop

@@ -79,24 +79,24 @@ qemu: {args: ["-msg", "timestamp=on"]}
     -add-fd fd=8,set=0
     -blockdev driver=file,node-name=file.0,filename=/dev/fdset/0
     -blockdev driver=qcow2,node-name=root,file=file.0
-    -device virtio-blk-pci,drive=root,bootindex=0
+    -device virtio-blk-pci,drive=root,bootindex=1
     -add-fd fd=9,set=1
     -blockdev driver=file,node-name=file.1,filename=/dev/fdset/1,read-only=on
     -blockdev driver=raw,node-name=data,file=file.1,read-only=on
     -device virtio-scsi-pci,id=scsi0
-    -device scsi-hd,bus=scsi0.0,drive=data,bootindex=1
+    -device scsi-hd,bus=scsi0.0,drive=data,bootindex=2
     -add-fd fd=10,set=2
     -blockdev driver=file,node-name=file.2,filename=/dev/fdset/2
     -blockdev driver=raw,node-name=more,file=file.2
-    -device scsi-hd,bus=scsi0.0,drive=more,bootindex=2
+    -device scsi-hd,bus=scsi0.0,drive=more,bootindex=3
     -add-fd fd=11,set=3
     -blockdev driver=file,node-name=file.3,filename=/dev/fdset/3
     -blockdev driver=raw,node-name=sata,file=file.3
-    -device ide-hd,bus=ide.0,drive=sata,bootindex=3
+    -device ide-hd,bus=ide.0,drive=sata,bootindex=4
     -add-fd fd=12,set=4
     -blockdev driver=file,node-name=file.4,filename=/dev/fdset/4
     -blockdev driver=raw,node-name=fast,file=file.4
-    -device nvme,serial=fast,drive=fast,bootindex=4
+    -device nvme,serial=fast,drive=fast,bootindex=5
     -add-fd fd=13,set=5
     -blockdev driver=file,node-name=file.5,filename=/dev/fdset/5
     -blockdev driver=raw,node-name=spare,file=file.5

@@ -217,11 +217,17 @@ async fn once(key: Option<String>, desk: &Desk, work: impl Future<Output = Reply
     if let Some(answer) = ask(&desk.state, Recall(key.clone())).await?? {
         return Ok(answer);
     }
+    // The same call on another connection may have been faster: then it is so already, or not allowed any more.
     match work.await {
+        Ok(answer) if was_so(&answer) => Ok(ask(&desk.state, Recall(key)).await??.unwrap_or(answer)),
         Ok(answer) => Ok(answer),
-        // The same call on another connection may have been faster.
         Err(refusal) => ask(&desk.state, Recall(key)).await??.ok_or(refusal),
     }
+}
+
+/// Whether an answer says that there was nothing to do.
+fn was_so(answer: &serde_json::Value) -> bool {
+    answer["already"] == true || answer["how"] == "already"
 }
 
 async fn find(vm: &str, desk: &Desk) -> Result<Addr<VmActor>, Refusal> {
