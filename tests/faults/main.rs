@@ -6,8 +6,10 @@
 mod disk;
 mod endings;
 mod found;
+mod identity;
 mod qemu;
 mod records;
+mod reuse;
 mod runner;
 mod scene;
 mod start;

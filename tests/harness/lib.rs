@@ -12,10 +12,13 @@
 pub mod filters;
 pub mod guest;
 pub mod leftovers;
+pub mod namespace;
+pub mod numbered;
 pub mod program;
 pub mod sandbox;
 pub mod wait;
 
 pub use guest::Guest;
+pub use numbered::{Does, Numbered};
 pub use program::{Output, Running, built};
 pub use sandbox::Sandbox;

@@ -107,20 +107,30 @@ pub fn pidns_inode() -> Result<u64, ProcessError> {
     procfs::pidns_inode()
 }
 
-/// What is used of what the kernel offers. Everything, except in tests of the ways around it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Offer {
+/// What is used of what the kernel offers to tell processes apart: everything, except where an older kernel is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
     /// Unique inodes of processes (Linux 6.9).
-    pub(crate) inodes: bool,
+    pub inodes: bool,
     /// File handles of processes (Linux 6.14).
-    pub(crate) handles: bool,
+    pub handles: bool,
 }
 
-impl Offer {
+impl Abilities {
     /// Use whatever this kernel has.
-    pub(crate) const ALL: Self = Self {
+    pub const ALL: Self = Self {
         inodes: true,
         handles: true,
+    };
+    /// As on Linux 6.9 to 6.13.
+    pub const INODES: Self = Self {
+        inodes: true,
+        handles: false,
+    };
+    /// As before Linux 6.9: the number and what `/proc` says.
+    pub const NONE: Self = Self {
+        inodes: false,
+        handles: false,
     };
 }
 
@@ -156,6 +166,16 @@ impl ProcessIdentity {
             return Err(ProcessError::Gone { pid: handle.pid() });
         }
         Ok(taken)
+    }
+
+    /// The record as a kernel with only these abilities would have let it be made.
+    #[must_use]
+    pub fn as_known_to(&self, abilities: Abilities) -> Self {
+        Self {
+            pidfs_inode: self.pidfs_inode.filter(|_| abilities.inodes),
+            pidfs_handle: self.pidfs_handle.clone().filter(|_| abilities.handles),
+            ..self.clone()
+        }
     }
 }
 

@@ -39,11 +39,16 @@ pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Result<i32, ProcessError> {
 pub(crate) struct Stat {
     /// State letter; `Z` also means a process whose first thread ended while others live.
     pub(crate) state: char,
+    /// It has exec'd since it was forked (field 9, without `PF_FORKNOEXEC`): what it runs is its own choice.
+    pub(crate) has_execed: bool,
     /// Start, clock ticks since boot (field 22).
     pub(crate) start_ticks: u64,
     /// Wait status of a zombie (field 52); 0 where the kernel hides it.
     pub(crate) wait_status: i32,
 }
+
+/// `PF_FORKNOEXEC` of the kernel's `linux/sched.h`: forked, and not exec'd since.
+const PF_FORKNOEXEC: u64 = 0x40;
 
 /// Reads `/proc/PID/stat`.
 pub(crate) fn stat(pid: i32) -> Result<Stat, ProcessError> {
@@ -60,6 +65,10 @@ fn parse_stat(text: &str) -> Result<Stat, &'static str> {
     let field = |number: usize| fields.get(number - 3).copied();
     Ok(Stat {
         state: field(3).and_then(|text| text.chars().next()).ok_or("state")?,
+        has_execed: field(9)
+            .and_then(|text| text.parse::<u64>().ok())
+            .map(|flags| flags & PF_FORKNOEXEC == 0)
+            .ok_or("flags")?,
         start_ticks: field(22).and_then(|text| text.parse().ok()).ok_or("starttime")?,
         wait_status: field(52).and_then(|text| text.parse().ok()).unwrap_or(0),
     })
@@ -100,6 +109,7 @@ mod tests {
             stat,
             Stat {
                 state: 'S',
+                has_execed: true,
                 start_ticks: 22,
                 wait_status: 52
             }
@@ -108,7 +118,8 @@ mod tests {
 
     #[test]
     fn a_short_line_names_the_missing_field() {
-        assert_eq!(parse_stat("42 (a) S 1 2"), Err("starttime"));
+        assert_eq!(parse_stat("42 (a) S 1 2"), Err("flags"));
+        assert_eq!(parse_stat("42 (a) S 1 2 3 4 5 64 7"), Err("starttime"));
         assert_eq!(parse_stat("42"), Err("comm"));
     }
 

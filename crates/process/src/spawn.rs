@@ -68,6 +68,10 @@ impl Spawn {
     /// # Errors
     /// [`ProcessError::Spawn`] when there is no such program or it cannot be exec'd;
     /// [`ProcessError::DescriptorTaken`] for numbers given twice or below 3.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "its own child, not reaped yet: the number is still its own"
+    )]
     pub fn spawn(self) -> Result<Child, ProcessError> {
         check_numbers(&self.fds)?;
         let numbers: Vec<i32> = self.fds.iter().map(|(_, number)| *number).collect();

@@ -4,28 +4,15 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
-use super::{FileId, Liveness, Offer, ProcessIdentity, Role};
+use super::{Abilities, FileId, Liveness, ProcessIdentity, Role};
 use crate::pidfd::{ExitStatus, ProcessHandle};
 use crate::signal::{Sent, Signal};
 use crate::spawn::Spawn;
 
 /// Every way verification can go: by file handle, by inode, by witnesses only.
-const OFFERS: [Offer; 3] = [
-    Offer::ALL,
-    Offer {
-        inodes: true,
-        handles: false,
-    },
-    Offer {
-        inodes: false,
-        handles: false,
-    },
-];
+const OFFERS: [Abilities; 3] = [Abilities::ALL, Abilities::INODES, Abilities::NONE];
 
-const WITNESSES: Offer = Offer {
-    inodes: false,
-    handles: false,
-};
+const WITNESSES: Abilities = Abilities::NONE;
 
 /// A process that lives until it is told to end, or until the test does.
 struct Waiting {
@@ -71,7 +58,7 @@ fn wait_for_exit(handle: &ProcessHandle) {
     );
 }
 
-fn is_alive(identity: &ProcessIdentity, offer: Offer) -> bool {
+fn is_alive(identity: &ProcessIdentity, offer: Abilities) -> bool {
     match identity.verify_with(offer) {
         Liveness::Alive(handle) => {
             assert_eq!(handle.pid(), identity.pid);
@@ -130,7 +117,7 @@ fn a_number_that_belongs_to_another_process_now_is_not_mistaken() {
         ..identity.clone()
     };
     // The handle still leads to the living original, under another number: somebody edited the record.
-    let liveness = forged.verify_with(Offer::ALL);
+    let liveness = forged.verify_with(Abilities::ALL);
     assert!(
         matches!(&liveness, Liveness::Unknown(reason) if reason.contains("contradicts itself")),
         "{liveness:?}"
@@ -138,7 +125,7 @@ fn a_number_that_belongs_to_another_process_now_is_not_mistaken() {
     assert!(!is_alive(&forged, OFFERS[1]));
     assert!(!forged.matches_handle(&other.handle));
     process.end().exit_status();
-    assert!(!is_alive(&forged, Offer::ALL));
+    assert!(!is_alive(&forged, Abilities::ALL));
     assert!(!is_alive(&forged, OFFERS[1]));
     assert!(!other.handle.has_exited());
 }
@@ -165,7 +152,7 @@ fn witnesses_tell_processes_apart() {
     assert!(matches!(half.verify_with(WITNESSES), Liveness::Unknown(_)));
     assert!(!half.matches_with(&process.handle, WITNESSES));
     // With inodes the witnesses do not matter.
-    assert!(is_alive(&half, Offer::ALL));
+    assert!(is_alive(&half, Abilities::ALL));
 }
 
 #[test]
@@ -196,7 +183,7 @@ fn a_damaged_handle_falls_back_to_the_number() {
             return;
         };
         bytes.clone_into(&mut handle.bytes);
-        assert!(is_alive(&identity, Offer::ALL), "{bytes}");
+        assert!(is_alive(&identity, Abilities::ALL), "{bytes}");
     }
 }
 
@@ -209,7 +196,7 @@ fn an_exec_changes_neither_number_nor_inode() {
     let handle = spawn.spawn().unwrap().handle;
     let identity = ProcessIdentity::take(&handle, Role::Qemu, "launch-j", 1, Vec::new()).unwrap();
     // It may or may not have exec'd by now; the answer is the same.
-    assert!(is_alive(&identity, Offer::ALL));
+    assert!(is_alive(&identity, Abilities::ALL));
     assert!(is_alive(&identity, OFFERS[1]));
     drop(leash);
     wait_for_exit(&handle);

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
-use super::{Offer, PidfsHandle, ProcessIdentity, boot_id, pidns_inode};
+use super::{Abilities, PidfsHandle, ProcessIdentity, boot_id, pidns_inode};
 use crate::error::ProcessError;
 use crate::pidfd::ProcessHandle;
 use crate::{kernel, procfs};
@@ -57,35 +57,40 @@ enum Reopened {
 impl ProcessIdentity {
     /// Finds out what became of the process. Costs a few microseconds and never blocks.
     pub fn verify(&self) -> Liveness {
-        self.verify_with(Offer::ALL)
+        self.verify_with(Abilities::ALL)
     }
 
     /// Whether the handle is on the recorded process. False when nobody can tell.
     pub fn matches_handle(&self, handle: &ProcessHandle) -> bool {
-        self.matches_with(handle, Offer::ALL)
+        self.matches_with(handle, Abilities::ALL)
     }
 
-    pub(super) fn matches_with(&self, handle: &ProcessHandle, offer: Offer) -> bool {
+    /// As [`Self::matches_handle`] with only these abilities of the kernel.
+    pub fn matches_with(&self, handle: &ProcessHandle, abilities: Abilities) -> bool {
         if !boot_id().is_ok_and(|boot| boot == self.boot_id) {
             return false;
         }
         match (self.pidfs_inode, handle.inode()) {
-            (Some(recorded), Some(found)) if offer.inodes => recorded == found,
+            (Some(recorded), Some(found)) if abilities.inodes => recorded == found,
             _ => {
                 let here = pidns_inode().is_ok_and(|inode| inode == self.pidns_inode);
-                here && self.pid == handle.pid() && matches!(self.witnesses(handle), Ok(Witness::Same))
+                let same =
+                    here && self.pid == handle.pid() && matches!(self.witnesses(handle), Ok(Witness::Same));
+                // Witnesses are about the number; a reaped process no longer has it.
+                same && matches!(handle.is_reaped(), Ok(false))
             }
         }
     }
 
-    pub(super) fn verify_with(&self, offer: Offer) -> Liveness {
-        match self.verify_here(offer) {
+    /// As [`Self::verify`] with only these abilities of the kernel.
+    pub fn verify_with(&self, abilities: Abilities) -> Liveness {
+        match self.verify_here(abilities) {
             Ok(liveness) => liveness,
             Err(error) => Liveness::unknown(&error),
         }
     }
 
-    fn verify_here(&self, offer: Offer) -> Result<Liveness, ProcessError> {
+    fn verify_here(&self, abilities: Abilities) -> Result<Liveness, ProcessError> {
         if boot_id()? != self.boot_id {
             return Ok(Liveness::Dead);
         }
@@ -94,7 +99,7 @@ impl ProcessIdentity {
                 "it was recorded in another PID namespace".to_owned(),
             ));
         }
-        if let Some(recorded) = self.pidfs_handle.as_ref().filter(|_| offer.handles) {
+        if let Some(recorded) = self.pidfs_handle.as_ref().filter(|_| abilities.handles) {
             match recorded.reopen()? {
                 Reopened::Dead => return Ok(Liveness::Dead),
                 Reopened::Process(handle) if handle.pid() != self.pid => {
@@ -109,16 +114,18 @@ impl ProcessIdentity {
                 Reopened::NoAnswer => {}
             }
         }
-        self.verify_by_number(offer)
+        self.verify_by_number(abilities)
     }
 
-    fn verify_by_number(&self, offer: Offer) -> Result<Liveness, ProcessError> {
+    fn verify_by_number(&self, abilities: Abilities) -> Result<Liveness, ProcessError> {
         let Some(handle) = ProcessHandle::open(self.pid)? else {
             return Ok(Liveness::Dead);
         };
         match (self.pidfs_inode, handle.inode()) {
-            (Some(recorded), Some(found)) if offer.inodes && recorded == found => Ok(Liveness::of(handle)),
-            (Some(_), Some(_)) if offer.inodes => Ok(Liveness::Dead),
+            (Some(recorded), Some(found)) if abilities.inodes && recorded == found => {
+                Ok(Liveness::of(handle))
+            }
+            (Some(_), Some(_)) if abilities.inodes => Ok(Liveness::Dead),
             _ => Ok(self.verify_by_witnesses(handle)),
         }
     }
@@ -133,25 +140,27 @@ impl ProcessIdentity {
         match witness {
             Ok(Witness::Same) => Liveness::Alive(handle),
             Ok(Witness::Other) => Liveness::Dead,
-            Ok(Witness::Unclear) => Liveness::Unknown(format!(
-                "process {} shows only part of what was recorded",
-                self.pid
-            )),
+            Ok(Witness::Unclear(what)) => Liveness::Unknown(format!("process {} {what}", self.pid)),
             Err(error) => Liveness::unknown(&error),
         }
     }
 
-    /// Start time first: it never changes. Image and launch id only tell apart what started in one tick.
+    /// Start time first: it never changes. Image and launch id only tell apart what started in one tick, and only
+    /// once it has exec'd: until then they are those of its parent, which may well be of this launch.
     fn witnesses(&self, handle: &ProcessHandle) -> Result<Witness, ProcessError> {
-        if procfs::stat(handle.pid())?.start_ticks != self.start_ticks {
+        let stat = procfs::stat(handle.pid())?;
+        if stat.start_ticks != self.start_ticks {
             return Ok(Witness::Other);
         }
         let image = self.executables.contains(&procfs::executable(handle.pid())?);
         let launch = mentions(&procfs::command_line(handle.pid())?, &self.launch_id);
         Ok(match (image, launch) {
+            (true, true) if !stat.has_execed => {
+                Witness::Unclear("has not exec'd and shows its parent's image")
+            }
             (true, true) => Witness::Same,
             (false, false) => Witness::Other,
-            (true, false) | (false, true) => Witness::Unclear,
+            (true, false) | (false, true) => Witness::Unclear("shows only part of what was recorded"),
         })
     }
 }
@@ -161,7 +170,8 @@ impl ProcessIdentity {
 enum Witness {
     Same,
     Other,
-    Unclear,
+    /// Nobody can tell, for this reason.
+    Unclear(&'static str),
 }
 
 fn mentions(command_line: &[u8], launch_id: &str) -> bool {
