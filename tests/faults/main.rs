@@ -7,6 +7,7 @@ mod disk;
 mod endings;
 mod found;
 mod identity;
+mod lost_store;
 mod qemu;
 mod records;
 mod reuse;

@@ -1,13 +1,13 @@
-//! What is on disk is not as it was left: another boot, a forged record, a missing directory, a damaged store.
+//! What is on disk is not as it was left: another boot, a forged record, a missing directory.
 
 use std::fs;
 use std::process::Command;
 
 use maqet_process::Signal;
 use maqet_process::identity::ProcessIdentity;
-use maqet_tests::{Guest, Running, Sandbox};
+use maqet_tests::Running;
 
-use crate::scene::{Scene, kill, signal, store_path};
+use crate::scene::{Scene, kill, signal};
 
 #[test]
 fn a_host_that_has_rebooted_is_the_reason() {
@@ -94,46 +94,4 @@ fn without_its_runtime_directory_a_vm_can_still_be_seen_and_forced() {
     scene.assert_processes(1);
     scene.sandbox.maqet(&["start", "web"]).expect(0);
     scene.assert_stops();
-}
-
-#[test]
-fn a_damaged_store_is_refused_and_left_alone() {
-    let sandbox = Sandbox::new();
-    Guest::tiny("web").add(&sandbox);
-    sandbox.maqet(&["supervisor", "stop"]).expect(0);
-    let path = store_path(&sandbox);
-    let sound = fs::read(&path).unwrap();
-    let mut damaged = sound.clone();
-    for byte in damaged.iter_mut().skip(4096) {
-        *byte ^= 0x5a;
-    }
-    fs::write(&path, &damaged).unwrap();
-    let files = || {
-        let mut names: Vec<_> = fs::read_dir(sandbox.data_dir())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
-        names.sort();
-        names
-    };
-    let before = files();
-
-    let refused = Running::start(sandbox.command("maqet-supervisor-under-test")).output();
-    assert_eq!(refused.code, 1, "{refused:#?}");
-    assert!(refused.stderr.contains("state.redb"), "{refused:#?}");
-    let words = sandbox.maqet(&["ls"]).expect(6);
-    assert!(words.stderr.contains("state.redb"), "{words:#?}");
-    assert!(fs::read(&path).unwrap() == damaged, "the store was touched");
-    let mut after = files();
-    after.retain(|name| name != "supervisor.log");
-    assert_eq!(
-        after,
-        before
-            .into_iter()
-            .filter(|name| name != "supervisor.log")
-            .collect::<Vec<_>>()
-    );
-
-    fs::write(&path, sound).unwrap();
-    assert_eq!(sandbox.json(&["ls"])[0]["name"], "web");
 }

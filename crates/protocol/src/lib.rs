@@ -15,6 +15,7 @@ pub mod error;
 pub mod handshake;
 pub mod interface;
 pub mod method;
+pub mod rebuild;
 pub mod refusal;
 pub mod runner;
 pub mod varlink;

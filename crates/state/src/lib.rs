@@ -7,6 +7,8 @@ pub mod id;
 pub mod journal;
 pub mod ledger;
 pub mod lifecycle;
+pub mod merge;
+pub mod mirror;
 pub mod record;
 pub mod secret;
 pub mod store;

@@ -7,6 +7,7 @@ mod backup;
 mod chain;
 mod commit;
 mod create;
+mod draft;
 mod migrate;
 mod schema;
 
@@ -18,6 +19,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 use serde_json::Value;
 
+pub use self::draft::Draft;
 pub use self::migrate::Migration;
 pub use self::schema::SCHEMA_VERSION;
 use self::schema::{ANSWERS, Answer, LEDGER, NAMES, SECRETS, Text, VMS, Versioned, decode, decode_bytes};

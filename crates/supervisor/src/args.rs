@@ -24,6 +24,13 @@ pub(crate) struct Args {
     /// Descriptor to write `ready` to, then close; used when started by `maqet`
     #[arg(long, value_name = "FD", hide = true)]
     pub(crate) ready_fd: Option<RawFd>,
+    /// Make the store anew from the VMs' own directories, print what came of it, and end; `maqet doctor --rebuild`
+    #[arg(long, conflicts_with_all = ["restore", "ready_fd"])]
+    pub(crate) rebuild: bool,
+    /// Make the store anew from this copy and the VMs' own directories, print what came of it, and end; `maqet state
+    /// restore`
+    #[arg(long, value_name = "FILE", conflicts_with = "ready_fd")]
+    pub(crate) restore: Option<PathBuf>,
 }
 
 /// The directories of one supervisor.
@@ -59,9 +66,19 @@ impl Places {
         self.data.join("state.redb")
     }
 
+    /// One directory per VM, see [`Places::vm_data`].
+    pub(crate) fn vms(&self) -> PathBuf {
+        self.data.join("vms")
+    }
+
+    /// Copies of the store that maqet makes by itself.
+    pub(crate) fn backups(&self) -> PathBuf {
+        self.data.join("backups")
+    }
+
     /// What a VM keeps: logs and its own description.
     pub(crate) fn vm_data(&self, id: &VmId) -> PathBuf {
-        self.data.join("vms").join(id.as_str())
+        self.vms().join(id.as_str())
     }
 
     /// What a running VM needs: sockets and the note of its end.

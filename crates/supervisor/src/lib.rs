@@ -22,10 +22,12 @@ mod operation;
 mod readiness;
 mod reaper;
 mod recovery;
+mod salvage;
 mod settings;
 mod shared;
 mod startup;
 mod store;
+mod strays;
 mod supervisor;
 mod vm;
 
@@ -36,6 +38,7 @@ use clap::Parser;
 
 use crate::instance::InstanceError;
 use crate::readiness::Readiness;
+use crate::salvage::NothingLeft;
 use crate::settings::SettingsError;
 
 /// A second supervisor on the same data directory; see CLI.md.
@@ -75,6 +78,9 @@ fn describe(error: &anyhow::Error) -> String {
         text.push_str("  ");
         text.push_str(&cause.to_string());
         text.push('\n');
+    }
+    if error.downcast_ref::<NothingLeft>().is_some() {
+        text.push_str("hint: maqet state restore FILE, or maqet doctor --rebuild to begin anew\n");
     }
     match error.downcast_ref() {
         Some(InstanceError::Held { what: "runtime", .. }) => {

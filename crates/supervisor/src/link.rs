@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use maqet_process::socket;
-use maqet_protocol::CallError;
 use maqet_protocol::SocketRole;
 use maqet_protocol::endpoint::client::{Client, ReplyStream};
 use maqet_protocol::method::Method;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::Watch;
+use maqet_protocol::{CallError, ProtocolError};
 use maqet_state::id::VmId;
 use maqet_state::secret::Secret;
 
@@ -50,7 +50,7 @@ impl RunnerLink {
             let role = SocketRole::Runner(self.vm.clone());
             Client::connect(stream, role, &self.secret, CONNECT_DEADLINE)
                 .await
-                .map_err(|error| not_answering("the VM's runner did not authenticate").cause(chain(&error)))
+                .map_err(|error| not_introduced(&error))
         };
         match tokio::time::timeout(CONNECT_DEADLINE, connecting).await {
             Ok(result) => result,
@@ -99,6 +99,16 @@ impl RunnerLink {
             }
         }
     }
+}
+
+/// A runner that answers and knows another secret is told apart from one that does not answer.
+fn not_introduced(error: &ProtocolError) -> Refusal {
+    let code = if matches!(error, ProtocolError::Authentication(_)) {
+        RefusalCode::AuthenticationFailed
+    } else {
+        RefusalCode::NotAnswering
+    };
+    Refusal::new(code, "the VM's runner did not authenticate").cause(chain(error))
 }
 
 fn not_answering(message: &str) -> Refusal {

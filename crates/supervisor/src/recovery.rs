@@ -7,9 +7,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use maqet_process::identity::{FileId, Liveness};
+use maqet_process::identity::{FileId, Liveness, ProcessIdentity};
 use maqet_process::pidfd::ProcessHandle;
 use maqet_protocol::endpoint::client::ReplyStream;
+use maqet_protocol::refusal::RefusalCode;
 use maqet_protocol::runner::{Query, RunnerState, Running, Watch};
 use maqet_state::clock;
 use maqet_state::lifecycle::{Cause, Fact, LastExit};
@@ -97,11 +98,8 @@ impl Recorded {
         let Some(launch) = self.record.state.launch().cloned() else {
             return Err(Box::new(self));
         };
-        let runner = launch.runner.verify();
-        let qemu = launch
-            .qemu
-            .as_ref()
-            .map(maqet_process::identity::ProcessIdentity::verify);
+        let runner = look_for(&launch.runner);
+        let qemu = launch.qemu.as_ref().map(look_for);
         Ok(Box::new(Observed {
             recorded: self,
             launch,
@@ -109,6 +107,20 @@ impl Recorded {
             qemu,
         }))
     }
+}
+
+/// The kernel's word on a recorded process, held against what that process shows: whoever can edit the store can make
+/// its records name any process.
+fn look_for(identity: &ProcessIdentity) -> Liveness {
+    let liveness = identity.verify();
+    let belied = matches!(&liveness, Liveness::Alive(handle) if identity.is_belied_by(handle));
+    if belied {
+        let pid = identity.pid;
+        return Liveness::Unknown(format!(
+            "process {pid} is on record and shows nothing of that launch"
+        ));
+    }
+    liveness
 }
 
 impl Observed {
@@ -163,7 +175,7 @@ impl Recorded {
             return Settled::Resting(Box::new(self.record));
         };
         match ask(&link).await {
-            Some((
+            Ok((
                 RunnerState {
                     running: Some(running),
                     exit: None,
@@ -182,22 +194,23 @@ impl Recorded {
                     watch: Box::new(watch),
                 }
             }
-            Some((RunnerState { exit: Some(exit), .. }, _)) => {
+            Ok((RunnerState { exit: Some(exit), .. }, _)) => {
                 end_all([Some(qemu), Some(runner)], shared).await;
                 self.ended(exit, shared)
             }
-            None if launch.is_confirmed() => Settled::Frozen {
+            Err(Unanswered::Silent) if launch.is_confirmed() => Settled::Frozen {
                 record: Box::new(self.record),
                 link,
                 runner,
                 qemu,
             },
-            Some(_) if launch.is_confirmed() => {
-                // A runner that was itself still taking over, for a supervisor that is gone.
+            Ok(_) | Err(Unanswered::Stranger) if launch.is_confirmed() => {
+                // A runner that was itself still taking over, for a supervisor that is gone; or one that was told
+                // another secret, because the store was made anew since. A new one knows ours.
                 end_all([Some(runner)], shared).await;
                 self.without_runner(launch, qemu, shared).await
             }
-            Some(_) | None => {
+            Ok(_) | Err(_) => {
                 // The start was never acknowledged, and whoever wanted it is gone.
                 end_all([Some(qemu), Some(runner)], shared).await;
                 self.ended(interrupted(), shared)
@@ -252,20 +265,30 @@ impl Recorded {
     }
 }
 
+/// What keeps a runner from being asked.
+#[derive(Debug)]
+enum Unanswered {
+    /// It does not answer.
+    Silent,
+    /// It does not know our secret.
+    Stranger,
+}
+
 /// The stream first, so that nothing is missed between the answer and the stream.
-async fn ask(link: &RunnerLink) -> Option<(RunnerState, ReplyStream<Watch>)> {
+async fn ask(link: &RunnerLink) -> Result<(RunnerState, ReplyStream<Watch>), Unanswered> {
     let asking = async {
         let watch = link.watch().await?;
         let state = link.call(&Query {}, QUERY_DEADLINE).await?;
         Ok::<_, maqet_protocol::refusal::Refusal>((state, watch))
     };
     match tokio::time::timeout(QUERY_DEADLINE, asking).await {
-        Ok(Ok(answer)) => Some(answer),
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(refusal)) if refusal.code == RefusalCode::AuthenticationFailed => Err(Unanswered::Stranger),
         Ok(Err(refusal)) => {
             tracing::debug!(%refusal, causes = ?refusal.causes, "a runner does not answer");
-            None
+            Err(Unanswered::Silent)
         }
-        Err(_elapsed) => None,
+        Err(_elapsed) => Err(Unanswered::Silent),
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use actix::{Actor, Addr};
 use anyhow::Context as _;
 use maqet_state::journal::JournalLimits;
+use maqet_state::mirror::Mirror;
 use maqet_state::secret::Secret;
 use maqet_state::store::Store;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,6 +23,7 @@ use crate::ipc::{self, Desk};
 use crate::messages::Shutdown;
 use crate::readiness::Readiness;
 use crate::recovery::Recorded;
+use crate::salvage::Task;
 use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::store::StateActor;
@@ -55,17 +57,17 @@ pub(crate) fn run(args: &Args, readiness: &mut Readiness) -> anyhow::Result<()> 
         entries_max: settings.journal.entries_max,
         ..JournalLimits::default()
     };
-    let opened = Store::open_with(&places.store(), limits)?;
-    if let Some(migration) = &opened.migrated {
-        tracing::info!(?migration, "the store was migrated");
+    if let Some(task) = Task::of(args)? {
+        return crate::salvage::perform(&task, &places, limits);
     }
+    let store = crate::salvage::open(&places, limits)?;
     let system = actix_rt::System::new();
     let served = system.block_on(serve(
         Parts {
             places,
             settings,
             key,
-            store: opened.store,
+            store,
             runner_program,
         },
         readiness,
@@ -92,6 +94,7 @@ async fn serve(parts: Parts, readiness: &mut Readiness) -> anyhow::Result<()> {
         runner_program,
     } = parts;
     let recorded = load(&store)?;
+    refresh_directories(&store, &recorded);
     let bus = EventBus::default().start();
     let state = StateActor::new(store, bus.clone()).start();
     let shared = Rc::new(Shared::new(places, settings, state, runner_program)?);
@@ -149,6 +152,14 @@ fn load(store: &Store) -> anyhow::Result<Vec<Recorded>> {
         });
     }
     Ok(recorded)
+}
+
+/// Every VM's directory says what the store says, whatever happened to either while nobody served them.
+fn refresh_directories(store: &Store, recorded: &[Recorded]) {
+    let records: Vec<_> = recorded.iter().map(|recorded| recorded.record.clone()).collect();
+    for (id, error) in Mirror::beside(store).refresh(&records) {
+        tracing::warn!(%id, %error, "the VM's own directory is behind the store");
+    }
 }
 
 /// SIGTERM and SIGINT end the supervisor, SIGCHLD has orphans collected.

@@ -11,6 +11,8 @@ use actix::{
 };
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_state::change::{Change, Committed, Rejected};
+use maqet_state::error::StoreError;
+use maqet_state::mirror::{Mirror, Mirrored};
 use maqet_state::store::Store;
 use tokio::sync::oneshot;
 
@@ -29,6 +31,8 @@ type Answer = Result<(), Refusal>;
 #[derive(Debug)]
 pub(crate) struct StateActor {
     store: Store,
+    /// The VMs' own directories.
+    mirror: Arc<Mirror>,
     bus: actix::Addr<crate::events::EventBus>,
     queue: Vec<(Change, oneshot::Sender<Answer>)>,
     /// Idempotency keys of changes that are queued or being committed.
@@ -40,6 +44,7 @@ impl StateActor {
     /// An actor for an open store.
     pub(crate) fn new(store: Store, bus: actix::Addr<crate::events::EventBus>) -> Self {
         Self {
+            mirror: Arc::new(Mirror::beside(&store)),
             store,
             bus,
             queue: Vec::new(),
@@ -56,8 +61,8 @@ impl StateActor {
         let rest = self.queue.split_off(self.queue.len().min(BATCH_CHANGES_MAX));
         let (changes, waiting): (Vec<_>, Vec<_>) = mem::replace(&mut self.queue, rest).into_iter().unzip();
         let keys: Vec<_> = changes.iter().filter_map(key_of).cloned().collect();
-        let store = self.store.clone();
-        let work = tokio::task::spawn_blocking(move || store.commit(changes));
+        let (store, mirror) = (self.store.clone(), Arc::clone(&self.mirror));
+        let work = tokio::task::spawn_blocking(move || committed(mirror.commit(&store, changes)));
         let done = work.into_actor(self).map(move |result, actor, context| {
             actor.committing = false;
             actor.answering.retain(|key| !keys.contains(key));
@@ -101,6 +106,14 @@ impl StateActor {
             answer_one(waiter, answer);
         }
     }
+}
+
+/// What a commit came to. A directory that is behind is told of and tried again; it is no reason to fail.
+fn committed(mirrored: Mirrored) -> Result<Vec<Result<Committed, Rejected>>, StoreError> {
+    for (id, error) in &mirrored.trouble {
+        tracing::warn!(%id, %error, "the VM's own directory is behind the store");
+    }
+    mirrored.result
 }
 
 fn key_of(change: &Change) -> Option<&String> {

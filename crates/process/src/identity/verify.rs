@@ -65,6 +65,14 @@ impl ProcessIdentity {
         self.matches_with(handle, Abilities::ALL)
     }
 
+    /// Whether the process behind the handle shows neither an image nor the launch id of the record: then the record
+    /// was not taken of it, whatever its numbers say. False when that cannot be read.
+    pub fn is_belied_by(&self, handle: &ProcessHandle) -> bool {
+        let belied = matches!(self.witnesses(handle), Ok(Witness::Other));
+        // One that is just ending shows nothing at all.
+        belied && !handle.has_exited()
+    }
+
     /// As [`Self::matches_handle`] with only these abilities of the kernel.
     pub fn matches_with(&self, handle: &ProcessHandle, abilities: Abilities) -> bool {
         if !boot_id().is_ok_and(|boot| boot == self.boot_id) {

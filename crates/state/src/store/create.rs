@@ -20,7 +20,7 @@ mod tests;
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Mode of every file that holds secrets.
-const PRIVATE: u32 = 0o600;
+pub(crate) const PRIVATE: u32 = 0o600;
 
 /// Opens the store's file, making it when there is none. The second value is true when it was made.
 pub(crate) fn open(path: &Path) -> Result<(Database, bool), StoreError> {

@@ -7,10 +7,14 @@ mod crash;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod draft;
+#[cfg(test)]
 mod full;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod journal;
+#[cfg(test)]
+mod mirror;
 #[cfg(test)]
 mod support;

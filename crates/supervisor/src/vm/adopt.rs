@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use maqet_process::pidfd::ProcessHandle;
 use maqet_protocol::endpoint::client::ReplyStream;
-use maqet_protocol::refusal::Refusal;
+use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::{Adopt, Running, Watch};
 use maqet_state::change::Change;
 use maqet_state::lifecycle::Fact;
@@ -242,12 +242,33 @@ impl VmActor {
                 self.follow(watch, context);
                 self.silent(false, context);
             }
+            Err(refusal) if refusal.code == RefusalCode::AuthenticationFailed => {
+                self.replace_stranger(context);
+            }
             Err(_refusal) => {
                 context.run_later(pause(attempt), move |actor, context| {
                     actor.reconnect(pid, attempt.saturating_add(1), context);
                 });
             }
         }
+    }
+}
+
+impl VmActor {
+    /// A runner that was told another secret serves nobody; once it is gone, its end brings a new one.
+    fn replace_stranger(&mut self, context: &mut Context<Self>) {
+        let runner = self.live.as_ref().and_then(|live| live.runner.as_ref());
+        let Some(runner) = runner.and_then(|runner| runner.try_clone().ok()) else {
+            return;
+        };
+        tracing::warn!(
+            vm = self.name(),
+            pid = runner.pid(),
+            "replacing a runner with another secret"
+        );
+        let shared = Rc::clone(&self.shared);
+        let ended = async move { crate::launch::end(&runner, &shared).await };
+        context.spawn(ended.into_actor(self));
     }
 }
 

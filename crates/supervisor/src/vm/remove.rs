@@ -173,13 +173,23 @@ async fn delete(files: Vec<PathBuf>, directories: [PathBuf; 2]) -> Result<Vec<Pa
             }
         }
         for directory in directories {
-            remove(std::fs::remove_dir_all(&directory), &directory)?;
+            remove(remove_directory(&directory), &directory)?;
         }
         Ok(deleted)
     });
     work.await.unwrap_or_else(|panic| {
         Err(Refusal::new(RefusalCode::Internal, "the deletion ended unexpectedly").cause(panic.to_string()))
     })
+}
+
+/// The VM's description may be written once more while its directory is being emptied.
+fn remove_directory(directory: &std::path::Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
+            std::fs::remove_dir_all(directory)
+        }
+        removed => removed,
+    }
 }
 
 /// Whether there was something; what is gone already is no failure.
