@@ -147,8 +147,14 @@ fn many_vms_are_found_again_at_once() {
     kill(&[&process(&supervisor["pid"])]);
     let after = sandbox.json(&["ls", "--status", "running"]);
     assert_eq!(pids(&after), before);
-    let adopted = kinds(&sandbox)
-        .into_iter()
-        .filter(|kind| kind == "runner.adopted");
-    assert_eq!(adopted.count(), names.len());
+    // The journal may follow the answer by a commit.
+    wait::until("every adoption is on record", PATIENCE, || {
+        let kinds = kinds(&sandbox);
+        let adopted = kinds.iter().filter(|kind| *kind == "runner.adopted");
+        if adopted.count() == names.len() {
+            Ok(())
+        } else {
+            Err(kinds)
+        }
+    });
 }
