@@ -20,7 +20,7 @@ use maqet_state::merge::{self, Restored, merge};
 use maqet_state::mirror::{Directories, Mirror};
 use maqet_state::record::VmRecord;
 use maqet_state::secret::Secret;
-use maqet_state::store::{Draft, Store};
+use maqet_state::store::{Draft, Opened, Store};
 
 use crate::args::{Args, Places};
 use crate::link::chain;
@@ -82,10 +82,10 @@ pub(crate) fn perform(task: &Task, places: &Places, limits: JournalLimits) -> an
 }
 
 /// The store to serve: the one that is there, a new one in an empty data directory, or one made out of what is left.
-pub(crate) fn open(places: &Places, limits: JournalLimits) -> anyhow::Result<Store> {
+pub(crate) fn open(places: &Places, limits: JournalLimits) -> anyhow::Result<Opened> {
     let path = places.store();
     let damage = match sound(&path, limits) {
-        Ok(Some(store)) => return Ok(store),
+        Ok(Some(opened)) => return Ok(opened),
         Ok(None) => None,
         Err(damage) if is_damage(&damage) => Some(damage),
         Err(error) => return Err(error.into()),
@@ -107,7 +107,7 @@ pub(crate) fn open(places: &Places, limits: JournalLimits) -> anyhow::Result<Sto
             reason,
         },
         None if path.symlink_metadata().is_err() && is_first_start(places, &directories) => {
-            return Ok(Store::open_with(&path, limits)?.store);
+            return Ok(Store::open_with(&path, limits)?);
         }
         None => Base {
             draft: Draft::empty(&path, limits)?,
@@ -119,7 +119,7 @@ pub(crate) fn open(places: &Places, limits: JournalLimits) -> anyhow::Result<Sto
     };
     let report = renew(base, Vec::new(), places)?;
     tell(&report);
-    Ok(Store::open_with(&path, limits)?.store)
+    Ok(Store::open_with(&path, limits)?)
 }
 
 /// Nothing here has ever known a VM.
@@ -130,7 +130,7 @@ fn is_first_start(places: &Places, directories: &Directories) -> bool {
 }
 
 /// The store when it is there and every record in it can be read; `None` when there is none.
-fn sound(path: &Path, limits: JournalLimits) -> Result<Option<Store>, StoreError> {
+fn sound(path: &Path, limits: JournalLimits) -> Result<Option<Opened>, StoreError> {
     if path
         .symlink_metadata()
         .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
@@ -141,7 +141,7 @@ fn sound(path: &Path, limits: JournalLimits) -> Result<Option<Store>, StoreError
     if let Some(migration) = &opened.migrated {
         tracing::info!(?migration, "the store was migrated");
     }
-    let store = opened.store;
+    let store = &opened.store;
     for record in store.vms()? {
         if store.secret(&record.id)?.is_none() {
             tracing::error!(
@@ -155,7 +155,7 @@ fn sound(path: &Path, limits: JournalLimits) -> Result<Option<Store>, StoreError
             }])?;
         }
     }
-    Ok(Some(store))
+    Ok(Some(opened))
 }
 
 /// The content is not what maqet wrote. A disk that fails, a newer maqet, a second holder are other matters.
@@ -166,6 +166,7 @@ fn is_damage(error: &StoreError) -> bool {
         | StoreError::SchemaTooNew { .. }
         | StoreError::Io { .. }
         | StoreError::Database { .. }
+        | StoreError::Backup { .. }
         | StoreError::ChainBroken { .. }
         | StoreError::NoRandomness(_) => false,
     }
