@@ -6,7 +6,8 @@ use std::process::Command;
 
 use maqet_process::ProcessHandle;
 use maqet_process::identity::{ProcessIdentity, Role};
-use maqet_state::record::Launch;
+use maqet_state::change::Change;
+use maqet_state::record::{Launch, VmRecord, VmState};
 use maqet_state::store::Store;
 use maqet_tests::wait::{self, PATIENCE};
 use maqet_tests::{Guest, Running, Sandbox};
@@ -185,4 +186,55 @@ fn an_innocent_whose_whole_identity_is_in_the_store_survives() {
     scene.assert_answering();
     scene.assert_stops();
     assert!(!innocent.handle().has_exited());
+}
+
+#[test]
+fn a_sound_store_that_is_behind_the_directories_learns_from_them() {
+    let scene = Scene::new();
+    let (runner, qemu) = scene.processes();
+    let innocent = {
+        let mut command = Command::new("sleep");
+        command.arg("600");
+        Running::start(command)
+    };
+    let edits: [fn(&mut VmRecord, &Running); 3] = [
+        |record, _| record.state = VmState::Stopped,
+        |record, _| record.generation = 0,
+        |record, innocent| {
+            let VmState::Running(launch) = &mut record.state else {
+                panic!("{record:?}");
+            };
+            let (id, generation) = (launch.launch_id.clone(), launch.generation);
+            let take =
+                |role| ProcessIdentity::take(innocent.handle(), role, &id, generation, Vec::new()).unwrap();
+            launch.runner = take(Role::Runner);
+            launch.qemu = Some(take(Role::Qemu));
+        },
+    ];
+    for edit in edits {
+        kill(&[&scene.supervisor()]);
+        let store = Store::open(&store_path(&scene.sandbox)).unwrap().store;
+        let mut record = store.vms().unwrap().remove(0);
+        edit(&mut record, &innocent);
+        // Another store of that content: the record alone, and the VM's directory as it was.
+        assert!(store.commit(vec![Change::update(record)]).unwrap()[0].is_ok());
+        drop(store);
+        let status = scene.status();
+        assert_eq!(
+            (&status["status"], &status["pid"]),
+            (&"running".into(), &qemu.pid().into()),
+            "{status}"
+        );
+        scene.assert_answering();
+    }
+    assert_eq!(scene.processes().0.pid(), runner.pid());
+    assert!(!innocent.handle().has_exited());
+
+    // An old copy, put in its place by hand: it does not know the VM at all.
+    kill(&[&scene.supervisor()]);
+    fs::remove_file(store_path(&scene.sandbox)).unwrap();
+    Store::open(&store_path(&scene.sandbox)).unwrap();
+    assert_taken_over(&scene, &runner, &qemu);
+    assert_eq!(kinds(&scene.sandbox)[0], "vm.restored");
+    scene.assert_stops();
 }

@@ -9,6 +9,7 @@ mod found;
 mod identity;
 mod lost_store;
 mod qemu;
+mod rebuild;
 mod records;
 mod reuse;
 mod runner;

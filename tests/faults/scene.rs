@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use maqet_process::{ProcessHandle, Signal};
 use maqet_state::change::Change;
+use maqet_state::mirror::Mirror;
 use maqet_state::record::{Launch, VmRecord, VmState};
 use maqet_state::store::Store;
 use maqet_tests::wait::{self, PATIENCE};
@@ -167,7 +168,9 @@ fn edit(sandbox: &Sandbox, change: impl FnOnce(&mut VmRecord)) {
     let store = Store::open(&store_path(sandbox)).unwrap().store;
     let mut record = store.vms().unwrap().remove(0);
     change(&mut record);
-    let committed = store.commit(vec![Change::update(record)]).unwrap();
+    // In the VM's own directory, too, which otherwise knows better.
+    let mirrored = Mirror::beside(&store).commit(&store, vec![Change::update(record)]);
+    let committed = mirrored.result.unwrap();
     assert!(committed.iter().all(Result::is_ok), "{committed:?}");
 }
 

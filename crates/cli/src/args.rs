@@ -1,7 +1,9 @@
 //! What was typed. Nothing here touches the system; meaning is built later.
 
 pub(crate) mod condition;
+pub(crate) mod doctor;
 pub(crate) mod early;
+pub(crate) mod state;
 pub(crate) mod verb;
 pub(crate) mod vm;
 

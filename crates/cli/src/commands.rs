@@ -3,6 +3,7 @@
 pub(crate) mod add;
 pub(crate) mod completion;
 pub(crate) mod config;
+pub(crate) mod doctor;
 pub(crate) mod each;
 pub(crate) mod events;
 pub(crate) mod info;
@@ -17,6 +18,7 @@ pub(crate) mod restart;
 pub(crate) mod resume;
 pub(crate) mod rm;
 pub(crate) mod start;
+pub(crate) mod state;
 pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod supervisor;
@@ -26,6 +28,7 @@ pub(crate) mod why;
 use std::pin::Pin;
 
 use crate::args::Verb;
+use crate::args::state::StateVerb;
 use crate::args::verb::{ConfigVerb, QmpVerb, SupervisorVerb};
 use crate::error::CliError;
 use crate::output::Output;
@@ -62,6 +65,8 @@ pub(crate) fn run_alone(verb: Verb, output: &Output) -> Result<Option<Verb>, Cli
         | Verb::Logs(_)
         | Verb::Events(_)
         | Verb::Qmp(_)
+        | Verb::Doctor(_)
+        | Verb::State(_)
         | Verb::Supervisor(_) => Ok(Some(verb)),
     }
 }
@@ -90,6 +95,8 @@ pub(crate) fn run<'a>(verb: &'a Verb, session: &'a Session<'a>) -> Work<'a> {
         Verb::Logs(args) => Box::pin(logs::run(session, args)),
         Verb::Events(args) => Box::pin(events::run(session, args)),
         Verb::Qmp(QmpVerb::Run(args)) => Box::pin(qmp::run(session, args)),
+        Verb::Doctor(args) => Box::pin(doctor::run(session, args)),
+        Verb::State(StateVerb::Restore(args)) => Box::pin(state::restore(session, args)),
         Verb::Supervisor(SupervisorVerb::Status) => Box::pin(supervisor::status(session)),
         Verb::Supervisor(SupervisorVerb::Stop(args)) => Box::pin(supervisor::stop(session, args)),
         Verb::Completion(_) | Verb::Man(_) | Verb::Config(_) => Box::pin(std::future::ready(Ok(()))),

@@ -1,6 +1,6 @@
 //! The way to the supervisor: dial, start one if none is there, prove who we are.
 
-mod autostart;
+pub(crate) mod autostart;
 mod secret;
 
 use std::io;
@@ -26,9 +26,9 @@ use autostart::Launch;
 /// Time for both proofs. A supervisor that is stopped or starved answers nothing at all.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Times a supervisor is started, or that of somebody else waited for, before giving up.
-const ATTEMPTS_MAX: u32 = 12;
+pub(crate) const ATTEMPTS_MAX: u32 = 12;
 /// First and longest pause while the supervisor that somebody else started gets ready: 5 s in all.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+pub(crate) const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 /// An authenticated connection; starts a supervisor when none listens and that is allowed.
 ///

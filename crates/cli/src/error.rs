@@ -51,6 +51,12 @@ pub(crate) enum CliError {
         /// What it said.
         causes: Vec<String>,
     },
+    /// The store could not be made anew; the old one is where it was.
+    #[error("the store was not made anew")]
+    Remake {
+        /// What the supervisor program said.
+        causes: Vec<String>,
+    },
     /// The data directory is served by a supervisor that listens somewhere else.
     #[error("another supervisor serves this data directory and does not listen on `{}`", socket.display())]
     SecondSupervisor {
@@ -233,6 +239,7 @@ impl CliError {
             | Self::Ended { .. }
             | Self::Impossible { .. }
             | Self::Declined
+            | Self::Remake { .. }
             | Self::Stdout(_)
             | Self::Stderr(_)
             | Self::Encode(_) => Exit::Failed,
@@ -265,6 +272,7 @@ impl CliError {
             Self::Removed { .. } => "vm-not-found",
             Self::Impossible { .. } => "impossible",
             Self::Declined => "declined",
+            Self::Remake { .. } => "store-not-remade",
             Self::Several { .. } => "several",
             Self::Encode(_) => "internal",
         };

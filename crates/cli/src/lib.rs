@@ -18,6 +18,7 @@ mod fake;
 mod journal;
 mod output;
 mod progress;
+mod rebuild;
 mod render;
 mod session;
 mod settings;

@@ -14,10 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::method::Method;
 
 mod report;
-mod store;
 
 pub use report::{DiskStatus, LogFiles, PortStatus, SandboxStatus, VmStatus, VmSummary};
-pub use store::{StoreReadOnly, StoreStatus};
 
 macro_rules! method {
     ($type:ty, $name:literal, $reply:ty) => {
@@ -342,15 +340,16 @@ pub struct SupervisorStatus {
     pub memory: u64,
     /// Cursor of the newest journal entry.
     pub cursor: u64,
-    /// How its store is doing; `None` from a supervisor that does not tell.
-    #[serde(default)]
-    pub store: Option<StoreStatus>,
 }
 
 /// Ask the supervisor to exit; VMs go on unless it is configured otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SupervisorStop {}
+pub struct SupervisorStop {
+    /// VMs go on, whatever is configured.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep_vms: bool,
+}
 method!(SupervisorStop, "SupervisorStop", Empty);
 
 /// Nothing to say.

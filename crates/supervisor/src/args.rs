@@ -25,11 +25,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FD", hide = true)]
     pub(crate) ready_fd: Option<RawFd>,
     /// Make the store anew from the VMs' own directories, print what came of it, and end; `maqet doctor --rebuild`
-    #[arg(long, conflicts_with_all = ["restore", "ready_fd"])]
+    #[arg(long, conflicts_with = "restore")]
     pub(crate) rebuild: bool,
     /// Make the store anew from this copy and the VMs' own directories, print what came of it, and end; `maqet state
     /// restore`
-    #[arg(long, value_name = "FILE", conflicts_with = "ready_fd")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) restore: Option<PathBuf>,
 }
 

@@ -111,7 +111,7 @@ impl Recorded {
 
 /// The kernel's word on a recorded process, held against what that process shows: whoever can edit the store can make
 /// its records name any process.
-fn look_for(identity: &ProcessIdentity) -> Liveness {
+pub(crate) fn look_for(identity: &ProcessIdentity) -> Liveness {
     let liveness = identity.verify();
     let belied = matches!(&liveness, Liveness::Alive(handle) if identity.is_belied_by(handle));
     if belied {

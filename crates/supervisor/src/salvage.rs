@@ -3,6 +3,8 @@
 //! What there is: the newest good backup, the VMs' own directories ([`maqet_state::mirror`]), and the living processes,
 //! with which recovery reconciles the result as always. Runs before anything is served, under the instance lock.
 
+mod ahead;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
@@ -20,7 +22,7 @@ use maqet_state::merge::{self, Restored, merge};
 use maqet_state::mirror::{Directories, Mirror};
 use maqet_state::record::VmRecord;
 use maqet_state::secret::Secret;
-use maqet_state::store::{Draft, Opened, Store};
+use maqet_state::store::{Draft, Store};
 
 use crate::args::{Args, Places};
 use crate::link::chain;
@@ -82,10 +84,13 @@ pub(crate) fn perform(task: &Task, places: &Places, limits: JournalLimits) -> an
 }
 
 /// The store to serve: the one that is there, a new one in an empty data directory, or one made out of what is left.
-pub(crate) fn open(places: &Places, limits: JournalLimits) -> anyhow::Result<Opened> {
+pub(crate) fn open(places: &Places, limits: JournalLimits) -> anyhow::Result<Store> {
     let path = places.store();
     let damage = match sound(&path, limits) {
-        Ok(Some(opened)) => return Ok(opened),
+        Ok(Some((store, vms))) => {
+            ahead::take_over(&store, vms)?;
+            return Ok(store);
+        }
         Ok(None) => None,
         Err(damage) if is_damage(&damage) => Some(damage),
         Err(error) => return Err(error.into()),
@@ -107,7 +112,7 @@ pub(crate) fn open(places: &Places, limits: JournalLimits) -> anyhow::Result<Ope
             reason,
         },
         None if path.symlink_metadata().is_err() && is_first_start(places, &directories) => {
-            return Ok(Store::open_with(&path, limits)?);
+            return Ok(Store::open_with(&path, limits)?.store);
         }
         None => Base {
             draft: Draft::empty(&path, limits)?,
@@ -119,7 +124,7 @@ pub(crate) fn open(places: &Places, limits: JournalLimits) -> anyhow::Result<Ope
     };
     let report = renew(base, Vec::new(), places)?;
     tell(&report);
-    Ok(Store::open_with(&path, limits)?)
+    Ok(Store::open_with(&path, limits)?.store)
 }
 
 /// Nothing here has ever known a VM.
@@ -130,7 +135,7 @@ fn is_first_start(places: &Places, directories: &Directories) -> bool {
 }
 
 /// The store when it is there and every record in it can be read; `None` when there is none.
-fn sound(path: &Path, limits: JournalLimits) -> Result<Option<Opened>, StoreError> {
+fn sound(path: &Path, limits: JournalLimits) -> Result<Option<(Store, Vec<VmRecord>)>, StoreError> {
     if path
         .symlink_metadata()
         .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
@@ -141,21 +146,22 @@ fn sound(path: &Path, limits: JournalLimits) -> Result<Option<Opened>, StoreErro
     if let Some(migration) = &opened.migrated {
         tracing::info!(?migration, "the store was migrated");
     }
-    let store = &opened.store;
-    for record in store.vms()? {
+    let store = opened.store;
+    let vms = store.vms()?;
+    for record in &vms {
         if store.secret(&record.id)?.is_none() {
             tracing::error!(
                 vm = record.name(),
                 "its secret is not in the store any more; it gets a new one"
             );
-            let secret = Some((record.id, Secret::random()?));
+            let secret = Some((record.id.clone(), Secret::random()?));
             store.commit(vec![Change {
                 secret,
                 ..Change::default()
             }])?;
         }
     }
-    Ok(Some(opened))
+    Ok(Some((store, vms)))
 }
 
 /// The content is not what maqet wrote. A disk that fails, a newer maqet, a second holder are other matters.
@@ -166,7 +172,6 @@ fn is_damage(error: &StoreError) -> bool {
         | StoreError::SchemaTooNew { .. }
         | StoreError::Io { .. }
         | StoreError::Database { .. }
-        | StoreError::Backup { .. }
         | StoreError::ChainBroken { .. }
         | StoreError::NoRandomness(_) => false,
     }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use anyhow::Context as _;
-use maqet_state::error::StoreError;
 use maqet_state::journal::JournalLimits;
 use maqet_state::mirror::Mirror;
 use maqet_state::secret::Secret;
@@ -61,15 +60,14 @@ pub(crate) fn run(args: &Args, readiness: &mut Readiness) -> anyhow::Result<()> 
     if let Some(task) = Task::of(args)? {
         return crate::salvage::perform(&task, &places, limits);
     }
-    let opened = crate::salvage::open(&places, limits)?;
+    let store = crate::salvage::open(&places, limits)?;
     let system = actix_rt::System::new();
     let served = system.block_on(serve(
         Parts {
             places,
             settings,
             key,
-            store: opened.store,
-            read_only: opened.read_only,
+            store,
             runner_program,
         },
         readiness,
@@ -84,8 +82,6 @@ struct Parts {
     settings: Settings,
     key: Secret,
     store: Store,
-    /// Why the store takes no changes, if it does not.
-    read_only: Option<StoreError>,
     runner_program: PathBuf,
 }
 
@@ -95,13 +91,12 @@ async fn serve(parts: Parts, readiness: &mut Readiness) -> anyhow::Result<()> {
         settings,
         key,
         store,
-        read_only,
         runner_program,
     } = parts;
     let recorded = load(&store)?;
     refresh_directories(&store, &recorded);
     let bus = EventBus::default().start();
-    let state = StateActor::new(store, bus.clone(), read_only.as_ref()).start();
+    let state = StateActor::new(store, bus.clone()).start();
     let shared = Rc::new(Shared::new(places, settings, state, runner_program)?);
     let settling = recorded.into_iter().map(|recorded| rebuild(recorded, &shared));
     let settled = futures_util::future::join_all(settling.collect::<Vec<_>>()).await;
@@ -179,9 +174,10 @@ async fn tell_of_signals(supervisor: Addr<SupervisorActor>, shared: Rc<Shared>) 
         return;
     };
     loop {
+        let asked = Shutdown { keep_vms: false };
         tokio::select! {
-            _ = terminate.recv() => SupervisorActor::tell(Some(supervisor.clone()), Shutdown).await,
-            _ = interrupt.recv() => SupervisorActor::tell(Some(supervisor.clone()), Shutdown).await,
+            _ = terminate.recv() => SupervisorActor::tell(Some(supervisor.clone()), asked).await,
+            _ = interrupt.recv() => SupervisorActor::tell(Some(supervisor.clone()), asked).await,
             _ = child.recv() => shared.reaper.sweep(),
         }
     }

@@ -20,8 +20,8 @@ use maqet_state::secret::Secret;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::messages::{
-    AddVm, DescribeStore, DescribeSupervisor, FindVm, Found, Keep, ListVms, LoadVm, Persist, Shutdown,
-    StopVm, VmActorGone, VmForgotten,
+    AddVm, DescribeSupervisor, FindVm, Found, ListVms, LoadVm, NewestCursor, Persist, Shutdown, StopVm,
+    VmActorGone, VmForgotten,
 };
 use crate::recovery::{Recorded, Settled};
 use crate::settings::OnExit;
@@ -235,18 +235,16 @@ impl Handler<DescribeSupervisor> for SupervisorActor {
             running: u64::try_from(running).unwrap_or(u64::MAX),
             memory: resident_memory(),
             cursor: 0,
-            store: None,
         };
         let state = self.shared.state.clone();
         Box::pin(async move {
-            match state.send(DescribeStore).await {
-                Ok(store) => SupervisorStatus {
-                    cursor: store.cursor,
-                    store: Some(store.status),
-                    ..status
-                },
-                Err(_gone) => status,
-            }
+            let cursor = state
+                .send(NewestCursor)
+                .await
+                .ok()
+                .and_then(Result::ok)
+                .unwrap_or_default();
+            SupervisorStatus { cursor, ..status }
         })
     }
 }
@@ -324,14 +322,10 @@ pub(crate) async fn rebuild(recorded: Recorded, shared: &Rc<Shared>) -> (Settled
             .with("found_by", "recovery");
         let (done, durable) = oneshot::channel();
         let change = Box::new(Change::update(record.clone()).event(event));
-        let sent = shared.state.send(Keep { change, done }).await.is_ok();
+        let sent = shared.state.send(Persist { change, done }).await.is_ok();
         let durable = durable.await;
         if !sent || !matches!(durable, Ok(Ok(()))) {
-            tracing::error!(
-                vm = record.name(),
-                ?durable,
-                "what recovery found is not durable yet"
-            );
+            tracing::error!(vm = record.name(), ?durable, "what recovery found is not durable");
         }
     }
     (settled, secret)
@@ -340,12 +334,12 @@ pub(crate) async fn rebuild(recorded: Recorded, shared: &Rc<Shared>) -> (Settled
 impl Handler<Shutdown> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, _message: Shutdown, context: &mut Self::Context) {
+    fn handle(&mut self, Shutdown { keep_vms }: Shutdown, context: &mut Self::Context) {
         if std::mem::replace(&mut self.ending, true) {
             // Asked twice: whoever asks again does not want to wait.
             return self.ended.notify_one();
         }
-        if self.shared.settings.on_exit == OnExit::Keep {
+        if keep_vms || self.shared.settings.on_exit == OnExit::Keep {
             return self.ended.notify_one();
         }
         let stops = self

@@ -134,7 +134,7 @@ fn what_contradicts_itself_is_refused() {
 #[test]
 fn verbs_that_do_not_exist_are_refused() {
     for name in [
-        "apply", "exec", "snapshot", "console", "destroy", "doctor", "up", "help",
+        "apply", "exec", "snapshot", "console", "destroy", "cleanup", "up", "help",
     ] {
         assert_eq!(
             refused(&format!("maqet {name} web")),
@@ -230,7 +230,7 @@ fn json_is_seen_before_the_command_line_is_understood() {
 #[test]
 fn usage_errors_as_json_carry_the_tip() {
     let error = Cli::try_parse_from(["maqet", "strat", "web"]).unwrap_err();
-    insta::assert_snapshot!(misuse(&error).report().json(), @r#"{"error":{"code":"usage","exit":2,"message":"unrecognized subcommand 'strat'","vm":null,"state":null,"causes":[],"hint":"some similar subcommands exist: 'create', 'status', 'restart', 'start'"}}"#);
+    insta::assert_snapshot!(misuse(&error).report().json(), @r#"{"error":{"code":"usage","exit":2,"message":"unrecognized subcommand 'strat'","vm":null,"state":null,"causes":[],"hint":"some similar subcommands exist: 'create', 'status', 'restart', 'state', 'start'"}}"#);
     let error = Cli::try_parse_from(["maqet", "status"]).unwrap_err();
     insta::assert_snapshot!(misuse(&error).report().json(), @r#"{"error":{"code":"usage","exit":2,"message":"the following required arguments were not provided: <VM>","vm":null,"state":null,"causes":[],"hint":"maqet status <VM>"}}"#);
 }

@@ -3,6 +3,8 @@
 use clap::{Args, Subcommand};
 use clap_complete::Shell;
 
+use super::doctor::DoctorArgs;
+use super::state::StateVerb;
 use super::vm::{
     AddArgs, EachArgs, EventsArgs, KillArgs, LogsArgs, LsArgs, OneArgs, QmpRunArgs, ResetArgs, RestartArgs,
     RmArgs, SpecArgs, StartArgs, StopArgs, WaitArgs,
@@ -53,6 +55,11 @@ pub(crate) enum Verb {
     /// Check or show the files of a VM without storing it
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Examine the installation
+    Doctor(DoctorArgs),
+    /// Look after the store
+    #[command(subcommand)]
+    State(StateVerb),
     /// Look at or end the supervisor
     #[command(subcommand)]
     Supervisor(SupervisorVerb),

@@ -1,6 +1,6 @@
 //! `maqet supervisor`.
 
-use maqet_protocol::control::{StoreReadOnly, SupervisorInfo, SupervisorStatus, SupervisorStop};
+use maqet_protocol::control::{SupervisorInfo, SupervisorStatus, SupervisorStop};
 use maqet_protocol::error::CallError;
 use maqet_protocol::method::Method;
 use serde_json::json;
@@ -35,16 +35,28 @@ pub(crate) async fn status(session: &Session<'_>) -> Result<(), CliError> {
 /// # Errors
 /// The refusal; [`CliError::Already`] with `--strict`.
 pub(crate) async fn stop(session: &Session<'_>, args: &SupervisorStopArgs) -> Result<(), CliError> {
-    let Some((mut client, process)) = connect::connect_to_process(session.settings).await? else {
+    let already = !end(session, false).await?;
+    if already {
         forbid(true, args.strict, "supervisor", "stopped")?;
-        return session.output.answer(
-            &json!({"status": "stopped", "already": true}),
-            String::new,
-            String::new,
-        );
+    }
+    session.output.answer(
+        &json!({"status": "stopped", "already": already}),
+        String::new,
+        String::new,
+    )
+}
+
+/// Ends the supervisor and returns when its process is gone; false when none was there. `keep_vms`: whatever is configured.
+///
+/// # Errors
+/// The refusal.
+pub(crate) async fn end(session: &Session<'_>, keep_vms: bool) -> Result<bool, CliError> {
+    let Some((mut client, process)) = connect::connect_to_process(session.settings).await? else {
+        return Ok(false);
     };
     let ending = async {
-        match client.call(&SupervisorStop {}, Some(QUESTION_DEADLINE)).await {
+        let method = SupervisorStop { keep_vms };
+        match client.call(&method, Some(QUESTION_DEADLINE)).await {
             Ok(_) => {}
             // It may be gone before its answer is out.
             Err(CallError::Protocol(error)) if connect::is_loss(&error) => {}
@@ -56,11 +68,7 @@ pub(crate) async fn stop(session: &Session<'_>, args: &SupervisorStopArgs) -> Re
         }
     };
     progress::during(session.output, "stopping the supervisor", ending).await?;
-    session.output.answer(
-        &json!({"status": "stopped", "already": false}),
-        String::new,
-        String::new,
-    )
+    Ok(true)
 }
 
 fn failed<M: Method>(error: CallError) -> CliError {
@@ -80,23 +88,5 @@ fn block(status: &SupervisorStatus) -> String {
         ("vms", format!("{} ({} running)", status.vms, status.running)),
         ("memory", units::size(status.memory)),
         ("cursor", status.cursor.to_string()),
-        ("store", store(status)),
     ])
-}
-
-fn store(status: &SupervisorStatus) -> String {
-    let Some(store) = &status.store else {
-        return "-".to_owned();
-    };
-    store
-        .read_only
-        .as_ref()
-        .map_or_else(|| "takes changes".to_owned(), read_only)
-}
-
-fn read_only(trouble: &StoreReadOnly) -> String {
-    format!(
-        "read-only since {} because {} ({} changes wait)",
-        trouble.since, trouble.reason, trouble.waiting
-    )
 }

@@ -1,5 +1,6 @@
 //! Starting a supervisor, as tmux starts its server.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,6 +11,7 @@ use maqet_process::directory;
 use maqet_process::error::ProcessError;
 use maqet_process::pidfd::{ExitStatus, ProcessHandle};
 use maqet_process::spawn::Spawn;
+use maqet_protocol::rebuild::RebuildReport;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fstatat};
 use tokio::io::AsyncReadExt;
@@ -50,23 +52,8 @@ pub(crate) enum Launch {
 /// [`CliError::Unreachable`] when there is no such program or it failed; [`CliError::Process`] for a data directory
 /// that is not ours alone.
 pub(crate) async fn launch(settings: &Settings, output: &Output) -> Result<Launch, CliError> {
-    let program = find_program(settings)?;
-    output.detail(&format!("starting `{}`", program.display()))?;
-    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(CliError::call("make a pipe"))?;
-    let log = open_log(&settings.data_dir)?;
-    let mut spawn = Spawn::new(&program);
-    spawn.args = arguments(settings);
-    spawn.workdir = Some(PathBuf::from("/"));
-    spawn.stdout = Some(
-        log.try_clone()
-            .map_err(CliError::call("duplicate a descriptor"))?,
-    );
-    spawn.stderr = Some(log);
-    spawn.fds = vec![(writer, READY_FD)];
-    let child = spawn
-        .spawn()
-        .map_err(|error| cannot_start(settings, &program, &error))?;
-    let outcome = tokio::time::timeout(READY_DEADLINE, listen(reader, &child.handle)).await;
+    let (child, reader) = spawn(settings, output, Vec::new(), None)?;
+    let outcome = tokio::time::timeout(READY_DEADLINE, listen(reader, &child)).await;
     match outcome {
         Ok(Ok(Words::Ready)) => Ok(Launch::Ready),
         Ok(Ok(Words::Failed { status, lines })) if status == Some(code(Exit::SecondSupervisor)) => {
@@ -83,6 +70,83 @@ pub(crate) async fn launch(settings: &Settings, output: &Output) -> Result<Launc
             vec![format!("it was not ready within {READY_DEADLINE:?}")],
         )),
     }
+}
+
+/// What came of a run that makes the store anew.
+#[derive(Debug)]
+pub(crate) enum Remade {
+    /// It did; what it printed.
+    Done(Box<RebuildReport>),
+    /// A supervisor holds the data directory; what was said about it.
+    Held(Vec<String>),
+}
+
+/// Runs the supervisor program to make the store anew: `words` say how. It ends by itself.
+///
+/// # Errors
+/// As [`launch`]; [`CliError::Remake`] when it could not.
+pub(crate) async fn remake(
+    settings: &Settings,
+    output: &Output,
+    words: Vec<OsString>,
+) -> Result<Remade, CliError> {
+    let (answer, stdout) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(CliError::call("make a pipe"))?;
+    let (child, reader) = spawn(settings, output, words, Some(stdout))?;
+    let said = read_all(answer).await?;
+    match listen(reader, &child).await? {
+        Words::Ready => Err(CliError::Remake {
+            causes: vec!["it became a supervisor instead".to_owned()],
+        }),
+        Words::Failed {
+            status: Some(ExitStatus::Code(0)),
+            ..
+        } => {
+            let report = serde_json::from_slice(&said).map_err(CliError::Encode)?;
+            Ok(Remade::Done(Box::new(report)))
+        }
+        Words::Failed { status, lines } if status == Some(code(Exit::SecondSupervisor)) => {
+            Ok(Remade::Held(lines))
+        }
+        Words::Failed { lines, .. } => Err(CliError::Remake { causes: lines }),
+    }
+}
+
+async fn read_all(pipe: OwnedFd) -> Result<Vec<u8>, CliError> {
+    let mut pipe = pipe::Receiver::from_owned_fd(pipe).map_err(CliError::call("watch a pipe"))?;
+    let mut said = Vec::new();
+    pipe.read_to_end(&mut said)
+        .await
+        .map_err(CliError::call("read a pipe"))?;
+    Ok(said)
+}
+
+/// Starts the supervisor program. What it has to say comes out of the pipe; its log is a file, its standard output too
+/// unless a place for it is given.
+fn spawn(
+    settings: &Settings,
+    output: &Output,
+    words: Vec<OsString>,
+    stdout: Option<OwnedFd>,
+) -> Result<(ProcessHandle, OwnedFd), CliError> {
+    let program = find_program(settings)?;
+    output.detail(&format!("starting `{}`", program.display()))?;
+    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(CliError::call("make a pipe"))?;
+    let log = open_log(&settings.data_dir)?;
+    let copy = log.try_clone();
+    let mut spawn = Spawn::new(&program);
+    spawn.args = arguments(settings);
+    spawn.args.extend(words);
+    spawn.workdir = Some(PathBuf::from("/"));
+    spawn.stdout = Some(match stdout {
+        Some(stdout) => stdout,
+        None => copy.map_err(CliError::call("duplicate a descriptor"))?,
+    });
+    spawn.stderr = Some(log);
+    spawn.fds = vec![(writer, READY_FD)];
+    let child = spawn
+        .spawn()
+        .map_err(|error| cannot_start(settings, &program, &error))?;
+    Ok((child.handle, reader))
 }
 
 enum Words {
@@ -158,7 +222,7 @@ fn cannot_start(settings: &Settings, program: &Path, error: &ProcessError) -> Cl
     }
 }
 
-fn arguments(settings: &Settings) -> Vec<std::ffi::OsString> {
+fn arguments(settings: &Settings) -> Vec<OsString> {
     let mut words = vec![
         "--data-dir".into(),
         settings.data_dir.clone().into_os_string(),

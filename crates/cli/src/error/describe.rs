@@ -52,7 +52,8 @@ impl CliError {
     fn describe_place(&self, report: &mut Report) {
         if let Self::Unreachable { causes, .. }
         | Self::SecondSupervisor { causes, .. }
-        | Self::InvalidConfig { causes } = self
+        | Self::InvalidConfig { causes }
+        | Self::Remake { causes } = self
         {
             report.causes.clone_from(causes);
         }

@@ -178,7 +178,10 @@ async fn connected() -> (Client, ServerConnection) {
     let mut client = Client::connect(near, SocketRole::Control, &secret(), DEADLINE)
         .await
         .unwrap();
-    client.call(&SupervisorStop {}, Some(DEADLINE)).await.unwrap();
+    client
+        .call(&SupervisorStop::default(), Some(DEADLINE))
+        .await
+        .unwrap();
     (client, server.await.unwrap())
 }
 

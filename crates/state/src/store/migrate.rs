@@ -32,10 +32,14 @@ pub(crate) fn migrate(db: &Database, path: &Path) -> Result<Option<Migration>, S
         return Ok(None);
     }
     if from > SCHEMA_VERSION {
-        return Err(too_new(path, from));
+        return Err(StoreError::SchemaTooNew {
+            path: path.to_owned(),
+            found: from,
+            supported: SCHEMA_VERSION,
+        });
     }
     let backup = backup::path_for_schema(path, from);
-    backup::write(db, &backup, backup::Existing::Replace)?;
+    backup::write(db, &backup)?;
     for (version, step) in (1..).zip(STEPS).filter(|(version, _)| *version >= from) {
         let txn = super::begin_write(db)?;
         step(&txn)?;
@@ -49,16 +53,7 @@ pub(crate) fn migrate(db: &Database, path: &Path) -> Result<Option<Migration>, S
     }))
 }
 
-pub(crate) fn too_new(path: &Path, found: u32) -> StoreError {
-    StoreError::SchemaTooNew {
-        path: path.to_owned(),
-        found,
-        supported: SCHEMA_VERSION,
-    }
-}
-
-/// Schema of the store.
-pub(crate) fn schema_of(db: &Database, path: &Path) -> Result<u32, StoreError> {
+fn schema_of(db: &Database, path: &Path) -> Result<u32, StoreError> {
     let txn = db.begin_read()?;
     let version = match txn.open_table(META) {
         Ok(table) => meta(&table, META_SCHEMA)?,
