@@ -14,5 +14,6 @@ mod records;
 mod reuse;
 mod runner;
 mod scene;
+mod silence;
 mod start;
 mod supervisor;

@@ -118,12 +118,18 @@ impl Scene {
     /// A plain stop works and has the right reason.
     #[track_caller]
     pub(crate) fn assert_stops(&self) {
+        self.assert_stops_beside(0);
+    }
+
+    /// The same beside so many processes of other VMs.
+    #[track_caller]
+    pub(crate) fn assert_stops_beside(&self, others: usize) {
         let stopped = self.sandbox.json(&["stop", VM]);
         assert_eq!(stopped[0]["how"], "guest", "{stopped}");
         let status = self.status();
         assert_eq!(status["status"], "stopped", "{status}");
         assert_eq!(status["last_exit"]["cause"], "stop", "{status}");
-        self.assert_processes(1);
+        self.assert_processes(1 + others);
     }
 
     /// Waits until the VM has this status; returns how it ended last.

@@ -14,6 +14,7 @@ use maqet_protocol::runner::Watch;
 use maqet_protocol::{CallError, ProtocolError};
 use maqet_state::id::VmId;
 use maqet_state::secret::Secret;
+use tokio::sync::mpsc;
 
 /// Idle connections kept per VM; one serves a call at a time.
 const IDLE_CONNECTIONS_MAX: usize = 4;
@@ -28,33 +29,76 @@ pub(crate) struct RunnerLink {
     directory: OwnedFd,
     secret: Arc<Secret>,
     idle: RefCell<Vec<Client>>,
+    /// Told when a call got no answer.
+    unheard: mpsc::Sender<()>,
+    hears: RefCell<Option<mpsc::Receiver<()>>>,
 }
 
 impl RunnerLink {
     /// A link through the VM's runtime directory; nothing is connected yet.
     pub(crate) fn new(vm: VmId, directory: OwnedFd, secret: Arc<Secret>) -> Self {
+        // One letter that was not read yet says it all.
+        let (unheard, hears) = mpsc::channel(1);
         Self {
             vm,
             directory,
             secret,
             idle: RefCell::new(Vec::new()),
+            unheard,
+            hears: RefCell::new(Some(hears)),
+        }
+    }
+
+    /// Where it is told that the runner let a call pass without an answer. Whoever asks first gets it; it ends with the
+    /// link.
+    pub(crate) fn silence(&self) -> Option<mpsc::Receiver<()>> {
+        self.hears.borrow_mut().take()
+    }
+
+    /// A connection that failed by passing a deadline is told of: its runner is silent, not gone.
+    fn note(&self, error: &ProtocolError) {
+        if matches!(
+            error,
+            ProtocolError::Deadline { .. } | ProtocolError::HandshakeDeadline { .. }
+        ) {
+            self.passed();
+        }
+    }
+
+    fn failed(&self, message: &str, error: &ProtocolError) -> Refusal {
+        self.note(error);
+        not_answering(message).cause(chain(error))
+    }
+
+    fn passed(&self) {
+        if let Err(error) = self.unheard.try_send(()) {
+            // Full: nobody has read of the last time yet. Closed: nobody follows this runner.
+            tracing::debug!(vm = %self.vm, %error, "a silence is not told of again");
         }
     }
 
     /// A fresh authenticated connection.
     pub(crate) async fn connect(&self) -> Result<Client, Refusal> {
+        self.connect_within(CONNECT_DEADLINE).await
+    }
+
+    async fn connect_within(&self, deadline: Duration) -> Result<Client, Refusal> {
         let connecting = async {
             let stream = socket::connect(self.directory.as_fd(), "runner.sock")
                 .await
                 .map_err(|error| not_answering("the VM's runner cannot be reached").cause(chain(&error)))?;
             let role = SocketRole::Runner(self.vm.clone());
-            Client::connect(stream, role, &self.secret, CONNECT_DEADLINE)
+            Client::connect(stream, role, &self.secret, deadline)
                 .await
+                .inspect_err(|error| self.note(error))
                 .map_err(|error| not_introduced(&error))
         };
-        match tokio::time::timeout(CONNECT_DEADLINE, connecting).await {
+        match tokio::time::timeout(deadline, connecting).await {
             Ok(result) => result,
-            Err(_elapsed) => Err(not_answering("the VM's runner does not answer")),
+            Err(_elapsed) => {
+                self.passed();
+                Err(not_answering("the VM's runner does not answer"))
+            }
         }
     }
 
@@ -63,7 +107,7 @@ impl RunnerLink {
         let idle = self.idle.borrow_mut().pop();
         let mut client = match idle {
             Some(client) => client,
-            None => self.connect().await?,
+            None => self.connect_within(deadline.min(CONNECT_DEADLINE)).await?,
         };
         let result = client.call(method, Some(deadline)).await;
         match result {
@@ -75,9 +119,7 @@ impl RunnerLink {
                 self.keep(client);
                 Err(refusal)
             }
-            Err(CallError::Protocol(error)) => {
-                Err(not_answering("the VM's runner did not answer").cause(chain(&error)))
-            }
+            Err(CallError::Protocol(error)) => Err(self.failed("the VM's runner did not answer", &error)),
         }
     }
 
@@ -94,9 +136,7 @@ impl RunnerLink {
         match self.connect().await?.stream(&Watch {}).await {
             Ok(stream) => Ok(stream),
             Err(CallError::Refused(refusal)) => Err(refusal),
-            Err(CallError::Protocol(error)) => {
-                Err(not_answering("the VM's runner cannot be watched").cause(chain(&error)))
-            }
+            Err(CallError::Protocol(error)) => Err(self.failed("the VM's runner cannot be watched", &error)),
         }
     }
 }

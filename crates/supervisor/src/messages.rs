@@ -143,6 +143,14 @@ pub(crate) struct RunnerExited {
     pub(crate) pid: i32,
 }
 
+/// The runner let a call pass without an answer. From: its link.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct RunnerUnheard {
+    /// Launch it belongs to.
+    pub(crate) launch_id: String,
+}
+
 /// The kernel told that QEMU is gone.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]

@@ -1,16 +1,12 @@
 //! What every VM's actor uses and none of them owns.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use actix::Addr;
 use maqet_process::identity::ProcessIdentity;
-use maqet_protocol::control::VmSummary;
-use maqet_state::clock;
-use maqet_state::id::VmId;
-use maqet_state::lifecycle::Status;
 use maqet_storage::binary::Binaries;
 use maqet_storage::error::StorageError;
 use maqet_storage::kvm::Kvm;
@@ -19,6 +15,7 @@ use maqet_storage::probe::Probes;
 use tokio::sync::Semaphore;
 
 use crate::args::Places;
+use crate::board::Board;
 use crate::reaper::Reaper;
 use crate::settings::Settings;
 use crate::store::StateActor;
@@ -109,42 +106,5 @@ impl Confined {
     /// Whether this process is one of them. A poisoned lock says so of everybody.
     pub(crate) fn holds(&self, inode: u64) -> bool {
         self.inodes.lock().map_or(true, |inodes| inodes.contains(&inode))
-    }
-}
-
-/// The line each VM shows in `ls`, written by its actor. Reading it asks nobody, so one stuck VM never holds up `ls`.
-#[derive(Debug, Default)]
-pub(crate) struct Board {
-    lines: RefCell<BTreeMap<VmId, VmSummary>>,
-}
-
-impl Board {
-    /// Puts up a VM's line.
-    pub(crate) fn show(&self, line: VmSummary) {
-        self.lines.borrow_mut().insert(line.id.clone(), line);
-    }
-
-    /// Takes a VM's line down.
-    pub(crate) fn clear(&self, id: &VmId) {
-        self.lines.borrow_mut().remove(id);
-    }
-
-    /// All lines by name, with their uptime as of now.
-    pub(crate) fn lines(&self, status: Option<Status>) -> Vec<VmSummary> {
-        let now = clock::now();
-        let mut lines: Vec<_> = self
-            .lines
-            .borrow()
-            .values()
-            .filter(|line| status.is_none_or(|status| line.status == status))
-            .cloned()
-            .collect();
-        for line in &mut lines {
-            if line.uptime_s.is_some() {
-                line.uptime_s = Some(now.since(line.since).as_secs());
-            }
-        }
-        lines.sort_by(|one, other| one.name.cmp(&other.name));
-        lines
     }
 }

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{
-    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, MessageResult, ResponseActFuture,
-    ResponseFuture, WrapFuture,
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, ResponseActFuture, ResponseFuture,
+    WrapFuture,
 };
 use maqet_protocol::control::{Added, Listed, SupervisorStatus};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
@@ -211,11 +211,15 @@ impl Handler<FindVm> for SupervisorActor {
 }
 
 impl Handler<ListVms> for SupervisorActor {
-    type Result = MessageResult<ListVms>;
+    type Result = ResponseFuture<Listed>;
 
     fn handle(&mut self, message: ListVms, _context: &mut Self::Context) -> Self::Result {
-        MessageResult(Listed {
-            vms: self.shared.board.lines(message.status),
+        let shared = Rc::clone(&self.shared);
+        Box::pin(async move {
+            shared.board.settled().await;
+            Listed {
+                vms: shared.board.lines(message.status),
+            }
         })
     }
 }

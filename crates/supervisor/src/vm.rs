@@ -8,6 +8,7 @@ mod facts;
 mod mail;
 mod parked;
 mod remove;
+mod silence;
 mod start;
 mod stop;
 mod view;
@@ -22,7 +23,7 @@ use maqet_process::pidfd::ProcessHandle;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::Running;
 use maqet_state::change::Change;
-use maqet_state::clock::{self, Timestamp};
+use maqet_state::clock;
 use maqet_state::id::VmId;
 use maqet_state::journal::NewEvent;
 use maqet_state::lifecycle::{Activity, Command, Decision, Denial, DenialKind, Fact, LastExit, decide};
@@ -89,7 +90,7 @@ struct Live {
     runner: Option<ProcessHandle>,
     qemu: ProcessHandle,
     running: Option<Running>,
-    silent_since: Option<Timestamp>,
+    silence: silence::Silence,
     /// The runner told how QEMU ended.
     exit: Option<LastExit>,
 }
@@ -239,6 +240,10 @@ impl Actor for VmActor {
         context.set_mailbox_capacity(MAILBOX_CAPACITY);
         if let Some(settled) = self.settled.take() {
             self.take_over(settled, context);
+        }
+        if self.live.is_none() {
+            // Of the actor before this one, if that panicked.
+            self.shared.board.ended(&self.record.id);
         }
         self.show();
     }

@@ -54,8 +54,8 @@ pub(crate) fn condition(vm: &VmSummary) -> String {
     if let Some(state) = vm.run_state.as_deref().filter(|state| *state != status) {
         remarks.push(state.to_owned());
     }
-    if vm.silent_since.is_some() {
-        remarks.push("not answering".to_owned());
+    if let Some(since) = vm.silent_since {
+        remarks.push(format!("not answering since {}", units::second(since)));
     }
     if remarks.is_empty() {
         status
@@ -109,10 +109,10 @@ mod tests {
         };
         let rows = [running, paused, starting].map(|vm| row(&vm));
         insta::assert_snapshot!(table::columns(&HEADER, rows), @"
-        NAME      STATUS                           UPTIME  MEMORY  CPUS  PID   ID
-        web       running                          1m 15s  512M    2     4242  0123456789ab
-        web       running (paused, not answering)  1m 15s  512M    2     4242  0123456789ab
-        database  failed (starting)                -       512M    2     -     0123456789ab
+        NAME      STATUS                                                      UPTIME  MEMORY  CPUS  PID   ID
+        web       running                                                     1m 15s  512M    2     4242  0123456789ab
+        web       running (paused, not answering since 1970-01-01T00:00:00Z)  1m 15s  512M    2     4242  0123456789ab
+        database  failed (starting)                                           -       512M    2     -     0123456789ab
         ");
     }
 }

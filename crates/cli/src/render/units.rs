@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use maqet_state::clock::Timestamp;
 use maqet_state::lifecycle::LastExit;
 use serde::Serialize;
 
@@ -15,6 +16,15 @@ pub(crate) fn duration(duration: Duration) -> String {
         return format!("{seconds}.{} s", duration.subsec_millis() / 100);
     }
     uptime(seconds)
+}
+
+/// `2026-11-25T04:50:00Z`: a moment, to the second.
+pub(crate) fn second(at: Timestamp) -> String {
+    let text = at.to_string();
+    match text.split_once('.') {
+        Some((seconds, _rest)) => format!("{seconds}Z"),
+        None => text,
+    }
 }
 
 /// `45s`, `3m 12s`, `2h 5m`, `12d 3h`.

@@ -13,6 +13,7 @@ use maqet_state::change::Change;
 use maqet_state::lifecycle::Fact;
 use rand::RngExt;
 
+use super::silence::{Silence, Who};
 use super::start::see_off;
 use super::{Live, VmActor};
 use crate::launch::{GatedRunner, Processes, RunnerOrder, call};
@@ -71,7 +72,7 @@ impl VmActor {
                 let pid = runner.pid();
                 live.runner = Some(runner);
                 self.attach_without_stream(live, context);
-                self.silent(true, context);
+                self.silent(Who::Runner, true, context);
                 self.reconnect(pid, 0, context);
             }
             Settled::Orphaned { link, qemu, .. } => {
@@ -97,7 +98,7 @@ impl VmActor {
             runner: None,
             qemu,
             running: None,
-            silent_since: None,
+            silence: Silence::default(),
             exit: None,
         })
     }
@@ -126,7 +127,7 @@ impl VmActor {
             // Its parent was the runner; how it ends is now for us to collect.
             self.shared.reaper.await_by_owner(live.qemu.pid());
         }
-        self.silent(true, context);
+        self.silent(Who::Runner, true, context);
         self.try_replacing(0, context);
     }
 
@@ -177,8 +178,10 @@ impl VmActor {
                 live.runner = Some(replacement.runner);
                 let running = serde_json::to_value(&replacement.running).unwrap_or_default();
                 live.running = Some(replacement.running);
+                Self::watch_silence(live, context);
                 self.follow(replacement.watch, context);
-                self.silent(false, context);
+                self.silent(Who::Qemu, false, context);
+                self.silent(Who::Runner, false, context);
                 self.confirm(running, context);
                 self.resume_stop(context);
             }
@@ -225,7 +228,7 @@ impl VmActor {
         context.spawn(done);
     }
 
-    fn has_runner(&self, pid: i32) -> bool {
+    pub(super) fn has_runner(&self, pid: i32) -> bool {
         let runner = self.live.as_ref().and_then(|live| live.runner.as_ref());
         runner.is_some_and(|runner| runner.pid() == pid)
     }
@@ -240,7 +243,7 @@ impl VmActor {
         match result {
             Ok(watch) => {
                 self.follow(watch, context);
-                self.silent(false, context);
+                self.silent(Who::Runner, false, context);
             }
             Err(refusal) if refusal.code == RefusalCode::AuthenticationFailed => {
                 self.replace_stranger(context);
@@ -273,7 +276,7 @@ impl VmActor {
 }
 
 /// Exponential, with jitter, so that many VMs do not try at the same moment.
-fn pause(attempt: u32) -> Duration {
+pub(super) fn pause(attempt: u32) -> Duration {
     let full = RETRY_FIRST
         .saturating_mul(2_u32.saturating_pow(attempt.min(16)))
         .min(RETRY_MAX);

@@ -15,6 +15,7 @@ use maqet_state::record::Intent;
 
 use serde_json::Value;
 
+use super::silence::Who;
 use super::{Live, VmActor};
 use crate::launch::collect;
 use crate::messages::{QemuExited, RunnerExited, RunnerSaid};
@@ -35,6 +36,8 @@ impl VmActor {
     /// Follows a QEMU whose runner does not tell anything now.
     pub(super) fn attach_without_stream(&mut self, live: Live, context: &mut Context<Self>) {
         Self::watch_qemu(&live.launch_id, &live.qemu, context);
+        Self::watch_silence(&live, context);
+        self.shared.board.runs(&self.record.id, &live.qemu);
         self.live = Some(live);
         self.show();
     }
@@ -101,20 +104,9 @@ impl VmActor {
                 }
                 self.show();
             }
-            RunnerFact::Silent { silent } => self.silent(silent, context),
+            RunnerFact::Silent { silent } => self.silent(Who::Qemu, silent, context),
             RunnerFact::QemuExited { exit } => self.qemu_ended(exit, context),
         }
-    }
-
-    pub(super) fn silent(&mut self, silent: bool, context: &mut Context<Self>) {
-        let Some(live) = &mut self.live else { return };
-        if live.silent_since.is_some() == silent {
-            return;
-        }
-        live.silent_since = silent.then(clock::now);
-        self.show();
-        let event = self.event(if silent { "vm.silent" } else { "vm.answering" });
-        self.persist_later(Change::default().event(event), context);
     }
 
     /// The end is known. A stop under way takes it from here; otherwise it is recorded at once.
@@ -147,6 +139,7 @@ impl VmActor {
         if self.live.as_ref().is_some_and(|live| live.runner.is_none()) {
             return self.settle_unaided(context);
         }
+        self.show();
         context.run_later(RUNNERS_WORD_DEADLINE, move |actor, context| {
             if actor.is_live(&message.launch_id) {
                 actor.settle_unaided(context);
@@ -209,6 +202,7 @@ impl VmActor {
                 collect(&live.qemu, &self.shared);
             }
             self.leaving = live.runner;
+            self.shared.board.ended(&self.record.id);
         }
         if let Some(qemu) = self.record.state.launch().and_then(|launch| launch.qemu.as_ref()) {
             self.shared.confined.leave(qemu);

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use actix::{Context, Handler, MessageResult, ResponseFuture};
-use maqet_protocol::control::{Changed, QmpReturn, VmInfo};
+use actix::{ActorFutureExt, Context, Handler, MessageResult, ResponseActFuture, ResponseFuture, WrapFuture};
+use maqet_protocol::control::{Changed, QmpReturn, VmInfo, VmStatus};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::RunQmp as RunnerQmp;
 use maqet_state::change::Change;
@@ -14,10 +14,11 @@ use maqet_state::ledger::{LedgerEdit, LedgerEntry, LedgerKind};
 use maqet_state::lifecycle::{Command, Decision, Fact};
 
 use super::VmActor;
+use super::silence::probe;
 use crate::link::RunnerLink;
 use crate::messages::{
     DescribeVm, InfoVm, QemuExited, RecordStep, RemoveVm, RestartVm, RunQmp, RunnerExited, RunnerSaid,
-    StartVm, StopVm, Switch, SwitchVm,
+    RunnerUnheard, StartVm, StopVm, Switch, SwitchVm,
 };
 use crate::operation::Accepted;
 
@@ -167,10 +168,23 @@ async fn qmp(link: &RunnerLink, command: &str) -> Result<serde_json::Value, Refu
 }
 
 impl Handler<DescribeVm> for VmActor {
-    type Result = MessageResult<DescribeVm>;
+    type Result = ResponseActFuture<Self, VmStatus>;
 
+    /// Other mail is read while QEMU is asked for a sign of life.
     fn handle(&mut self, _message: DescribeVm, _context: &mut Context<Self>) -> Self::Result {
-        MessageResult(self.describe())
+        let (link, shared, id) = (self.probed(), Rc::clone(&self.shared), self.record.id.clone());
+        let looked = async move {
+            let probed = match link {
+                Some(link) => probe(&link).await,
+                None => Ok(()),
+            };
+            shared.board.settled_of(&id).await;
+            probed
+        };
+        Box::pin(looked.into_actor(self).map(|probed, actor, context| {
+            actor.probe_ended(probed, context);
+            actor.describe()
+        }))
     }
 }
 
@@ -257,6 +271,14 @@ impl Handler<RunnerExited> for VmActor {
 
     fn handle(&mut self, message: RunnerExited, context: &mut Context<Self>) {
         self.runner_exited(&message, context);
+    }
+}
+
+impl Handler<RunnerUnheard> for VmActor {
+    type Result = ();
+
+    fn handle(&mut self, message: RunnerUnheard, context: &mut Context<Self>) {
+        self.runner_unheard(&message, context);
     }
 }
 

@@ -14,6 +14,7 @@ use maqet_state::clock;
 use maqet_state::lifecycle::{Activity, Cause, Command, Decision, Effect, Fact, LastExit};
 use tokio::sync::Notify;
 
+use super::silence::Silence;
 use super::{Live, VmActor};
 use crate::launch::{self, Failure, Launched, Plan, Processes};
 use crate::operation::{Accepted, Done, Outcome};
@@ -125,7 +126,7 @@ impl VmActor {
                 runner: Some(launched.runner),
                 qemu: launched.qemu,
                 running: Some(launched.running),
-                silent_since: None,
+                silence: Silence::default(),
                 exit: None,
             },
             launched.watch,

@@ -17,7 +17,11 @@ impl VmActor {
     pub(super) fn summary(&self) -> VmSummary {
         let spec = &self.record.spec;
         let running = self.running();
-        let status = self.record.state.shown(self.activity);
+        let untold = self.untold_end();
+        let status = match &untold {
+            Some(exit) => exit.cause.leads_to(),
+            None => self.record.state.shown(self.activity),
+        };
         let launch = self
             .record
             .state
@@ -28,21 +32,31 @@ impl VmActor {
             name: self.name().to_owned(),
             status,
             activity: self.activity,
-            run_state: running.map(|running| running.run_state.clone()),
+            run_state: running
+                .filter(|_| untold.is_none())
+                .map(|running| running.run_state.clone()),
             pid: launch
                 .and_then(|launch| launch.qemu.as_ref())
                 .map(|qemu| qemu.pid),
             runner_pid: launch.map(|launch| launch.runner.pid),
-            since: self.record.since,
+            since: untold.as_ref().map_or(self.record.since, |exit| exit.at),
             uptime_s: launch.map(|_| clock::now().since(self.record.since).as_secs()),
             memory: spec.memory.0,
             cpus: spec.cpus,
             restart: match spec.restart.policy {
                 RestartWhen::Never => "never".to_owned(),
             },
-            last_exit: self.record.last_exit.clone(),
-            silent_since: self.live.as_ref().and_then(|live| live.silent_since),
+            last_exit: untold.or_else(|| self.record.last_exit.clone()),
+            silent_since: self.live.as_ref().and_then(|live| live.silence.since()),
         }
+    }
+
+    /// The end of a QEMU that is dead and of which no runner has told yet, as far as the kernel knows: it is not shown
+    /// as running. Not while something is done to the VM, which will tell.
+    fn untold_end(&self) -> Option<maqet_state::lifecycle::LastExit> {
+        let live = self.live.as_ref().filter(|live| live.exit.is_none())?;
+        let dead = self.activity == maqet_state::lifecycle::Activity::Idle && live.qemu.has_exited();
+        if dead { self.exit_unaided() } else { None }
     }
 
     /// What the runner said of a running QEMU.

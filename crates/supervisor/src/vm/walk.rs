@@ -7,7 +7,7 @@ use maqet_process::pidfd::ProcessHandle;
 use maqet_process::signal::Signal;
 use maqet_protocol::control::StopHow;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
-use maqet_protocol::runner::{Ended, StopQemu};
+use maqet_protocol::runner::{Ended, Query, StopQemu};
 use maqet_state::clock;
 use maqet_state::lifecycle::{Cause, LastExit};
 
@@ -18,6 +18,9 @@ const LADDER_EXTENSION_MAX: Duration = Duration::from_mins(5 + 1);
 
 /// Two seconds of QMP, then SIGKILL, then the wait for the kernel to free the memory.
 const FORCED_DEADLINE: Duration = Duration::from_secs(12);
+
+/// A runner answers from memory; one that takes longer than this is frozen.
+const PRESENCE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A process that has lost its connections is gone well before; one that is not is frozen.
 const AFTERMATH_DEADLINE: Duration = Duration::from_secs(1);
@@ -46,12 +49,7 @@ impl Walk {
     }
 
     async fn ended(&self) -> Result<Ended, Refusal> {
-        let deadline = if self.order.force {
-            FORCED_DEADLINE
-        } else {
-            Duration::from_millis(self.order.budget_ms) + LADDER_EXTENSION_MAX
-        };
-        match self.link.call(&self.order, deadline).await {
+        match self.asked().await {
             Err(refusal) if self.order.force && refusal.code == RefusalCode::NotAnswering => {
                 self.kill().await
             }
@@ -60,6 +58,20 @@ impl Walk {
                 Err(refusal)
             }
             result => result,
+        }
+    }
+
+    /// Has the runner walk the ladder. One that does not even say that it is there is not waited for.
+    async fn asked(&self) -> Result<Ended, Refusal> {
+        let budget = Duration::from_millis(self.order.budget_ms);
+        let deadline = match (self.order.force, self.order.hard) {
+            (true, _) => FORCED_DEADLINE,
+            (false, true) => budget + FORCED_DEADLINE,
+            (false, false) => budget + LADDER_EXTENSION_MAX,
+        };
+        match self.link.call(&Query {}, PRESENCE_DEADLINE).await {
+            Err(refusal) if refusal.code == RefusalCode::NotAnswering => Err(refusal),
+            Ok(_) | Err(_) => self.link.call(&self.order, deadline).await,
         }
     }
 
