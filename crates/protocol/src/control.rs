@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::method::Method;
 
 mod report;
+mod store;
 
 pub use report::{DiskStatus, LogFiles, PortStatus, SandboxStatus, VmStatus, VmSummary};
+pub use store::{StoreReadOnly, StoreStatus};
 
 macro_rules! method {
     ($type:ty, $name:literal, $reply:ty) => {
@@ -340,6 +342,9 @@ pub struct SupervisorStatus {
     pub memory: u64,
     /// Cursor of the newest journal entry.
     pub cursor: u64,
+    /// How its store is doing; `None` from a supervisor that does not tell.
+    #[serde(default)]
+    pub store: Option<StoreStatus>,
 }
 
 /// Ask the supervisor to exit; VMs go on unless it is configured otherwise.

@@ -12,7 +12,7 @@ use crate::secret::Secret;
 ///
 /// Carried out in the order of the fields. A new VM's record comes with its secret, which is how the store tells it
 /// from the update of a VM that was removed meanwhile ([`Rejected::VmGone`]).
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Change {
     /// Forget this VM: record, name and secret. Its ledger lines stay until what they name is gone.
     pub remove: Option<VmId>,

@@ -48,6 +48,14 @@ pub enum StoreError {
         /// Why.
         source: Box<redb::Error>,
     },
+    /// A copy could not be made; the store itself is as it was.
+    #[error("copy the store to `{path}`")]
+    Backup {
+        /// The copy.
+        path: PathBuf,
+        /// Why.
+        source: Box<StoreError>,
+    },
     /// A stored value cannot be read.
     #[error("read `{key}` of table `{table}`")]
     Value {
@@ -77,6 +85,46 @@ pub enum StoreError {
     /// A secret could not be drawn.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
+}
+
+impl StoreError {
+    /// Whether one value is wrong, and the file as a whole is not.
+    pub const fn is_of_a_value(&self) -> bool {
+        matches!(
+            self,
+            Self::Value { .. } | Self::Length { .. } | Self::ChainBroken { .. } | Self::NoRandomness(_)
+        )
+    }
+
+    /// Whether the disk takes nothing (full, broken, read-only), as against a file or a value that is wrong.
+    pub fn is_of_the_disk(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => takes_no_writes(source),
+            Self::Database { source } => {
+                let later = matches!(**source, redb::Error::PreviousIo | redb::Error::DatabaseClosed);
+                later || matches!(&**source, redb::Error::Io(error) if takes_no_writes(error))
+            }
+            Self::AlreadyOpen { .. }
+            | Self::SchemaTooNew { .. }
+            | Self::Corrupt { .. }
+            | Self::Backup { .. }
+            | Self::Value { .. }
+            | Self::Length { .. }
+            | Self::ChainBroken { .. }
+            | Self::NoRandomness(_) => false,
+        }
+    }
+}
+
+/// What a file system says that is full, over quota, read-only, broken, or at a limit.
+fn takes_no_writes(error: &io::Error) -> bool {
+    let kinds = [
+        io::ErrorKind::StorageFull,
+        io::ErrorKind::QuotaExceeded,
+        io::ErrorKind::ReadOnlyFilesystem,
+        io::ErrorKind::FileTooLarge,
+    ];
+    kinds.contains(&error.kind()) || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 macro_rules! from_redb {

@@ -54,6 +54,11 @@ impl NewEvent {
         }
     }
 
+    /// What happened, in a word.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
     /// It is about this VM.
     #[must_use]
     pub fn about(mut self, vm: &VmRecord) -> Self {

@@ -8,18 +8,20 @@ mod chain;
 mod commit;
 mod create;
 mod draft;
+mod handle;
+mod medium;
 mod migrate;
 mod schema;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::path::Path;
+use std::sync::Arc;
 
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 use serde_json::Value;
 
 pub use self::draft::Draft;
+use self::handle::{Handle, Need};
 pub use self::migrate::Migration;
 pub use self::schema::SCHEMA_VERSION;
 use self::schema::{ANSWERS, Answer, LEDGER, NAMES, SECRETS, Text, VMS, Versioned, decode, decode_bytes};
@@ -38,11 +40,7 @@ pub struct Store {
 }
 
 struct Inner {
-    /// The open file; `None` after it could not be opened anew.
-    db: RwLock<Option<Database>>,
-    /// A transaction failed: redb takes nothing more through this handle.
-    failed: AtomicBool,
-    path: PathBuf,
+    file: Handle,
     limits: JournalLimits,
 }
 
@@ -55,6 +53,8 @@ pub struct Opened {
     pub created: bool,
     /// It was of an older schema.
     pub migrated: Option<Migration>,
+    /// Why it takes no commits now, though it can be read: the disk is full or broken. Each commit tries again.
+    pub read_only: Option<StoreError>,
 }
 
 impl Store {
@@ -72,56 +72,102 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_with(path: &Path, limits: JournalLimits) -> Result<Opened, StoreError> {
-        let (db, created) = create::open(path)?;
-        let migrated = migrate::migrate(&db, path)?;
-        let inner = Inner {
-            db: RwLock::new(Some(db)),
-            failed: AtomicBool::new(false),
-            path: path.to_owned(),
-            limits,
+        let (db, created) = match create::open(path) {
+            Ok(opened) => opened,
+            Err(error) if error.is_of_the_disk() => return Self::open_to_read(path, limits, error),
+            Err(error) => return Err(error),
         };
+        let migrated = migrate::migrate(&db, path)?;
         Ok(Opened {
-            store: Self {
-                inner: Arc::new(inner),
-            },
+            store: Self::of(Handle::written(db, path), limits),
             created,
             migrated,
+            read_only: None,
         })
+    }
+
+    /// Opens what a disk that takes no writes has of a store; nothing can be made or migrated there.
+    fn open_to_read(path: &Path, limits: JournalLimits, why: StoreError) -> Result<Opened, StoreError> {
+        let Ok(db) = create::open_view(path) else {
+            return Err(why);
+        };
+        match migrate::schema_of(&db, path)? {
+            SCHEMA_VERSION => Ok(Opened {
+                store: Self::of(Handle::view(db, path), limits),
+                created: false,
+                migrated: None,
+                read_only: Some(why),
+            }),
+            found if found > SCHEMA_VERSION => Err(migrate::too_new(path, found)),
+            _older => Err(why),
+        }
+    }
+
+    fn of(file: Handle, limits: JournalLimits) -> Self {
+        Self {
+            inner: Arc::new(Inner { file, limits }),
+        }
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.inner.path
+        self.inner.file.path()
     }
 
     /// Commits `changes` in one durable transaction and answers for each, in their order. A change whose condition
     /// does not hold is left out whole; the others are not touched by that, and later ones see earlier ones.
     ///
+    /// A commit whose last flush failed may be durable all the same; then it is answered as such.
+    ///
     /// # Errors
-    /// [`StoreError`]: nothing of any of them is on disk. The next call opens the file anew first, so a store whose
-    /// disk was full works again once there is room.
+    /// [`StoreError`]: nothing of any of them is on disk, as far as the disk can tell. The next call opens the file
+    /// anew first, so a store whose disk was full works again once there is room.
     pub fn commit(&self, changes: Vec<Change>) -> Result<Vec<Result<Committed, Rejected>>, StoreError> {
-        self.with(|db| self.commit_to(db, changes))
+        let batch = rand::random();
+        let mut answers = None;
+        let result = self
+            .inner
+            .file
+            .with(Need::Write, |db| self.commit_to(db, changes, batch, &mut answers));
+        match (result, answers) {
+            (Ok(()), Some(answers)) => Ok(answers),
+            (Err(error), Some(answers)) => {
+                // Opening the file anew to be written flushes it, so what is there then is there for good.
+                let found = self.inner.file.with(Need::Write, commit::newest_batch);
+                if found.is_ok_and(|found| found == Some(batch)) {
+                    Ok(answers)
+                } else {
+                    Err(error)
+                }
+            }
+            (Err(error), None) => Err(error),
+            (Ok(()), None) => Ok(Vec::new()),
+        }
     }
 
+    /// Carries out one batch. `answers` is set before the step that makes it durable, which may fail.
     fn commit_to(
         &self,
         db: &Database,
         changes: Vec<Change>,
-    ) -> Result<Vec<Result<Committed, Rejected>>, StoreError> {
+        batch: u64,
+        answers: &mut Option<Vec<Result<Committed, Rejected>>>,
+    ) -> Result<(), StoreError> {
         let txn = begin_write(db)?;
         let mut writer = commit::Writer::open(&txn)?;
-        let answers = changes
+        let results = changes
             .into_iter()
             .map(|change| writer.change(change))
             .collect::<Result<Vec<_>, _>>()?;
-        writer.finish(&txn, self.inner.limits)?;
-        if answers.iter().any(Result::is_ok) {
+        writer.finish(&txn, self.inner.limits, batch)?;
+        let any = results.iter().any(Result::is_ok);
+        *answers = Some(results);
+        if any {
             txn.commit()?;
         } else {
             txn.abort()?;
         }
-        Ok(answers)
+        Ok(())
     }
 
     /// Every VM, by id.
@@ -238,16 +284,28 @@ impl Store {
     /// durable.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::Backup`]; nothing half-made is left.
     pub fn backup(&self, to: &Path) -> Result<(), StoreError> {
-        self.with(|db| backup::write(db, to))
+        self.inner
+            .file
+            .with(Need::Read, |db| backup::write(db, to, backup::Existing::Replace))
+    }
+
+    /// As [`Store::backup`], but never replaces a file.
+    ///
+    /// # Errors
+    /// As there; also when there is something at `to`.
+    pub fn backup_to_new(&self, to: &Path) -> Result<(), StoreError> {
+        self.inner
+            .file
+            .with(Need::Read, |db| backup::write(db, to, backup::Existing::Keep))
     }
 
     fn read<T>(
         &self,
         reading: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.with(|db| reading(&db.begin_read()?))
+        self.inner.file.with(Need::Read, |db| reading(&db.begin_read()?))
     }
 
     /// One value of a table with text keys.
@@ -261,35 +319,6 @@ impl Store {
             let table = txn.open_table(table)?;
             table.get(key)?.map(|bytes| decode(bytes.value())).transpose()
         })
-    }
-
-    /// Works with the open file, which is opened anew first if the work before failed.
-    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        if self.inner.failed.load(Ordering::Acquire) {
-            self.open_anew()?;
-        }
-        let db = self.inner.db.read().unwrap_or_else(PoisonError::into_inner);
-        let result = match db.as_ref() {
-            Some(db) => work(db),
-            // Somebody else's attempt to open it anew failed just now.
-            None => Err(redb::StorageError::DatabaseClosed.into()),
-        };
-        if matches!(result, Err(StoreError::Database { .. })) {
-            self.inner.failed.store(true, Ordering::Release);
-        }
-        result
-    }
-
-    /// Closes the file, for which redb refuses everything after a failed write, and opens it again.
-    fn open_anew(&self) -> Result<(), StoreError> {
-        let mut db = self.inner.db.write().unwrap_or_else(PoisonError::into_inner);
-        if self.inner.failed.load(Ordering::Acquire) {
-            // The lock on the file is released before it is taken again.
-            *db = None;
-            *db = Some(create::open_existing(&self.inner.path)?);
-            self.inner.failed.store(false, Ordering::Release);
-        }
-        Ok(())
     }
 }
 
@@ -305,7 +334,7 @@ impl fmt::Debug for Store {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Store")
-            .field("path", &self.inner.path)
+            .field("path", &self.path())
             .finish_non_exhaustive()
     }
 }

@@ -31,7 +31,7 @@ use maqet_storage::binary::Binary;
 
 pub(crate) use self::gated::{GatedRunner, RunnerOrder};
 use crate::link::{RunnerLink, chain};
-use crate::messages::RecordStep;
+use crate::messages::{CheckWritable, RecordStep};
 use crate::shared::Shared;
 use crate::vm::VmActor;
 
@@ -99,6 +99,8 @@ pub(crate) async fn launch(plan: &Plan, made: &mut Processes) -> Result<Launched
         .acquire()
         .await
         .map_err(|_closed| shutting_down())?;
+    // Known beforehand, a store that takes nothing leaves the VM as it is, and no image is made.
+    check_writable(&plan.shared).await?;
     let preflight = Preflight::check(plan).await?;
     let gated = GatedRunner::spawn(&RunnerOrder::from(plan), made)?;
     let launch = Launch::new(
@@ -115,6 +117,16 @@ pub(crate) async fn launch(plan: &Plan, made: &mut Processes) -> Result<Launched
     let (durable, watch) = futures_util::future::join(durable, prepared.ready.link.watch()).await;
     durable?;
     Ok(prepared.release(watch?).await?)
+}
+
+/// Refuses while the store takes no changes.
+pub(crate) async fn check_writable(shared: &Shared) -> Result<(), Refusal> {
+    match shared.state.send(CheckWritable).await {
+        Ok(result) => result,
+        Err(error) => Err(Refusal::new(RefusalCode::StoreFailed, "the state actor is gone")
+            .cause(error.to_string())
+            .hint("look at the supervisor's log")),
+    }
 }
 
 impl From<Refusal> for Failure {

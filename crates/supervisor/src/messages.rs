@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use actix::{Addr, Message};
 use maqet_process::identity::ProcessIdentity;
-use maqet_protocol::control::{Added, Changed, Listed, QmpReturn, SupervisorStatus, VmInfo, VmStatus};
+use maqet_protocol::control::{
+    Added, Changed, Listed, QmpReturn, StoreStatus, SupervisorStatus, VmInfo, VmStatus,
+};
 use maqet_protocol::refusal::Refusal;
 use maqet_protocol::runner::RunnerFact;
 use maqet_spec::VmSpec;
@@ -226,6 +228,36 @@ pub(crate) struct Persist {
     pub(crate) change: Box<Change>,
     /// Told once it is durable.
     pub(crate) done: oneshot::Sender<Result<(), Refusal>>,
+}
+
+/// Make a fact durable, at once or as soon as the store takes changes: it happened, so nobody can refuse it. Carried
+/// out in one order with [`Persist`].
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Keep {
+    /// What.
+    pub(crate) change: Box<Change>,
+    /// Told once it is durable, or that it is kept in memory for now.
+    pub(crate) done: oneshot::Sender<Result<(), Refusal>>,
+}
+
+/// Whether changes can be made durable now; asked before something that cannot be undone.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Refusal>")]
+pub(crate) struct CheckWritable;
+
+/// How the store is doing.
+#[derive(Debug, Message)]
+#[rtype(result = "StoreState")]
+pub(crate) struct DescribeStore;
+
+/// Answer to [`DescribeStore`].
+#[derive(Debug)]
+pub(crate) struct StoreState {
+    /// Cursor of the newest journal entry.
+    pub(crate) cursor: u64,
+    /// For people.
+    pub(crate) status: StoreStatus,
 }
 
 /// The answer a key was given before.

@@ -22,7 +22,7 @@ use maqet_state::merge::{self, Restored, merge};
 use maqet_state::mirror::{Directories, Mirror};
 use maqet_state::record::VmRecord;
 use maqet_state::secret::Secret;
-use maqet_state::store::{Draft, Store};
+use maqet_state::store::{Draft, Opened, Store};
 
 use crate::args::{Args, Places};
 use crate::link::chain;
@@ -84,12 +84,14 @@ pub(crate) fn perform(task: &Task, places: &Places, limits: JournalLimits) -> an
 }
 
 /// The store to serve: the one that is there, a new one in an empty data directory, or one made out of what is left.
-pub(crate) fn open(places: &Places, limits: JournalLimits) -> anyhow::Result<Store> {
+pub(crate) fn open(places: &Places, limits: JournalLimits) -> anyhow::Result<Opened> {
     let path = places.store();
     let damage = match sound(&path, limits) {
-        Ok(Some((store, vms))) => {
-            ahead::take_over(&store, vms)?;
-            return Ok(store);
+        Ok(Some(opened)) => {
+            if opened.read_only.is_none() {
+                ahead::take_over(&opened.store)?;
+            }
+            return Ok(opened);
         }
         Ok(None) => None,
         Err(damage) if is_damage(&damage) => Some(damage),
@@ -112,7 +114,7 @@ pub(crate) fn open(places: &Places, limits: JournalLimits) -> anyhow::Result<Sto
             reason,
         },
         None if path.symlink_metadata().is_err() && is_first_start(places, &directories) => {
-            return Ok(Store::open_with(&path, limits)?.store);
+            return Ok(Store::open_with(&path, limits)?);
         }
         None => Base {
             draft: Draft::empty(&path, limits)?,
@@ -124,7 +126,7 @@ pub(crate) fn open(places: &Places, limits: JournalLimits) -> anyhow::Result<Sto
     };
     let report = renew(base, Vec::new(), places)?;
     tell(&report);
-    Ok(Store::open_with(&path, limits)?.store)
+    Ok(Store::open_with(&path, limits)?)
 }
 
 /// Nothing here has ever known a VM.
@@ -135,7 +137,7 @@ fn is_first_start(places: &Places, directories: &Directories) -> bool {
 }
 
 /// The store when it is there and every record in it can be read; `None` when there is none.
-fn sound(path: &Path, limits: JournalLimits) -> Result<Option<(Store, Vec<VmRecord>)>, StoreError> {
+fn sound(path: &Path, limits: JournalLimits) -> Result<Option<Opened>, StoreError> {
     if path
         .symlink_metadata()
         .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
@@ -146,22 +148,21 @@ fn sound(path: &Path, limits: JournalLimits) -> Result<Option<(Store, Vec<VmReco
     if let Some(migration) = &opened.migrated {
         tracing::info!(?migration, "the store was migrated");
     }
-    let store = opened.store;
-    let vms = store.vms()?;
-    for record in &vms {
+    let store = &opened.store;
+    for record in store.vms()? {
         if store.secret(&record.id)?.is_none() {
             tracing::error!(
                 vm = record.name(),
                 "its secret is not in the store any more; it gets a new one"
             );
-            let secret = Some((record.id.clone(), Secret::random()?));
+            let secret = Some((record.id, Secret::random()?));
             store.commit(vec![Change {
                 secret,
                 ..Change::default()
             }])?;
         }
     }
-    Ok(Some((store, vms)))
+    Ok(Some(opened))
 }
 
 /// The content is not what maqet wrote. A disk that fails, a newer maqet, a second holder are other matters.
@@ -172,6 +173,7 @@ fn is_damage(error: &StoreError) -> bool {
         | StoreError::SchemaTooNew { .. }
         | StoreError::Io { .. }
         | StoreError::Database { .. }
+        | StoreError::Backup { .. }
         | StoreError::ChainBroken { .. }
         | StoreError::NoRandomness(_) => false,
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use anyhow::Context as _;
+use maqet_state::error::StoreError;
 use maqet_state::journal::JournalLimits;
 use maqet_state::mirror::Mirror;
 use maqet_state::secret::Secret;
@@ -60,14 +61,15 @@ pub(crate) fn run(args: &Args, readiness: &mut Readiness) -> anyhow::Result<()> 
     if let Some(task) = Task::of(args)? {
         return crate::salvage::perform(&task, &places, limits);
     }
-    let store = crate::salvage::open(&places, limits)?;
+    let opened = crate::salvage::open(&places, limits)?;
     let system = actix_rt::System::new();
     let served = system.block_on(serve(
         Parts {
             places,
             settings,
             key,
-            store,
+            store: opened.store,
+            read_only: opened.read_only,
             runner_program,
         },
         readiness,
@@ -82,6 +84,8 @@ struct Parts {
     settings: Settings,
     key: Secret,
     store: Store,
+    /// Why the store takes no changes, if it does not.
+    read_only: Option<StoreError>,
     runner_program: PathBuf,
 }
 
@@ -91,12 +95,13 @@ async fn serve(parts: Parts, readiness: &mut Readiness) -> anyhow::Result<()> {
         settings,
         key,
         store,
+        read_only,
         runner_program,
     } = parts;
     let recorded = load(&store)?;
     refresh_directories(&store, &recorded);
     let bus = EventBus::default().start();
-    let state = StateActor::new(store, bus.clone()).start();
+    let state = StateActor::new(store, bus.clone(), read_only.as_ref()).start();
     let shared = Rc::new(Shared::new(places, settings, state, runner_program)?);
     let settling = recorded.into_iter().map(|recorded| rebuild(recorded, &shared));
     let settled = futures_util::future::join_all(settling.collect::<Vec<_>>()).await;

@@ -20,8 +20,8 @@ use maqet_state::secret::Secret;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::messages::{
-    AddVm, DescribeSupervisor, FindVm, Found, ListVms, LoadVm, NewestCursor, Persist, Shutdown, StopVm,
-    VmActorGone, VmForgotten,
+    AddVm, DescribeStore, DescribeSupervisor, FindVm, Found, Keep, ListVms, LoadVm, Persist, Shutdown,
+    StopVm, VmActorGone, VmForgotten,
 };
 use crate::recovery::{Recorded, Settled};
 use crate::settings::OnExit;
@@ -239,16 +239,18 @@ impl Handler<DescribeSupervisor> for SupervisorActor {
             running: u64::try_from(running).unwrap_or(u64::MAX),
             memory: resident_memory(),
             cursor: 0,
+            store: None,
         };
         let state = self.shared.state.clone();
         Box::pin(async move {
-            let cursor = state
-                .send(NewestCursor)
-                .await
-                .ok()
-                .and_then(Result::ok)
-                .unwrap_or_default();
-            SupervisorStatus { cursor, ..status }
+            match state.send(DescribeStore).await {
+                Ok(store) => SupervisorStatus {
+                    cursor: store.cursor,
+                    store: Some(store.status),
+                    ..status
+                },
+                Err(_gone) => status,
+            }
         })
     }
 }
@@ -326,10 +328,14 @@ pub(crate) async fn rebuild(recorded: Recorded, shared: &Rc<Shared>) -> (Settled
             .with("found_by", "recovery");
         let (done, durable) = oneshot::channel();
         let change = Box::new(Change::update(record.clone()).event(event));
-        let sent = shared.state.send(Persist { change, done }).await.is_ok();
+        let sent = shared.state.send(Keep { change, done }).await.is_ok();
         let durable = durable.await;
         if !sent || !matches!(durable, Ok(Ok(()))) {
-            tracing::error!(vm = record.name(), ?durable, "what recovery found is not durable");
+            tracing::error!(
+                vm = record.name(),
+                ?durable,
+                "what recovery found is not durable yet"
+            );
         }
     }
     (settled, secret)

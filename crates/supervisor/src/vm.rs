@@ -32,7 +32,7 @@ use maqet_state::secret::Secret;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::link::RunnerLink;
-use crate::messages::Persist;
+use crate::messages::{Keep, Persist};
 use crate::operation::{Accepted, Operation};
 use crate::recovery::Settled;
 use crate::shared::Shared;
@@ -209,24 +209,40 @@ impl VmActor {
             change: Box::new(change),
             done,
         });
-        async move {
-            queued.map_err(|error| busy().cause(error.to_string()))?;
-            durable
-                .await
-                .unwrap_or_else(|_lost| Err(busy().cause("the state actor is gone")))
-        }
+        durable_of(queued.map_err(|error| error.to_string()), durable)
     }
 
-    /// Queues a change nobody waits for; a failure is logged, and the next durable step will meet it again.
+    /// Queues a fact, in one order with [`Self::persist`]. The future ends when it is durable, or with a refusal when
+    /// the store keeps it in memory for now.
+    fn persist_fact(&self, change: Change) -> impl Future<Output = Result<(), Refusal>> + 'static {
+        let (done, durable) = oneshot::channel();
+        let queued = self.shared.state.try_send(Keep {
+            change: Box::new(change),
+            done,
+        });
+        durable_of(queued.map_err(|error| error.to_string()), durable)
+    }
+
+    /// Queues a fact nobody waits for.
     fn persist_later(&self, change: Change, context: &mut Context<Self>) {
-        let durable = self.persist(change);
+        let durable = self.persist_fact(change);
         let logged = async move {
             if let Err(refusal) = durable.await {
-                tracing::error!(%refusal, causes = ?refusal.causes, "a change is not durable");
+                tracing::warn!(%refusal, causes = ?refusal.causes, "a change is not durable yet");
             }
         };
         context.spawn(logged.into_actor(self));
     }
+}
+
+async fn durable_of(
+    queued: Result<(), String>,
+    durable: oneshot::Receiver<Result<(), Refusal>>,
+) -> Result<(), Refusal> {
+    queued.map_err(|error| busy().cause(error))?;
+    durable
+        .await
+        .unwrap_or_else(|_lost| Err(busy().cause("the state actor is gone")))
 }
 
 fn busy() -> Refusal {

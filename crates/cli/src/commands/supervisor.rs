@@ -1,6 +1,6 @@
 //! `maqet supervisor`.
 
-use maqet_protocol::control::{SupervisorInfo, SupervisorStatus, SupervisorStop};
+use maqet_protocol::control::{StoreReadOnly, SupervisorInfo, SupervisorStatus, SupervisorStop};
 use maqet_protocol::error::CallError;
 use maqet_protocol::method::Method;
 use serde_json::json;
@@ -88,5 +88,23 @@ fn block(status: &SupervisorStatus) -> String {
         ("vms", format!("{} ({} running)", status.vms, status.running)),
         ("memory", units::size(status.memory)),
         ("cursor", status.cursor.to_string()),
+        ("store", store(status)),
     ])
+}
+
+fn store(status: &SupervisorStatus) -> String {
+    let Some(store) = &status.store else {
+        return "-".to_owned();
+    };
+    store
+        .read_only
+        .as_ref()
+        .map_or_else(|| "takes changes".to_owned(), read_only)
+}
+
+fn read_only(trouble: &StoreReadOnly) -> String {
+    format!(
+        "read-only since {} because {} ({} changes wait)",
+        trouble.since, trouble.reason, trouble.waiting
+    )
 }

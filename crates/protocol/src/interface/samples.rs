@@ -181,7 +181,8 @@ pub(super) fn control() -> Vec<Sample> {
         of::<SupervisorInfo>(
             json!({}),
             json!({"pid": 40, "version": "0.1.0", "since": AT, "data_dir": "/d", "runtime_dir": "/r", "vms": 2,
-                "running": 1, "memory": 4096, "cursor": 9}),
+                "running": 1, "memory": 4096, "cursor": 9,
+                "store": {"read_only": {"since": AT, "reason": "No space left on device", "waiting": 2}}}),
         ),
         of::<SupervisorStop>(json!({"keep_vms": true}), json!({})),
     ]

@@ -1,7 +1,7 @@
 //! Logical copies: consistent whatever is being committed meanwhile, which a copy of the file is not.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use redb::{
@@ -9,7 +9,7 @@ use redb::{
     TableHandle, WriteTransaction,
 };
 
-use super::create::{self, io_error};
+use super::create::{self, Draft, io_error};
 use crate::error::StoreError;
 
 /// Where the store at `path` is kept before it leaves schema `version`: `state.redb.v1.bak` beside it.
@@ -23,23 +23,47 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Copies everything in `db` to a new file at `to`, replacing an older one only once the copy is durable.
-pub(crate) fn write(db: &Database, to: &Path) -> Result<(), StoreError> {
-    let draft = beside(to, ".tmp");
-    match std::fs::remove_file(&draft) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(io_error("remove", &draft)(error));
+/// What a copy does with a file of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Existing {
+    /// Takes its place, once the copy is durable.
+    Replace,
+    /// Gives way to it.
+    Keep,
+}
+
+/// Copies everything in `db` to a file at `to`, which never exists half-made.
+pub(crate) fn write(db: &Database, to: &Path, existing: Existing) -> Result<(), StoreError> {
+    copy(db, to, existing).map_err(|source| StoreError::Backup {
+        path: to.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+fn copy(db: &Database, to: &Path, existing: Existing) -> Result<(), StoreError> {
+    let draft = Draft::new(to)?;
+    let file = draft.file.try_clone().map_err(io_error("create", to))?;
+    let copy = create::database(file, to)?;
+    copy_all(&db.begin_read()?, &copy)?;
+    copy.close().map_err(|error| create::open_error(error, to))?;
+    draft.file.sync_all().map_err(io_error("flush", to))?;
+    match existing {
+        Existing::Keep => draft.publish(to).map_err(io_error("create", to))?,
+        Existing::Replace => replace(draft, to)?,
+    }
+    create::sync_directory_of(to)
+}
+
+fn replace(draft: Draft, to: &Path) -> Result<(), StoreError> {
+    let name = beside(to, ".tmp");
+    match std::fs::remove_file(&name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(io_error("remove", &name)(error));
         }
         Ok(()) | Err(_) => {}
     }
-    let copy = create::database(create::private_file(&draft)?, &draft)?;
-    copy_all(&db.begin_read()?, &copy)?;
-    copy.close().map_err(|error| create::open_error(error, &draft))?;
-    File::open(&draft)
-        .and_then(|file| file.sync_all())
-        .map_err(io_error("flush", &draft))?;
-    std::fs::rename(&draft, to).map_err(io_error("replace", to))?;
-    create::sync_directory_of(to)
+    draft.publish(&name).map_err(io_error("create", &name))?;
+    std::fs::rename(&name, to).map_err(io_error("replace", to))
 }
 
 fn copy_all(from: &ReadTransaction, to: &Database) -> Result<(), StoreError> {

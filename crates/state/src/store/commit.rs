@@ -1,10 +1,13 @@
 //! Carrying changes into one write transaction.
 
-use redb::{ReadableTable, Table, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, Table, WriteTransaction};
 use serde::Serialize;
 
 use super::chain::Tail;
-use super::schema::{ANSWER_ORDER, ANSWERS, Answer, LEDGER, NAMES, SECRETS, VMS, Versioned, decode};
+use super::schema::{
+    ANSWER_ORDER, ANSWERS, Answer, LEDGER, META, META_BATCH, NAMES, SECRETS, VMS, Versioned, decode, meta,
+    put,
+};
 use crate::change::{Change, Committed, Rejected};
 use crate::error::StoreError;
 use crate::id::VmId;
@@ -87,8 +90,14 @@ impl<'txn> Writer<'txn> {
     }
 
     /// Prunes, and writes what belongs to the transaction as a whole.
-    pub(crate) fn finish(self, txn: &WriteTransaction, limits: JournalLimits) -> Result<(), StoreError> {
-        self.journal.finish(txn, limits)
+    pub(crate) fn finish(
+        self,
+        txn: &WriteTransaction,
+        limits: JournalLimits,
+        batch: u64,
+    ) -> Result<(), StoreError> {
+        self.journal.finish(txn, limits)?;
+        put(&mut txn.open_table(META)?, META_BATCH, &batch)
     }
 
     fn try_change(&mut self, mut change: Change) -> Result<Committed, Fault> {
@@ -276,6 +285,11 @@ impl<'txn> Writer<'txn> {
         }
         Ok(())
     }
+}
+
+/// The number of the newest batch that is in the file.
+pub(crate) fn newest_batch(db: &Database) -> Result<Option<u64>, StoreError> {
+    meta(&db.begin_read()?.open_table(META)?, META_BATCH)
 }
 
 fn json<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, Rejected> {

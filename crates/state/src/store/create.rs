@@ -6,10 +6,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use redb::backends::FileBackend;
 use redb::{Builder, Database, DatabaseError, StorageError};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
+use super::medium::Medium;
 use super::schema;
 use crate::error::StoreError;
 
@@ -38,6 +38,25 @@ pub(crate) fn open_existing(path: &Path) -> Result<Database, StoreError> {
         .write(true)
         .open(path)
         .map_err(io_error("open", path))?;
+    check_not_empty(&file, path)?;
+    database(file, path)
+}
+
+/// Opens the store's file to be read, with every check, and writes nothing to it: for a disk that takes no writes.
+pub(crate) fn open_view(path: &Path) -> Result<Database, StoreError> {
+    let mut how = OpenOptions::new();
+    how.read(true);
+    // A descriptor that can write holds the lock which keeps others out; a file system that is read-only has no others.
+    let (file, shared) = match how.clone().write(true).open(path) {
+        Ok(file) => (file, false),
+        Err(_read_only) => (how.open(path).map_err(io_error("open", path))?, true),
+    };
+    check_not_empty(&file, path)?;
+    let medium = Medium::only_read(file, shared).map_err(|error| open_error(error, path))?;
+    database_on(medium, path)
+}
+
+fn check_not_empty(file: &File, path: &Path) -> Result<(), StoreError> {
     let length = file.metadata().map_err(io_error("inspect", path))?.len();
     // redb would take an empty file for a new store; ours never exists empty, so its content was lost.
     if length == 0 {
@@ -46,7 +65,7 @@ pub(crate) fn open_existing(path: &Path) -> Result<Database, StoreError> {
             detail: "it is empty".to_owned(),
         });
     }
-    database(file, path)
+    Ok(())
 }
 
 /// Makes the store without a name and names it once it is complete. Whoever names it first wins.
@@ -72,11 +91,15 @@ fn create(path: &Path) -> Result<(Database, bool), StoreError> {
 
 /// Opens a database in `file`, with every page checked.
 pub(crate) fn database(file: File, path: &Path) -> Result<Database, StoreError> {
-    let backend = FileBackend::new(file).map_err(|error| open_error(error, path))?;
+    let medium = Medium::written(file).map_err(|error| open_error(error, path))?;
+    database_on(medium, path)
+}
+
+fn database_on(medium: Medium, path: &Path) -> Result<Database, StoreError> {
     Builder::new()
         .set_cache_size(CACHE_BYTES)
         .set_check_integrity_on_open(true)
-        .create_with_backend(backend)
+        .create_with_backend(medium)
         .map_err(|error| open_error(error, path))
 }
 
@@ -144,14 +167,14 @@ fn is_damage(error: &io::Error) -> bool {
 }
 
 /// A file that has no name yet, so that a crash leaves nothing behind.
-struct Draft {
-    file: File,
+pub(crate) struct Draft {
+    pub(crate) file: File,
     /// A name after all, where the file system has no unnamed files.
     named: Option<PathBuf>,
 }
 
 impl Draft {
-    fn new(path: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn new(path: &Path) -> Result<Self, StoreError> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let unnamed = rustix::fs::open(directory_of(path), flags, Mode::RUSR | Mode::WUSR);
         match unnamed {
@@ -176,14 +199,22 @@ impl Draft {
     }
 
     /// Gives it its name; never replaces a file.
-    fn publish(self, path: &Path) -> io::Result<()> {
-        if let Some(name) = self.named {
-            let linked = std::fs::hard_link(&name, path);
-            std::fs::remove_file(&name)?;
-            linked
+    pub(crate) fn publish(self, path: &Path) -> io::Result<()> {
+        if let Some(name) = &self.named {
+            std::fs::hard_link(name, path)
         } else {
             let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
             Ok(rustix::fs::linkat(CWD, own, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+        }
+    }
+}
+
+impl Drop for Draft {
+    /// A name it had for want of something better goes with it.
+    fn drop(&mut self) {
+        if let Some(name) = &self.named {
+            // Nothing is lost with it, and nobody is left to be told.
+            drop(std::fs::remove_file(name));
         }
     }
 }

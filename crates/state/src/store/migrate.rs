@@ -32,14 +32,10 @@ pub(crate) fn migrate(db: &Database, path: &Path) -> Result<Option<Migration>, S
         return Ok(None);
     }
     if from > SCHEMA_VERSION {
-        return Err(StoreError::SchemaTooNew {
-            path: path.to_owned(),
-            found: from,
-            supported: SCHEMA_VERSION,
-        });
+        return Err(too_new(path, from));
     }
     let backup = backup::path_for_schema(path, from);
-    backup::write(db, &backup)?;
+    backup::write(db, &backup, backup::Existing::Replace)?;
     for (version, step) in (1..).zip(STEPS).filter(|(version, _)| *version >= from) {
         let txn = super::begin_write(db)?;
         step(&txn)?;
@@ -53,7 +49,16 @@ pub(crate) fn migrate(db: &Database, path: &Path) -> Result<Option<Migration>, S
     }))
 }
 
-fn schema_of(db: &Database, path: &Path) -> Result<u32, StoreError> {
+pub(crate) fn too_new(path: &Path, found: u32) -> StoreError {
+    StoreError::SchemaTooNew {
+        path: path.to_owned(),
+        found,
+        supported: SCHEMA_VERSION,
+    }
+}
+
+/// Schema of the store.
+pub(crate) fn schema_of(db: &Database, path: &Path) -> Result<u32, StoreError> {
     let txn = db.begin_read()?;
     let version = match txn.open_table(META) {
         Ok(table) => meta(&table, META_SCHEMA)?,

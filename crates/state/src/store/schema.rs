@@ -44,6 +44,8 @@ pub(crate) const META_SCHEMA: &str = "schema";
 pub(crate) const META_HEAD: &str = "journal_head";
 /// [`META`]: newest entry that was pruned, a [`Link`].
 pub(crate) const META_CHECKPOINT: &str = "journal_checkpoint";
+/// [`META`]: random number of the newest batch of changes; tells whether a commit that failed is durable all the same.
+pub(crate) const META_BATCH: &str = "batch";
 
 const TEXT: [Text; 6] = [META, VMS, NAMES, SECRETS, ANSWERS, LEDGER];
 const NUMBER: [Number; 3] = [JOURNAL, CHAIN, ANSWER_ORDER];

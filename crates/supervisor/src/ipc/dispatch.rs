@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 
 use super::{Desk, events};
 use crate::messages::{
-    AddVm, DescribeSupervisor, DescribeVm, FindVm, InfoVm, ListVms, Recall, RemoveVm, RestartVm, RunQmp,
-    Shutdown, StartVm, StopVm, Switch, SwitchVm,
+    AddVm, CheckWritable, DescribeSupervisor, DescribeVm, FindVm, InfoVm, ListVms, Recall, RemoveVm,
+    RestartVm, RunQmp, Shutdown, StartVm, StopVm, Switch, SwitchVm,
 };
 use crate::operation::{Accepted, Done};
 use crate::vm::VmActor;
@@ -152,6 +152,8 @@ async fn stop(stop: Stop, desk: &Desk) -> Reply {
 async fn restart(Restart { vm, timeout_ms, key }: Restart, desk: &Desk) -> Reply {
     once(key.clone(), desk, async {
         let vm = find(&vm, desk).await?;
+        // A stop that no start can follow is not what was asked for.
+        ask(&desk.state, CheckWritable).await??;
         follow::<Started>(ask(&vm, RestartVm { timeout_ms, key }).await??).await
     })
     .await
@@ -166,6 +168,8 @@ async fn remove(remove: Remove, desk: &Desk) -> Reply {
     } = remove;
     once(key.clone(), desk, async {
         let vm = find(&vm, desk).await?;
+        // Its files go before its record does.
+        ask(&desk.state, CheckWritable).await??;
         follow::<Removed>(
             ask(
                 &vm,

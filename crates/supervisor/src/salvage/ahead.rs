@@ -20,9 +20,10 @@ use maqet_state::store::Store;
 use crate::recovery::look_for;
 
 /// Takes over what the directories know better.
-pub(super) fn take_over(store: &Store, stored: Vec<VmRecord>) -> anyhow::Result<()> {
+pub(super) fn take_over(store: &Store) -> anyhow::Result<()> {
     let vms = store.path().with_file_name("vms");
-    let mut known: BTreeMap<VmId, VmRecord> = stored
+    let mut known: BTreeMap<VmId, VmRecord> = store
+        .vms()?
         .into_iter()
         .map(|record| (record.id.clone(), record))
         .collect();

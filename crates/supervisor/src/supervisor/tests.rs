@@ -38,7 +38,7 @@ fn house(dir: &Path) -> House {
     std::fs::create_dir(&places.data).unwrap();
     let store = Store::open(&places.store()).unwrap().store;
     let bus = EventBus::default().start();
-    let state = StateActor::new(store, bus.clone()).start();
+    let state = StateActor::new(store, bus.clone(), None).start();
     let shared = Rc::new(Shared::new(places, Settings::default(), state, "/bin/false".into()).unwrap());
     let (gone, lost) = mpsc::unbounded_channel();
     let supervisor = SupervisorActor::new(Vec::new(), shared, gone, Rc::new(Notify::new())).start();

@@ -125,7 +125,7 @@ impl VmActor {
         let recorded = self.record_end(exit);
         let logged = recorded.into_actor(self).map(|durable, actor, _context| {
             if let Err(refusal) = durable {
-                tracing::error!(vm = actor.name(), %refusal, causes = ?refusal.causes, "an end is not durable");
+                tracing::error!(vm = actor.name(), %refusal, causes = ?refusal.causes, "an end is not durable yet");
             }
         });
         context.spawn(logged);
@@ -228,7 +228,7 @@ impl VmActor {
                 .with("signal", exit.signal);
             change = Change::update(self.record.clone()).event(event);
         }
-        let durable = self.persist(change);
+        let durable = self.persist_fact(change);
         async move {
             applied?;
             durable.await

@@ -174,7 +174,7 @@ impl VmActor {
         };
         let done = ended.into_actor(self).map(move |durable, actor, _context| {
             if let Err(unwritten) = durable {
-                tracing::error!(vm = actor.name(), refusal = %unwritten, causes = ?unwritten.causes, "a failed start is not durable");
+                tracing::error!(vm = actor.name(), refusal = %unwritten, causes = ?unwritten.causes, "a failed start is not durable yet");
             }
             actor.finish(Err(refusal));
         });
@@ -191,7 +191,7 @@ impl VmActor {
             .with("cause", exit.cause.as_str())
             .with("detail", exit.detail.clone());
         let applied = self.apply(Fact::LaunchFailed { exit });
-        let durable = self.persist(Change::update(self.record.clone()).event(event));
+        let durable = self.persist_fact(Change::update(self.record.clone()).event(event));
         async move {
             applied?;
             durable.await

@@ -252,7 +252,7 @@ impl VmActor {
             intent,
         })?;
         let event = self.event("vm.stopping").with("force", stop.order.force);
-        let intended = self.persist(Change::update(self.record.clone()).event(event));
+        let intended = self.persist_fact(Change::update(self.record.clone()).event(event));
         let accepted = self.begin(Activity::Stopping);
         if let Some(work) = &mut self.work {
             work.then = then;
@@ -264,7 +264,7 @@ impl VmActor {
         let work = async move {
             // A full disk must not keep anybody from stopping a VM: the intent is a help for recovery, not a condition.
             if let Err(refusal) = intended.await {
-                tracing::error!(%refusal, "the intent to stop is not durable");
+                tracing::error!(%refusal, "the intent to stop is not durable yet");
             }
             walk.run().await
         };
@@ -300,9 +300,9 @@ impl VmActor {
         let gone = leave(self.leaving.take(), Rc::clone(&self.shared));
         let recorded = async move { futures_util::future::join(recorded, gone).await.0 };
         let done = recorded.into_actor(self).map(move |durable, actor, context| {
-            // It is stopped, whatever the disk says; recovery finds the end in the runner's note.
+            // It is stopped, whatever the disk says; until that takes the end, recovery finds it in the runner's note.
             if let Err(refusal) = durable {
-                tracing::error!(vm = actor.name(), %refusal, causes = ?refusal.causes, "an end is not durable");
+                tracing::error!(vm = actor.name(), %refusal, causes = ?refusal.causes, "an end is not durable yet");
             }
             actor.after_stop(how, stop, context);
         });

@@ -1,0 +1,127 @@
+//! The open file: opened anew after a failure, and only read while it takes no writes.
+//!
+//! redb refuses everything through a handle on which one write failed, and opening a file means writing to it. So a
+//! disk that is full, or broken, would take the reading away too; [`Open::View`] is the way around that.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use redb::Database;
+
+use super::create;
+use crate::error::StoreError;
+
+/// What a piece of work does with the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Reads it.
+    Read,
+    /// Writes it.
+    Write,
+}
+
+/// How the file is open.
+enum Open {
+    /// Takes commits.
+    Written(Database),
+    /// Takes none; what is in it can be read.
+    View(Database),
+    /// Not at all: it could be opened in neither way.
+    Closed,
+}
+
+/// The one holder of the file.
+pub(crate) struct Handle {
+    open: RwLock<Open>,
+    /// A transaction failed: redb takes nothing more through this database.
+    failed: AtomicBool,
+    path: PathBuf,
+}
+
+impl Handle {
+    /// Of a database that takes commits.
+    pub(crate) fn written(db: Database, path: &Path) -> Self {
+        Self::of(Open::Written(db), path)
+    }
+
+    /// Of a database that is only read.
+    pub(crate) fn view(db: Database, path: &Path) -> Self {
+        Self::of(Open::View(db), path)
+    }
+
+    fn of(open: Open, path: &Path) -> Self {
+        Self {
+            open: RwLock::new(open),
+            failed: AtomicBool::new(false),
+            path: path.to_owned(),
+        }
+    }
+
+    /// Where the file is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Works with the open file, which is opened anew first if it is not open in a way that will do.
+    pub(crate) fn with<T>(
+        &self,
+        need: Need,
+        work: impl FnOnce(&Database) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let open = if self.will_do(&open, need) {
+            open
+        } else {
+            drop(open);
+            self.open_anew(need)?;
+            self.open.read().unwrap_or_else(PoisonError::into_inner)
+        };
+        let result = match (&*open, need) {
+            (Open::Written(db), _) | (Open::View(db), Need::Read) => work(db),
+            // Somebody else's attempt to open it anew failed just now.
+            (Open::View(_), Need::Write) | (Open::Closed, _) => {
+                Err(redb::StorageError::DatabaseClosed.into())
+            }
+        };
+        if matches!(result, Err(StoreError::Database { .. })) {
+            self.failed.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    fn will_do(&self, open: &Open, need: Need) -> bool {
+        let fits = match open {
+            Open::Written(_) => true,
+            Open::View(_) => need == Need::Read,
+            Open::Closed => false,
+        };
+        fits && !self.failed.load(Ordering::Acquire)
+    }
+
+    /// Closes the file and opens it again, to be written if that is possible, else to be read.
+    fn open_anew(&self, need: Need) -> Result<(), StoreError> {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        if self.will_do(&open, need) {
+            return Ok(());
+        }
+        // The lock on the file is released before it is taken again.
+        *open = Open::Closed;
+        self.failed.store(false, Ordering::Release);
+        let error = match create::open_existing(&self.path) {
+            Ok(db) => {
+                *open = Open::Written(db);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        if !error.is_of_the_disk() {
+            return Err(error);
+        }
+        *open = Open::View(create::open_view(&self.path)?);
+        match need {
+            Need::Read => Ok(()),
+            Need::Write => Err(error),
+        }
+    }
+}
