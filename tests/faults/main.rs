@@ -3,6 +3,7 @@
 //! Real processes and the tiny guest. Random moments come from a seed that is printed; `MAQET_TEST_SEED` sets it.
 #![expect(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
 
+mod autostart;
 mod disk;
 mod endings;
 mod found;
@@ -11,6 +12,7 @@ mod lost_store;
 mod qemu;
 mod rebuild;
 mod records;
+mod restart;
 mod reuse;
 mod runner;
 mod scene;

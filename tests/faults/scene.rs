@@ -45,6 +45,13 @@ impl Scene {
         Self { sandbox, id }
     }
 
+    /// A running VM like this one, which is named [`VM`].
+    pub(crate) fn of(guest: &Guest) -> Self {
+        let sandbox = Sandbox::new();
+        let id = guest.start(&sandbox);
+        Self { sandbox, id }
+    }
+
     pub(crate) fn status(&self) -> Value {
         self.sandbox.status(VM)
     }
@@ -170,7 +177,7 @@ pub(crate) fn assert_processes(sandbox: &Sandbox, count: usize) {
 }
 
 /// Changes the only record of the store while no supervisor runs.
-fn edit(sandbox: &Sandbox, change: impl FnOnce(&mut VmRecord)) {
+pub(crate) fn edit(sandbox: &Sandbox, change: impl FnOnce(&mut VmRecord)) {
     let store = Store::open(&store_path(sandbox)).unwrap().store;
     let mut record = store.vms().unwrap().remove(0);
     change(&mut record);
@@ -231,6 +238,20 @@ pub(crate) fn kinds(sandbox: &Sandbox) -> Vec<String> {
         event["kind"].as_str().unwrap().to_owned()
     });
     kinds.collect()
+}
+
+/// How many events of this kind there are.
+pub(crate) fn count(sandbox: &Sandbox, kind: &str) -> usize {
+    kinds(sandbox).iter().filter(|seen| *seen == kind).count()
+}
+
+/// Waits until `status` of a VM satisfies `is`.
+#[track_caller]
+pub(crate) fn wait_status(sandbox: &Sandbox, vm: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    wait::until(what, PATIENCE, || {
+        let status = sandbox.status(vm);
+        if is(&status) { Ok(status) } else { Err(status) }
+    })
 }
 
 /// Waits until an event of this kind is on record.

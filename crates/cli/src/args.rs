@@ -1,5 +1,6 @@
 //! What was typed. Nothing here touches the system; meaning is built later.
 
+pub(crate) mod autostart;
 pub(crate) mod condition;
 pub(crate) mod doctor;
 pub(crate) mod early;

@@ -3,8 +3,10 @@
 pub(crate) mod add;
 pub(crate) mod completion;
 pub(crate) mod config;
+pub(crate) mod disable;
 pub(crate) mod doctor;
 pub(crate) mod each;
+pub(crate) mod enable;
 pub(crate) mod events;
 pub(crate) mod info;
 pub(crate) mod inspect;
@@ -56,6 +58,8 @@ pub(crate) fn run_alone(verb: Verb, output: &Output) -> Result<Option<Verb>, Cli
         | Verb::Pause(_)
         | Verb::Resume(_)
         | Verb::Rm(_)
+        | Verb::Enable(_)
+        | Verb::Disable(_)
         | Verb::Ls(_)
         | Verb::Status(_)
         | Verb::Info(_)
@@ -86,6 +90,8 @@ pub(crate) fn run<'a>(verb: &'a Verb, session: &'a Session<'a>) -> Work<'a> {
         Verb::Pause(args) | Verb::Qmp(QmpVerb::Pause(args)) => Box::pin(pause::run(session, args)),
         Verb::Resume(args) | Verb::Qmp(QmpVerb::Resume(args)) => Box::pin(resume::run(session, args)),
         Verb::Rm(args) => Box::pin(rm::run(session, args)),
+        Verb::Enable(args) => Box::pin(enable::run(session, args)),
+        Verb::Disable(args) => Box::pin(disable::run(session, args)),
         Verb::Ls(args) => Box::pin(ls::run(session, args)),
         Verb::Status(args) => Box::pin(status::run(session, args)),
         Verb::Info(args) => Box::pin(info::run(session, args)),

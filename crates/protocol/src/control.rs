@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::method::Method;
 
+mod autostart;
 mod report;
 mod store;
 
+pub use autostart::{AutostartSet, AutostartStatus, Disable, Enable, RestartState};
 pub use report::{DiskStatus, LogFiles, PortStatus, SandboxStatus, VmStatus, VmSummary};
 pub use store::{StoreReadOnly, StoreStatus};
 

@@ -51,6 +51,8 @@ pub const CONTROL: InterfaceDescription = InterfaceDescription {
         control::Info::NAME,
         control::Events::NAME,
         control::Qmp::NAME,
+        control::Enable::NAME,
+        control::Disable::NAME,
         control::SupervisorInfo::NAME,
         control::SupervisorStop::NAME,
     ],

@@ -14,7 +14,8 @@ use crate::path;
 use crate::size::{InvalidSize, Size};
 use crate::source::Source;
 use crate::vm::{
-    Accel, Kernel, OnReboot, OnTimeout, RestartPolicy, RestartWhen, Sandbox, Serial, StopPolicy, VmSpec,
+    Accel, Kernel, OnReboot, OnRunnerLoss, OnTimeout, RestartPolicy, RestartWhen, Sandbox, Serial,
+    StopPolicy, VmSpec,
 };
 use crate::yaml::{Kind, Node, Value};
 
@@ -31,7 +32,7 @@ pub(crate) struct Context<'a> {
 }
 
 /// Top-level keys.
-pub(crate) const KEYS: [&str; 19] = [
+pub(crate) const KEYS: [&str; 20] = [
     "name",
     "binary",
     "machine",
@@ -49,6 +50,7 @@ pub(crate) const KEYS: [&str; 19] = [
     "on_reboot",
     "stop",
     "restart",
+    "on_runner_loss",
     "sandbox",
     "qemu",
 ];
@@ -85,6 +87,7 @@ pub(crate) fn decode(root: &Node, cx: Context<'_>) -> Result<VmSpec, Fault> {
         on_reboot: fields.read("on_reboot", on_reboot)?.unwrap_or_default(),
         stop: fields.read("stop", stop)?.unwrap_or_default(),
         restart: fields.read("restart", restart)?.unwrap_or_default(),
+        on_runner_loss: fields.read("on_runner_loss", on_runner_loss)?.unwrap_or_default(),
         sandbox: fields.read("sandbox", sandbox)?.unwrap_or_default(),
         extra_args: fields.read("qemu", extra_args)?.unwrap_or_default(),
         binary,
@@ -228,23 +231,51 @@ fn duration(node: &Node) -> Result<Duration, Fault> {
     })
 }
 
+/// `restart: on-failure` was made a map before, see `normalize`.
 fn restart(node: &Node) -> Result<RestartPolicy, Fault> {
-    let fields = Fields::of(node, "`restart`", &["policy"])?;
-    let policy = fields.read("policy", |node| match &node.value {
-        Value::Scalar(_, text) if ["always", "on-failure", "unless-stopped"].contains(&text.as_str()) => {
-            Err(Fault::at(
-                node.mark,
-                format!("restart policy `{text}`: this version cannot restart a VM by itself"),
-            )
-            .hint("write `policy: never`, or leave `restart` out"))
-        }
-        Value::Scalar(..) | Value::List(_) | Value::Map(_) => {
-            choice(node, "a restart policy", &[("never", RestartWhen::Never)])
-        }
-    })?;
+    const FIELDS: [&str; 5] = ["policy", "backoff", "backoff_max", "tries", "window"];
+    let fields = Fields::of(node, "`restart`", &FIELDS)?;
+    let default = RestartPolicy::default();
+    let policy = fields.read("policy", restart_when)?;
+    let tuned = FIELDS.iter().skip(1).find(|field| fields.get(field).is_some());
+    if let (None, Some(field)) = (policy, tuned) {
+        let fault = Fault::at(node.mark, format!("`restart` has `{field}` but no `policy`"));
+        return Err(fault.hint("write `policy: on-failure` or `policy: always` beside it"));
+    }
+    let backoff = fields.read("backoff", duration)?.unwrap_or(default.backoff);
     Ok(RestartPolicy {
-        policy: policy.unwrap_or_default(),
+        policy: policy.unwrap_or(default.policy),
+        backoff,
+        backoff_max: fields
+            .read("backoff_max", duration)?
+            .unwrap_or(default.backoff_max.max(backoff)),
+        tries: fields
+            .read("tries", |node| {
+                integer(node, "the number of tries", 1..=RestartPolicy::TRIES_MAX)
+            })?
+            .unwrap_or(default.tries),
+        window: fields.read("window", duration)?.unwrap_or(default.window),
     })
+}
+
+fn restart_when(node: &Node) -> Result<RestartWhen, Fault> {
+    let words =
+        [RestartWhen::Never, RestartWhen::OnFailure, RestartWhen::Always].map(|when| (when.as_str(), when));
+    match &node.value {
+        Value::Scalar(_, text) if text == "unless-stopped" => {
+            let fault = Fault::at(node.mark, "`unless-stopped` is not a restart policy");
+            Err(fault.hint("write `policy: always`: a VM that somebody stopped is never restarted"))
+        }
+        Value::Scalar(..) | Value::List(_) | Value::Map(_) => choice(node, "a restart policy", &words),
+    }
+}
+
+fn on_runner_loss(node: &Node) -> Result<OnRunnerLoss, Fault> {
+    choice(
+        node,
+        "what `on_runner_loss` can do",
+        &[("adopt", OnRunnerLoss::Adopt), ("stop", OnRunnerLoss::Stop)],
+    )
 }
 
 fn sandbox(node: &Node) -> Result<Sandbox, Fault> {

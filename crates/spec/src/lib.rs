@@ -26,6 +26,7 @@ mod forward;
 mod merge;
 mod normalize;
 mod path;
+mod restart;
 
 pub use argv::{argv, default_binary};
 pub use error::SpecError;

@@ -83,6 +83,10 @@ impl Shape<'_> {
                 let value = kernel_as_map(entry.value);
                 self.put("kernel", Entry { value, ..entry })
             }
+            "restart" => {
+                let value = restart_as_map(entry.value);
+                self.put("restart", Entry { value, ..entry })
+            }
             "qemu" => self.take_qemu(entry),
             "args" => self.take_words(&entry.value, entry.mark),
             "arguments" => self.take_arguments(&entry.value, entry.mark, lifted),
@@ -229,13 +233,23 @@ fn word(node: &Node) -> Result<Node, Fault> {
 
 /// `kernel: ./vmlinuz` is short for `kernel: {image: ./vmlinuz}`.
 fn kernel_as_map(node: Node) -> Node {
+    scalar_as_map(node, "image")
+}
+
+/// `restart: always` is short for `restart: {policy: always}`.
+fn restart_as_map(node: Node) -> Node {
+    scalar_as_map(node, "policy")
+}
+
+/// What is written short as the one field it stands for, so that files can be merged field by field.
+fn scalar_as_map(node: Node, key: &str) -> Node {
     match &node.value {
         Value::Scalar(kind, _) if *kind != Kind::Null => {
             let mark = node.mark;
             Node::map(
                 mark,
                 vec![Entry {
-                    key: "image".to_owned(),
+                    key: key.to_owned(),
                     mark,
                     value: node,
                 }],

@@ -4,8 +4,8 @@ use serde_yaml::{Mapping, Value};
 
 use crate::machine::Family;
 use crate::vm::{
-    Accel, Disk, Kernel, Network, NetworkKind, OnReboot, OnTimeout, RestartPolicy, Sandbox, StopPolicy,
-    VmSpec,
+    Accel, Disk, Kernel, Network, NetworkKind, OnReboot, OnRunnerLoss, OnTimeout, RestartPolicy, Sandbox,
+    StopPolicy, VmSpec,
 };
 use crate::yaml;
 
@@ -82,7 +82,10 @@ fn put_behaviour(map: &mut Map, spec: &VmSpec) {
     }
     map.put("stop", stop(spec.stop));
     if spec.restart != RestartPolicy::default() {
-        map.put("restart", serde_yaml::to_value(spec.restart).unwrap_or_default());
+        map.put("restart", restart(spec.restart));
+    }
+    if spec.on_runner_loss == OnRunnerLoss::Stop {
+        map.put("on_runner_loss", "stop");
     }
     map.put(
         "sandbox",
@@ -164,6 +167,17 @@ fn stop(stop: StopPolicy) -> Value {
             OnTimeout::Kill => "kill",
         },
     );
+    map.done()
+}
+
+fn restart(restart: RestartPolicy) -> Value {
+    let duration = |duration| humantime::format_duration(duration).to_string();
+    let mut map = Map::default();
+    map.put("policy", restart.policy.as_str());
+    map.put("backoff", duration(restart.backoff));
+    map.put("backoff_max", duration(restart.backoff_max));
+    map.put("tries", restart.tries);
+    map.put("window", duration(restart.window));
     map.done()
 }
 

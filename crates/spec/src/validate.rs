@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::machine::Family;
 use crate::size::Size;
-use crate::vm::VmSpec;
+use crate::vm::{RestartPolicy, VmSpec};
 
 /// Least memory of a guest.
 const MEMORY_MIN: Size = Size(1 << 20);
@@ -16,6 +16,10 @@ const MEMORY_MIN: Size = Size(1 << 20);
 const MEMORY_MAX: Size = Size(16 << 40);
 const CPUS_MAX: u32 = 1024;
 const STOP_TIMEOUT_MAX: Duration = Duration::from_hours(24);
+/// Longest pause before a restart.
+const BACKOFF_MAX: Duration = Duration::from_hours(24);
+/// Longest time over which restarts are counted.
+const WINDOW_MAX: Duration = Duration::from_hours(7 * 24);
 
 /// Dotted path of a field, `disks.root.size`; elements of lists are counted from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +101,7 @@ pub fn validate(spec: &VmSpec) -> Vec<Finding> {
     devices::disks(spec, family, &mut findings);
     devices::networks(spec, family, &mut findings);
     extra_args(&spec.extra_args, &mut findings);
+    restart(spec.restart, &mut findings);
     findings
 }
 
@@ -132,6 +137,37 @@ fn basics(spec: &VmSpec, family: Family, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::new(&["stop", "timeout"], message).hint("to end a VM at once use `maqet stop --force`"),
         );
+    }
+}
+
+fn restart(restart: RestartPolicy, findings: &mut Vec<Finding>) {
+    let mut wrong = |key: &str, message: String| findings.push(Finding::new(&["restart", key], message));
+    if restart.tries == 0 || restart.tries > RestartPolicy::TRIES_MAX {
+        let most = RestartPolicy::TRIES_MAX;
+        wrong(
+            "tries",
+            format!("the number of tries must be 1 to {most}, not {}", restart.tries),
+        );
+    }
+    if restart.backoff.is_zero() || restart.backoff > BACKOFF_MAX {
+        wrong(
+            "backoff",
+            "the pause before a restart must be more than 0 and at most 24 hours".to_owned(),
+        );
+    } else if restart.backoff_max < restart.backoff || restart.backoff_max > BACKOFF_MAX {
+        wrong(
+            "backoff_max",
+            "the longest pause must be at least `backoff` and at most 24 hours".to_owned(),
+        );
+    } else if restart.window > WINDOW_MAX {
+        wrong("window", "restarts are counted over at most 7 days".to_owned());
+    } else if restart.window <= restart.pauses() {
+        let pauses = humantime::format_duration(restart.pauses());
+        let message = format!(
+            "{} restarts pause for {pauses}: within a window that is not longer they would never be given up",
+            restart.tries
+        );
+        wrong("window", message);
     }
 }
 

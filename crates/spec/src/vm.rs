@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::name::VmName;
+pub use crate::restart::{RestartPolicy, RestartWhen};
 use crate::size::Size;
 
 /// What a VM should be.
@@ -63,6 +64,9 @@ pub struct VmSpec {
     /// Whether an ended VM is started again.
     #[serde(default)]
     pub restart: RestartPolicy,
+    /// What becomes of QEMU when its runner is gone.
+    #[serde(default)]
+    pub on_runner_loss: OnRunnerLoss,
     /// Confinement of QEMU.
     #[serde(default)]
     pub sandbox: Sandbox,
@@ -254,21 +258,15 @@ pub enum OnTimeout {
     Kill,
 }
 
-/// Whether an ended VM is started again.
+/// What becomes of a QEMU whose runner is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RestartPolicy {
-    /// When.
-    pub policy: RestartWhen,
-}
-
-/// When an ended VM is started again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RestartWhen {
-    /// Only by a person.
+#[serde(rename_all = "lowercase")]
+pub enum OnRunnerLoss {
+    /// A new runner takes it over; the guest notices nothing.
     #[default]
-    Never,
+    Adopt,
+    /// A new runner brings it to an orderly end (cause `runner-lost`).
+    Stop,
 }
 
 /// Confinement of QEMU.

@@ -12,3 +12,4 @@ pub mod mirror;
 pub mod record;
 pub mod secret;
 pub mod store;
+pub mod upkeep;

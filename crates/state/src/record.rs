@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::id::VmId;
 use crate::lifecycle::{Activity, Fact, FactKind, ImpossibleFact, LastExit, Status, View, apply};
+use crate::upkeep::{Autostart, Upkeep, Verdict};
 
 /// What a runner said of a running QEMU: kept as it came, the wire type is `org.maqet.Runner`'s `Running`.
 pub type Running = serde_json::Value;
@@ -74,6 +75,8 @@ pub enum Intent {
     StopForced,
     /// End because the host shuts down.
     HostShutdown,
+    /// End by the stop ladder because the runner was lost (`on_runner_loss: stop`).
+    RunnerLost,
 }
 
 /// One run of a VM, from the spawn of its runner to the end of QEMU.
@@ -149,6 +152,12 @@ pub struct VmRecord {
     /// Disk images that maqet created for it; absolute paths.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub owned_files: Vec<PathBuf>,
+    /// Started whenever a supervisor starts; `None` when not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autostart: Option<Autostart>,
+    /// What keeps it up without a person.
+    #[serde(default)]
+    pub upkeep: Upkeep,
 }
 
 impl VmRecord {
@@ -167,6 +176,15 @@ impl VmRecord {
             last_exit: None,
             created_at: at,
             owned_files: Vec::new(),
+            autostart: None,
+            upkeep: Upkeep {
+                boot_id: String::new(),
+                restarts: Vec::new(),
+                next_at: None,
+                gave_up: None,
+                unattended: false,
+                stopped: false,
+            },
         }
     }
 
@@ -207,6 +225,24 @@ impl VmRecord {
             generation,
             last_exit: exit.or_else(|| self.last_exit.clone()),
             ..self.clone()
+        })
+    }
+
+    /// The record after an end, with what its restart policy makes of it.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn end(&self, fact: Fact, at: Timestamp, jitter: f64) -> Result<Self, ImpossibleFact> {
+        let intent = self.state.launch().map_or(Intent::Run, |launch| launch.intent);
+        let cause = fact.exit().map(|exit| exit.cause);
+        let ended = self.apply(fact, at)?;
+        let policy = self.spec.restart;
+        let verdict = cause.map_or(Verdict::Rest, |cause| {
+            self.upkeep.judge(policy, (cause, intent), at, jitter)
+        });
+        Ok(Self {
+            upkeep: ended.upkeep.clone().judged(verdict, at),
+            ..ended
         })
     }
 

@@ -1,11 +1,12 @@
 //! All mail between the actors, in one closed list: commands, questions, facts.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use actix::{Addr, Message};
 use maqet_process::identity::ProcessIdentity;
 use maqet_protocol::control::{
-    Added, Changed, Listed, QmpReturn, StoreStatus, SupervisorStatus, VmInfo, VmStatus,
+    Added, AutostartSet, Changed, Listed, QmpReturn, StoreStatus, SupervisorStatus, VmInfo, VmStatus,
 };
 use maqet_protocol::refusal::Refusal;
 use maqet_protocol::runner::RunnerFact;
@@ -41,6 +42,17 @@ pub(crate) struct StopVm {
     pub(crate) force: bool,
     /// Idempotency key of the call.
     pub(crate) key: Option<String>,
+    /// Who wants it.
+    pub(crate) by: StopBy,
+}
+
+/// Who ends a VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StopBy {
+    /// A person: it stays down until somebody starts it, or the host has booted anew.
+    Person,
+    /// The supervisor that ends (`on_exit: stop`): the next one starts it again if it is enabled.
+    Exit,
 }
 
 /// End it, then start it.
@@ -63,6 +75,31 @@ pub(crate) struct RemoveVm {
     pub(crate) delete_storage: bool,
     /// Idempotency key of the call.
     pub(crate) key: Option<String>,
+}
+
+/// Start it because it is enabled, unless it runs, a person stopped it, or its restart policy has the say. Reply: the
+/// start, if there is one.
+#[derive(Debug, Message)]
+#[rtype(result = "Option<Accepted>")]
+pub(crate) struct StartEnabledVm;
+
+/// Start it with every supervisor from now on, or not.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<AutostartSet, Refusal>")]
+pub(crate) struct SetAutostart(pub(crate) Enabling);
+
+/// How a VM's autostart is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Enabling {
+    /// On; what is `None` stays as it is.
+    On {
+        /// Its place among the others.
+        order: Option<u32>,
+        /// Pause before the next order.
+        delay: Option<Duration>,
+    },
+    /// Off.
+    Off,
 }
 
 /// A switch QEMU throws at once.
@@ -194,6 +231,11 @@ pub(crate) struct ListVms {
     /// Only those with this status.
     pub(crate) status: Option<Status>,
 }
+
+/// Start the enabled VMs. From: `startup`, once calls are answered.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct StartEnabled;
 
 /// About the supervisor itself.
 #[derive(Debug, Message)]

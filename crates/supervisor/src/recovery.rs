@@ -16,6 +16,7 @@ use maqet_state::clock;
 use maqet_state::lifecycle::{Cause, Fact, LastExit};
 use maqet_state::record::{Intent, Launch, VmRecord};
 use maqet_state::secret::Secret;
+use rand::RngExt;
 
 use crate::launch::end;
 use crate::link::RunnerLink;
@@ -86,7 +87,8 @@ impl Settled {
 
 impl Recorded {
     /// Settles the VM. Ends that are found are applied to the record, which the caller makes durable.
-    pub(crate) async fn settle(self, shared: &Rc<Shared>) -> Settled {
+    pub(crate) async fn settle(mut self, shared: &Rc<Shared>) -> Settled {
+        self.record.upkeep = std::mem::take(&mut self.record.upkeep).in_boot(&shared.boot_id);
         match self.observe() {
             Ok(observed) => Box::pin(observed.settle(shared)).await,
             Err(recorded) => Settled::Resting(Box::new(recorded.record)),
@@ -255,7 +257,8 @@ impl Recorded {
 
     fn ended(self, exit: LastExit, _shared: &Shared) -> Settled {
         let generation = self.record.generation;
-        match self.record.apply(Fact::Ended { generation, exit }, clock::now()) {
+        let ended = Fact::Ended { generation, exit };
+        match self.record.end(ended, clock::now(), rand::rng().random()) {
             Ok(record) => Settled::Resting(Box::new(record)),
             Err(error) => {
                 tracing::error!(vm = self.record.name(), %error, "an end does not fit the record");
@@ -333,7 +336,7 @@ fn end_of(record: &VmRecord, launch: &Launch, shared: &Shared) -> LastExit {
     }
     let rebooted = maqet_process::identity::boot_id().is_ok_and(|boot| boot != launch.runner.boot_id);
     let (cause, detail) = match (rebooted, launch.intent) {
-        (true, Intent::Run | Intent::Stop | Intent::StopForced) => {
+        (true, Intent::Run | Intent::Stop | Intent::StopForced | Intent::RunnerLost) => {
             (Cause::HostRebooted, "the host has rebooted since")
         }
         (_, Intent::HostShutdown) => (Cause::HostShutdown, "the host was shutting down"),
@@ -344,6 +347,10 @@ fn end_of(record: &VmRecord, launch: &Launch, shared: &Shared) -> LastExit {
         (false, Intent::StopForced) => (
             Cause::StopForced,
             "it was being stopped by force when supervisor and runner ended",
+        ),
+        (false, Intent::RunnerLost) => (
+            Cause::RunnerLost,
+            "it was being stopped because its runner was lost",
         ),
         (false, Intent::Run) => (
             Cause::RunnerLost,

@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) runner_program: PathBuf,
     /// What `ls` shows.
     pub(crate) board: Board,
+    /// This boot of the host; restarts and stops are about one.
+    pub(crate) boot_id: String,
     /// Who waits for which child.
     pub(crate) reaper: Reaper,
     /// The root actor, once it runs.
@@ -62,6 +64,7 @@ impl Shared {
         settings: Settings,
         state: Addr<StateActor>,
         runner_program: PathBuf,
+        boot_id: String,
     ) -> Result<Self, StorageError> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
@@ -76,6 +79,7 @@ impl Shared {
             confined: Arc::default(),
             runner_program,
             board: Board::default(),
+            boot_id,
             reaper: Reaper::default(),
             supervisor: RefCell::default(),
         })

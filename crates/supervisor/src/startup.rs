@@ -21,7 +21,7 @@ use crate::args::{Args, Places, default_config};
 use crate::events::EventBus;
 use crate::instance::Instance;
 use crate::ipc::{self, Desk};
-use crate::messages::Shutdown;
+use crate::messages::{Shutdown, StartEnabled};
 use crate::readiness::Readiness;
 use crate::recovery::Recorded;
 use crate::salvage::Task;
@@ -102,7 +102,8 @@ async fn serve(parts: Parts, readiness: &mut Readiness) -> anyhow::Result<()> {
     refresh_directories(&store, &recorded);
     let bus = EventBus::default().start();
     let state = StateActor::new(store, bus.clone(), read_only.as_ref()).start();
-    let shared = Rc::new(Shared::new(places, settings, state, runner_program)?);
+    let boot_id = maqet_process::identity::boot_id()?;
+    let shared = Rc::new(Shared::new(places, settings, state, runner_program, boot_id)?);
     let settling = recorded.into_iter().map(|recorded| rebuild(recorded, &shared));
     let settled = futures_util::future::join_all(settling.collect::<Vec<_>>()).await;
     let (gone, lost) = mpsc::unbounded_channel();
@@ -111,8 +112,9 @@ async fn serve(parts: Parts, readiness: &mut Readiness) -> anyhow::Result<()> {
     actix_rt::spawn(SupervisorActor::hear_of_lost(lost, supervisor.clone()));
     actix_rt::spawn(tell_of_signals(supervisor.clone(), Rc::clone(&shared)));
     let listening = ipc::listen(&shared.places.runtime)?;
-    let desk = Desk::new(supervisor, bus, &shared);
+    let desk = Desk::new(supervisor.clone(), bus, &shared);
     readiness.ready();
+    actix_rt::spawn(SupervisorActor::tell(Some(supervisor), StartEnabled));
     tracing::info!(data = %shared.places.data.display(), runtime = %shared.places.runtime.display(), "ready");
     tokio::select! {
         () = ipc::serve(&listening, key, Arc::clone(&shared.confined), desk) => {}

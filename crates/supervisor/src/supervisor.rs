@@ -19,9 +19,10 @@ use maqet_state::record::VmRecord;
 use maqet_state::secret::Secret;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::autostart;
 use crate::messages::{
     AddVm, DescribeStore, DescribeSupervisor, FindVm, Found, Keep, ListVms, LoadVm, Persist, Shutdown,
-    StopVm, VmActorGone, VmForgotten,
+    StartEnabled, StopBy, StopVm, VmActorGone, VmForgotten,
 };
 use crate::recovery::{Recorded, Settled};
 use crate::settings::OnExit;
@@ -326,8 +327,11 @@ pub(crate) async fn rebuild(recorded: Recorded, shared: &Rc<Shared>) -> (Settled
             .about(record)
             .with("cause", cause)
             .with("found_by", "recovery");
+        let follows = crate::vm::follows(record, clock::now());
         let (done, durable) = oneshot::channel();
-        let change = Box::new(Change::update(record.clone()).event(event));
+        let mut change = Change::update(record.clone()).event(event);
+        change.events.extend(follows);
+        let change = Box::new(change);
         let sent = shared.state.send(Keep { change, done }).await.is_ok();
         let durable = durable.await;
         if !sent || !matches!(durable, Ok(Ok(()))) {
@@ -339,6 +343,19 @@ pub(crate) async fn rebuild(recorded: Recorded, shared: &Rc<Shared>) -> (Settled
         }
     }
     (settled, secret)
+}
+
+impl Handler<StartEnabled> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, _message: StartEnabled, context: &mut Self::Context) {
+        let lines = self.shared.board.lines(None);
+        let enabled = lines.into_iter().filter_map(|line| {
+            let place = line.autostart?;
+            Some((place, self.vms.get(&line.id)?.vm.clone()))
+        });
+        context.spawn(autostart::start_in_order(enabled.collect()).into_actor(self));
+    }
 }
 
 impl Handler<Shutdown> for SupervisorActor {
@@ -371,6 +388,7 @@ async fn stop_one(name: String, vm: Addr<VmActor>) {
             timeout_ms: None,
             force: false,
             key: None,
+            by: StopBy::Exit,
         })
         .await
     {

@@ -4,6 +4,7 @@
 //! takes time is an [`Operation`] whose future runs beside the mailbox.
 
 mod adopt;
+mod early;
 mod facts;
 mod mail;
 mod parked;
@@ -11,6 +12,7 @@ mod remove;
 mod silence;
 mod start;
 mod stop;
+mod upkeep;
 mod view;
 mod walk;
 
@@ -18,7 +20,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix::{Actor, AsyncContext, Context, WrapFuture};
+use actix::{Actor, AsyncContext, Context, SpawnHandle, WrapFuture};
 use maqet_process::pidfd::ProcessHandle;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::Running;
@@ -26,11 +28,14 @@ use maqet_state::change::Change;
 use maqet_state::clock;
 use maqet_state::id::VmId;
 use maqet_state::journal::NewEvent;
-use maqet_state::lifecycle::{Activity, Command, Decision, Denial, DenialKind, Fact, LastExit, decide};
+use maqet_state::lifecycle::{
+    Activity, Command, Decision, Denial, DenialKind, Fact, ImpossibleFact, LastExit, decide,
+};
 use maqet_state::record::VmRecord;
 use maqet_state::secret::Secret;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+pub(crate) use self::upkeep::follows;
 use crate::link::RunnerLink;
 use crate::messages::{Keep, Persist};
 use crate::operation::{Accepted, Operation};
@@ -53,6 +58,8 @@ pub(crate) struct VmActor {
     parked: Option<stop::StopOrder>,
     /// A runner that has told its QEMU's end and is about to exit; the next launch waits for that.
     leaving: Option<ProcessHandle>,
+    /// The restart that is due.
+    due: Option<SpawnHandle>,
     /// How recovery found it; taken when the actor starts.
     settled: Option<Settled>,
     _guard: Guard,
@@ -66,6 +73,19 @@ struct Work {
     cancel: Rc<Notify>,
     /// What goes on after a stop.
     then: Then,
+    /// Who starts it, if it is a start.
+    by: StartBy,
+}
+
+/// Who starts a VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StartBy {
+    /// A person.
+    Person,
+    /// Its restart policy, after an end.
+    Policy,
+    /// The supervisor's own start, because it is enabled.
+    Autostart,
 }
 
 /// What goes on after a stop.
@@ -129,6 +149,7 @@ impl VmActor {
             live: None,
             parked: None,
             leaving: None,
+            due: None,
             settled: Some(settled),
             _guard: guard,
         }
@@ -163,6 +184,7 @@ impl VmActor {
             operation,
             cancel: Rc::new(Notify::new()),
             then: Then::Rest,
+            by: StartBy::Person,
         });
         self.show();
         accepted
@@ -184,7 +206,11 @@ impl VmActor {
 
     /// Applies a fact to the record in memory; what [`Self::persist`] then writes is in the same order.
     fn apply(&mut self, fact: Fact) -> Result<(), Refusal> {
-        match self.record.apply(fact, clock::now()) {
+        self.become_next(self.record.apply(fact, clock::now()))
+    }
+
+    fn become_next(&mut self, next: Result<VmRecord, ImpossibleFact>) -> Result<(), Refusal> {
+        match next {
             Ok(record) => {
                 self.record = record;
                 self.show();

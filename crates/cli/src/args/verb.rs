@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use clap_complete::Shell;
 
+use super::autostart::EnableArgs;
 use super::doctor::DoctorArgs;
 use super::state::StateVerb;
 use super::vm::{
@@ -32,6 +33,10 @@ pub(crate) enum Verb {
     Resume(EachArgs),
     /// Forget VMs
     Rm(RmArgs),
+    /// Start VMs whenever a supervisor starts; one that somebody stopped stays down until the host has booted anew
+    Enable(EnableArgs),
+    /// Leave VMs alone when a supervisor starts
+    Disable(EachArgs),
     /// List VMs
     #[command(visible_aliases = ["list", "ps"])]
     Ls(LsArgs),

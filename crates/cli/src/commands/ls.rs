@@ -54,6 +54,7 @@ pub(crate) fn condition(vm: &VmSummary) -> String {
     if let Some(state) = vm.run_state.as_deref().filter(|state| *state != status) {
         remarks.push(state.to_owned());
     }
+    remarks.extend(restart(vm));
     if let Some(since) = vm.silent_since {
         remarks.push(format!("not answering since {}", units::second(since)));
     }
@@ -62,6 +63,15 @@ pub(crate) fn condition(vm: &VmSummary) -> String {
     } else {
         format!("{status} ({})", remarks.join(", "))
     }
+}
+
+/// What the restart policy is about to do, or has given up doing.
+fn restart(vm: &VmSummary) -> Option<String> {
+    let state = vm.restart_state?;
+    if state.gave_up {
+        return Some("crash loop".to_owned());
+    }
+    state.next_at.map(|_at| "restarting".to_owned())
 }
 
 #[cfg(test)]
@@ -85,6 +95,8 @@ mod tests {
             memory: 512 << 20,
             cpus: 2,
             restart: "never".to_owned(),
+            restart_state: None,
+            autostart: None,
             last_exit: None,
             silent_since: None,
         }

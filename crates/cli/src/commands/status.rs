@@ -1,6 +1,6 @@
 //! `maqet status`.
 
-use maqet_protocol::control::{Describe, PortStatus, SandboxStatus, VmStatus};
+use maqet_protocol::control::{AutostartStatus, Describe, PortStatus, SandboxStatus, VmStatus, VmSummary};
 
 use super::ls;
 use crate::args::vm::OneArgs;
@@ -43,7 +43,8 @@ pub(crate) fn block(status: &VmStatus) -> String {
     lines.push(("cpus", vm.cpus.to_string()));
     lines.push(("accel", status.accel.clone()));
     lines.extend(status.qemu_version.clone().map(|version| ("qemu", version)));
-    lines.push(("restart", vm.restart.clone()));
+    lines.push(("restart", restart(vm)));
+    lines.extend(vm.autostart.map(|place| ("autostart", autostart(place))));
     if !status.disks.is_empty() {
         lines.push(("disks", disks(status)));
     }
@@ -61,6 +62,27 @@ pub(crate) fn block(status: &VmStatus) -> String {
             .map(|exit| ("last exit", units::last_exit_lines(exit).join("\n"))),
     );
     table::block(&lines)
+}
+
+fn restart(vm: &VmSummary) -> String {
+    let Some(state) = vm.restart_state else {
+        return vm.restart.clone();
+    };
+    let window = units::uptime(state.window_s);
+    let tries = format!("{} of {} within {window}", state.tries, state.tries_max);
+    let next = match state.next_at {
+        Some(at) => format!("; the next one at {at}"),
+        None if state.gave_up => "; given up until somebody starts it".to_owned(),
+        None => String::new(),
+    };
+    format!("{} ({tries}{next})", vm.restart)
+}
+
+fn autostart(place: AutostartStatus) -> String {
+    match place.delay_ms {
+        0 => format!("order {}", place.order),
+        delay => format!("order {}, then a pause of {delay} ms", place.order),
+    }
 }
 
 fn disks(status: &VmStatus) -> String {

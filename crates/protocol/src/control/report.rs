@@ -7,6 +7,8 @@ use maqet_state::id::VmId;
 use maqet_state::lifecycle::{Activity, LastExit, Status};
 use serde::{Deserialize, Serialize};
 
+use super::autostart::{AutostartStatus, RestartState};
+
 /// One line of `ls`. CLI.md fixes the names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VmSummary {
@@ -32,8 +34,14 @@ pub struct VmSummary {
     pub memory: u64,
     /// Virtual CPUs.
     pub cpus: u32,
-    /// Restart policy.
+    /// Restart policy: `never`, `on-failure` or `always`.
     pub restart: String,
+    /// How far it is; `None` without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_state: Option<RestartState>,
+    /// It is started with every supervisor; `None` when not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autostart: Option<AutostartStatus>,
     /// How it ended last.
     pub last_exit: Option<LastExit>,
     /// The runner or QEMU has not answered since.

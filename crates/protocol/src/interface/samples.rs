@@ -5,8 +5,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::control::{
-    Add, Describe, Events, Info, List, Pause, Qmp, Remove, Reset, Restart, Resume, Start, Stop,
-    SupervisorInfo, SupervisorStop,
+    Add, Describe, Disable, Enable, Events, Info, List, Pause, Qmp, Remove, Reset, Restart, Resume, Start,
+    Stop, SupervisorInfo, SupervisorStop,
 };
 use crate::handshake::{Hello, HelloReply, Prove};
 use crate::method::Method;
@@ -63,7 +63,9 @@ fn spec() -> Value {
         "networks": [{"name": "lan", "type": "user", "model": "virtio-net-pci",
             "forwards": [{"protocol": "tcp", "host_address": "127.0.0.1", "host_port": 2222, "guest_port": 22}]}],
         "serial": {"log": true}, "display": "none", "vga": "std", "on_reboot": "stop",
-        "stop": {"timeout": "30s", "on_timeout": "kill"}, "restart": {"policy": "never"}, "sandbox": "off",
+        "stop": {"timeout": "30s", "on_timeout": "kill"}, "sandbox": "off",
+        "restart": {"policy": "always", "backoff": "1s", "backoff_max": "1m", "tries": 5, "window": "10m"},
+        "on_runner_loss": "stop",
         "extra_args": ["-msg", "timestamp=on"]
     })
 }
@@ -91,7 +93,9 @@ fn identity() -> Value {
 fn summary() -> Value {
     json!({
         "id": ID, "name": "web", "status": "running", "activity": "stopping", "run_state": "paused", "pid": 42,
-        "runner_pid": 41, "since": AT, "uptime_s": 5, "memory": 1024, "cpus": 2, "restart": "never",
+        "runner_pid": 41, "since": AT, "uptime_s": 5, "memory": 1024, "cpus": 2, "restart": "always",
+        "restart_state": {"tries": 1, "tries_max": 5, "window_s": 600, "next_at": AT, "gave_up": false},
+        "autostart": {"order": 1, "delay_ms": 500},
         "last_exit": last_exit(), "silent_since": AT
     })
 }
@@ -124,6 +128,10 @@ pub(super) fn fact() -> Value {
 pub(super) fn running() -> Value {
     json!({"run_state": "running", "qemu_version": "7.2.22", "accel": "tcg", "ports": ports(),
         "sandbox": sandbox()})
+}
+
+fn autostart_set() -> Value {
+    json!({"vm": "web", "already": false, "autostart": {"order": 1, "delay_ms": 500}})
 }
 
 fn started() -> Value {
@@ -178,6 +186,8 @@ pub(super) fn control() -> Vec<Sample> {
             json!({"vm": "web", "command": "stop", "arguments": {}, "timeout_ms": 1000}),
             json!({"return": {"a": []}}),
         ),
+        of::<Enable>(json!({"vm": "web", "order": 1, "delay_ms": 500}), autostart_set()),
+        of::<Disable>(vm(), autostart_set()),
         of::<SupervisorInfo>(
             json!({}),
             json!({"pid": 40, "version": "0.1.0", "since": AT, "data_dir": "/d", "runtime_dir": "/r", "vms": 2,

@@ -79,6 +79,7 @@ pub(crate) fn spec(options: &[&str]) -> VmSpec {
         vga: None,
         on_reboot: OnReboot::Reset,
         stop: StopPolicy::default(),
+        on_runner_loss: maqet_spec::vm::OnRunnerLoss::Adopt,
         restart: RestartPolicy::default(),
         sandbox: Sandbox::Auto,
         extra_args,

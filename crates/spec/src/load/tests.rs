@@ -7,6 +7,7 @@
 mod merged;
 mod refused;
 mod refused_devices;
+mod restart;
 mod strict;
 
 use super::*;
@@ -48,8 +49,13 @@ fn the_smallest_spec() {
         "on_timeout": "keep"
       },
       "restart": {
-        "policy": "never"
+        "policy": "never",
+        "backoff": "1s",
+        "backoff_max": "1m",
+        "tries": 5,
+        "window": "10m"
       },
+      "on_runner_loss": "adopt",
       "sandbox": "auto"
     }
     "#);
@@ -70,7 +76,7 @@ disks:
 networks:
   lan: {type: user, forwards: ["tcp:127.0.0.1:auto:22"]}
 serial: {log: true}
-restart: {policy: never}
+restart: {policy: on-failure}
 stop: {timeout: 30s, on_timeout: keep}
 sandbox: auto
 qemu: {args: ["-msg", "timestamp=on"]}
@@ -130,8 +136,13 @@ qemu: {args: ["-msg", "timestamp=on"]}
         "on_timeout": "keep"
       },
       "restart": {
-        "policy": "never"
+        "policy": "on-failure",
+        "backoff": "1s",
+        "backoff_max": "1m",
+        "tries": 5,
+        "window": "10m"
       },
+      "on_runner_loss": "adopt",
       "sandbox": "auto",
       "extra_args": [
         "-msg",

@@ -11,7 +11,7 @@ use crate::load::{LoadOptions, load};
 use crate::name::VmName;
 use crate::size::Size;
 use crate::source::Source;
-use crate::vm::{DiskFormat, DiskInterface, Serial};
+use crate::vm::{DiskFormat, DiskInterface, RestartWhen, Serial};
 
 /// Texts that YAML readers like to take for something else.
 const TRICKY: [&str; 22] = [
@@ -122,6 +122,17 @@ impl Dice {
         }
     }
 
+    fn restart(&mut self) -> RestartPolicy {
+        let backoff = Duration::from_millis(1 + self.roll(60_000));
+        RestartPolicy {
+            policy: self.pick(&[RestartWhen::Never, RestartWhen::OnFailure, RestartWhen::Always]),
+            backoff,
+            backoff_max: backoff + Duration::from_millis(self.roll(60_000)),
+            tries: u32::try_from(1 + self.roll(100)).unwrap(),
+            window: Duration::from_millis(12_000_001 + self.roll(86_400_000)),
+        }
+    }
+
     fn spec(&mut self) -> VmSpec {
         let mut spec = reload("name: web");
         spec.name = VmName::new(self.pick(&["1e3", "no", "0.1", "null", "web", "1_000", "0o17"])).unwrap();
@@ -141,6 +152,8 @@ impl Dice {
             timeout: Duration::from_millis(1 + self.roll(86_400_000)),
             on_timeout: self.pick(&[OnTimeout::Keep, OnTimeout::Kill]),
         };
+        spec.restart = self.restart();
+        spec.on_runner_loss = self.pick(&[OnRunnerLoss::Adopt, OnRunnerLoss::Stop]);
         spec.sandbox = self.pick(&[Sandbox::Auto, Sandbox::Off]);
         spec.extra_args = (0..self.roll(3)).map(|_| self.pick(&TRICKY).to_owned()).collect();
         spec

@@ -9,6 +9,8 @@ mod record;
 #[cfg(test)]
 mod sample;
 #[cfg(test)]
+mod upkeep;
+#[cfg(test)]
 mod walk;
 #[cfg(test)]
 mod words;

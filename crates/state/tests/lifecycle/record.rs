@@ -108,6 +108,7 @@ fn a_launch_remembers_what_was_wanted_of_it() {
         Intent::Stop,
         Intent::StopForced,
         Intent::HostShutdown,
+        Intent::RunnerLost,
         Intent::Run,
     ] {
         let vm = vm

@@ -1,12 +1,13 @@
 //! From method calls to mail, and from outcomes to replies.
 
 use std::future::Future;
+use std::time::Duration;
 
 use actix::{Addr, Handler, Message};
 use maqet_protocol::ProtocolError;
 use maqet_protocol::control::{
-    Add, Changed, Describe, Empty, Events, Info, List, Pause, Qmp, Remove, Removed, Reset, Restart, Resume,
-    Start, Started, Stop, StopReport, SupervisorInfo, SupervisorStop,
+    Add, AutostartSet, Changed, Describe, Disable, Empty, Enable, Events, Info, List, Pause, Qmp, Remove,
+    Removed, Reset, Restart, Resume, Start, Started, Stop, StopReport, SupervisorInfo, SupervisorStop,
 };
 use maqet_protocol::endpoint::server::{IncomingCall, ServerConnection};
 use maqet_protocol::method::Method;
@@ -16,8 +17,8 @@ use serde::de::DeserializeOwned;
 
 use super::{Desk, events};
 use crate::messages::{
-    AddVm, CheckWritable, DescribeSupervisor, DescribeVm, FindVm, InfoVm, ListVms, Recall, RemoveVm,
-    RestartVm, RunQmp, Shutdown, StartVm, StopVm, Switch, SwitchVm,
+    AddVm, CheckWritable, DescribeSupervisor, DescribeVm, Enabling, FindVm, InfoVm, ListVms, Recall,
+    RemoveVm, RestartVm, RunQmp, SetAutostart, Shutdown, StartVm, StopBy, StopVm, Switch, SwitchVm,
 };
 use crate::operation::{Accepted, Done};
 use crate::vm::VmActor;
@@ -66,6 +67,8 @@ async fn carry_out_switch(call: &IncomingCall, desk: &Desk) -> Reply {
         Resume::NAME => switch(call.parse::<Resume>()?.vm, Switch::Resume, desk).await,
         Reset::NAME => switch(call.parse::<Reset>()?.vm, Switch::Reset, desk).await,
         Qmp::NAME => qmp(call.parse()?, desk).await,
+        Enable::NAME => enable(call.parse()?, desk).await,
+        Disable::NAME => set_autostart(call.parse::<Disable>()?.vm, Enabling::Off, desk).await,
         _ => carry_out_question(call, desk).await,
     }
 }
@@ -140,6 +143,7 @@ async fn stop(stop: Stop, desk: &Desk) -> Reply {
                     timeout_ms,
                     force,
                     key,
+                    by: StopBy::Person,
                 },
             )
             .await??,
@@ -189,6 +193,16 @@ async fn remove(remove: Remove, desk: &Desk) -> Reply {
 async fn switch(vm: String, switch: Switch, desk: &Desk) -> Reply {
     let vm = find(&vm, desk).await?;
     value::<Changed>(&ask(&vm, SwitchVm(switch)).await??)
+}
+
+async fn enable(Enable { vm, order, delay_ms }: Enable, desk: &Desk) -> Reply {
+    let delay = delay_ms.map(Duration::from_millis);
+    set_autostart(vm, Enabling::On { order, delay }, desk).await
+}
+
+async fn set_autostart(vm: String, enabling: Enabling, desk: &Desk) -> Reply {
+    let vm = find(&vm, desk).await?;
+    value::<AutostartSet>(&ask(&vm, SetAutostart(enabling)).await??)
 }
 
 async fn qmp(

@@ -14,7 +14,7 @@ use super::SupervisorActor;
 use crate::args::Places;
 use crate::events::EventBus;
 use crate::messages::{
-    AddVm, DescribeVm, FindVm, Found, InfoVm, ListVms, Publish, RemoveVm, StopVm, Subscribe,
+    AddVm, DescribeVm, FindVm, Found, InfoVm, ListVms, Publish, RemoveVm, StopBy, StopVm, Subscribe,
 };
 use crate::operation::Done;
 use crate::settings::Settings;
@@ -39,7 +39,16 @@ fn house(dir: &Path) -> House {
     let store = Store::open(&places.store()).unwrap().store;
     let bus = EventBus::default().start();
     let state = StateActor::new(store, bus.clone(), None).start();
-    let shared = Rc::new(Shared::new(places, Settings::default(), state, "/bin/false".into()).unwrap());
+    let shared = Rc::new(
+        Shared::new(
+            places,
+            Settings::default(),
+            state,
+            "/bin/false".into(),
+            "boot".into(),
+        )
+        .unwrap(),
+    );
     let (gone, lost) = mpsc::unbounded_channel();
     let supervisor = SupervisorActor::new(Vec::new(), shared, gone, Rc::new(Notify::new())).start();
     actix_rt::spawn(SupervisorActor::hear_of_lost(lost, supervisor.clone()));
@@ -194,6 +203,7 @@ fn stopping_what_does_not_run_is_done_already() {
             timeout_ms: None,
             force: true,
             key: None,
+            by: StopBy::Person,
         };
         let accepted = house.find("web").await.vm.send(stop).await.unwrap().unwrap();
         let Ok(Done::Stopped(report)) = accepted.outcome().await else {

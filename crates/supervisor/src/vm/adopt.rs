@@ -43,7 +43,7 @@ impl VmActor {
     /// Continues from what recovery found.
     pub(super) fn take_over(&mut self, settled: Settled, context: &mut Context<Self>) {
         match settled {
-            Settled::Resting(_) => {}
+            Settled::Resting(_) => self.arm(context),
             Settled::Attached {
                 running,
                 link,

@@ -123,10 +123,11 @@ impl VmActor {
 
     fn end_later(&mut self, exit: LastExit, context: &mut Context<Self>) {
         let recorded = self.record_end(exit);
-        let logged = recorded.into_actor(self).map(|durable, actor, _context| {
+        let logged = recorded.into_actor(self).map(|durable, actor, context| {
             if let Err(refusal) = durable {
                 tracing::error!(vm = actor.name(), %refusal, causes = ?refusal.causes, "an end is not durable yet");
             }
+            actor.arm(context);
         });
         context.spawn(logged);
     }
@@ -210,7 +211,7 @@ impl VmActor {
         let mut change = Change::default();
         let mut applied = Ok(());
         if self.record.state.launch().is_some() {
-            applied = self.apply(Fact::Ended {
+            applied = self.end(Fact::Ended {
                 generation: self.record.generation,
                 exit: exit.clone(),
             });
@@ -226,7 +227,7 @@ impl VmActor {
             event = event
                 .with("exit_code", exit.exit_code)
                 .with("signal", exit.signal);
-            change = Change::update(self.record.clone()).event(event);
+            change = self.telling_what_follows(Change::update(self.record.clone()).event(event));
         }
         let durable = self.persist_fact(change);
         async move {

@@ -215,6 +215,9 @@ impl VmActor {
         let fact = match step {
             RecordStep::Launching(launch) => {
                 self.apply(Fact::Launching(launch))?;
+                if let Some(by) = self.work.as_ref().map(|work| work.by) {
+                    self.count(by);
+                }
                 let event = self
                     .event("vm.starting")
                     .with("generation", self.record.generation);

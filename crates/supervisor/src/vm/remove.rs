@@ -10,7 +10,7 @@ use maqet_state::change::Change;
 use maqet_state::lifecycle::{Activity, Command, Decision, Effect};
 
 use super::{Then, VmActor};
-use crate::messages::{RemoveVm, VmForgotten};
+use crate::messages::{RemoveVm, StopBy, VmForgotten};
 use crate::operation::{Accepted, Done, Operation};
 use crate::shared::Shared;
 use crate::supervisor::SupervisorActor;
@@ -40,6 +40,7 @@ impl VmActor {
         };
         match self.decide(command) {
             Decision::Do(Effect::Forget) => {
+                self.disarm(context);
                 let accepted = self.begin(Activity::Removing);
                 self.forget(order, context);
                 Ok(accepted)
@@ -65,6 +66,7 @@ impl VmActor {
             timeout_ms: None,
             force: true,
             key: None,
+            by: StopBy::Person,
         };
         let stopping = self.stop(stop, context)?;
         let operation = Operation::new();

@@ -15,7 +15,7 @@ use maqet_state::lifecycle::{Activity, Cause, Command, Decision, Effect, Fact, L
 use tokio::sync::Notify;
 
 use super::silence::Silence;
-use super::{Live, VmActor};
+use super::{Live, StartBy, VmActor};
 use crate::launch::{self, Failure, Launched, Plan, Processes};
 use crate::operation::{Accepted, Done, Outcome};
 
@@ -29,6 +29,8 @@ pub(super) struct StartOrder {
     pub(super) key: Option<String>,
     /// When it was asked.
     pub(super) asked: Instant,
+    /// By whom.
+    pub(super) by: StartBy,
 }
 
 impl VmActor {
@@ -40,15 +42,8 @@ impl VmActor {
     ) -> Result<Accepted, Refusal> {
         match self.decide(Command::Start) {
             Decision::Do(Effect::Launch) => {
-                let accepted = self.begin(Activity::Starting);
-                self.launch(
-                    StartOrder {
-                        key,
-                        asked: Instant::now(),
-                    },
-                    context,
-                );
-                Ok(accepted)
+                self.take_charge(context);
+                Ok(self.start_now(key, StartBy::Person, context))
             }
             Decision::Join => self.join().ok_or_else(|| self.defect("nothing to join")),
             Decision::AlreadyDone => Ok(Accepted::ended(Ok(Done::Started(
@@ -59,11 +54,24 @@ impl VmActor {
         }
     }
 
+    /// Begins a start.
+    pub(super) fn start_now(
+        &mut self,
+        key: Option<String>,
+        by: StartBy,
+        context: &mut Context<Self>,
+    ) -> Accepted {
+        let accepted = self.begin(Activity::Starting);
+        let asked = Instant::now();
+        self.launch(StartOrder { key, asked, by }, context);
+        accepted
+    }
+
     /// Runs the launch of an operation that has begun.
     pub(super) fn launch(&mut self, order: StartOrder, context: &mut Context<Self>) {
-        let Some(cancel) = self.work.as_ref().map(|work| Rc::clone(&work.cancel)) else {
-            return;
-        };
+        let Some(work) = &mut self.work else { return };
+        work.by = order.by;
+        let cancel = Rc::clone(&work.cancel);
         let plan = Plan {
             id: self.record.id.clone(),
             spec: self.record.spec.clone(),
@@ -96,7 +104,7 @@ impl VmActor {
     ) {
         match result {
             Ok(launched) => self.launch_succeeded(launch_id, launched, order, context),
-            Err(failure) => self.launch_failed(launch_id, failure.refusal, context),
+            Err(failure) => self.launch_failed(launch_id, failure.refusal, order.by, context),
         }
     }
 
@@ -147,7 +155,7 @@ impl VmActor {
     }
 
     /// Everything the launch made is gone; what was recorded, or was worth recording, gets its end.
-    fn launch_failed(&mut self, launch_id: &str, refusal: Refusal, context: &mut Context<Self>) {
+    fn launch_failed(&mut self, launch_id: &str, refusal: Refusal, by: StartBy, context: &mut Context<Self>) {
         let refusal = if refusal.vm.is_none() {
             refusal.vm(self.name())
         } else {
@@ -158,25 +166,27 @@ impl VmActor {
             .state
             .launch()
             .is_some_and(|launch| launch.launch_id == launch_id);
-        if !recorded && refusal.code != RefusalCode::StartFailed {
-            return self.finish(Err(refusal));
+        if !recorded && !worth_recording(&refusal, by) {
+            self.finish(Err(refusal));
+            return self.postpone(context);
         }
         let exit = self.exit_of_failed(launch_id, &refusal);
         let ended: Pin<Box<dyn Future<Output = Result<(), Refusal>>>> = if recorded {
             Box::pin(self.record_end(exit))
         } else {
-            Box::pin(self.record_failed_launch(exit))
+            Box::pin(self.record_failed_launch(exit, by))
         };
         let refusal = match (refusal.hint.is_none(), recorded) {
             (true, true) => refusal.hint(format!("maqet logs {} --qemu", self.name())),
             (true, false) => refusal.hint(format!("maqet info {}", self.name())),
             (false, _) => refusal,
         };
-        let done = ended.into_actor(self).map(move |durable, actor, _context| {
+        let done = ended.into_actor(self).map(move |durable, actor, context| {
             if let Err(unwritten) = durable {
                 tracing::error!(vm = actor.name(), refusal = %unwritten, causes = ?unwritten.causes, "a failed start is not durable yet");
             }
             actor.finish(Err(refusal));
+            actor.arm(context);
         });
         context.spawn(done);
     }
@@ -185,13 +195,16 @@ impl VmActor {
     fn record_failed_launch(
         &mut self,
         exit: LastExit,
+        by: StartBy,
     ) -> impl Future<Output = Result<(), Refusal>> + 'static {
         let event = self
             .event("vm.failed")
             .with("cause", exit.cause.as_str())
             .with("detail", exit.detail.clone());
-        let applied = self.apply(Fact::LaunchFailed { exit });
-        let durable = self.persist_fact(Change::update(self.record.clone()).event(event));
+        self.count(by);
+        let applied = self.end(Fact::LaunchFailed { exit });
+        let change = Change::update(self.record.clone()).event(event);
+        let durable = self.persist_fact(self.telling_what_follows(change));
         async move {
             applied?;
             durable.await
@@ -256,6 +269,16 @@ async fn launch_or_collapse(plan: &Plan, cancel: &Notify) -> Result<Launched, Fa
         launch::sweep(&plan.shared.places.vm_runtime(&plan.id));
     }
     result
+}
+
+/// Whether a start that made nothing leaves a trace: when QEMU's program refused it, or nobody is there to be told.
+fn worth_recording(refusal: &Refusal, by: StartBy) -> bool {
+    match (refusal.code, by) {
+        (RefusalCode::StartFailed, _) => true,
+        // Cancelled by a stop; or the supervisor ends, or its disk is full: nothing that is wrong with this VM.
+        (RefusalCode::WrongState | RefusalCode::Busy | RefusalCode::StoreFailed, _) => false,
+        (_, by) => by != StartBy::Person,
+    }
 }
 
 fn cancelled(plan: &Plan) -> Refusal {

@@ -14,9 +14,9 @@ use maqet_state::lifecycle::{Activity, Cause, Command, Decision, Effect, Fact, L
 use maqet_state::record::Intent;
 
 use super::parked::unattended;
-use super::start::{StartOrder, millis, see_off, was_cancelled};
+use super::start::{StartOrder, millis, see_off};
 use super::walk::Walk;
-use super::{Then, VmActor};
+use super::{StartBy, Then, VmActor};
 use crate::messages::{RestartVm, StopVm};
 use crate::operation::{Accepted, Done};
 use crate::shared::Shared;
@@ -40,9 +40,13 @@ impl VmActor {
             Command::Stop
         };
         let asked = Instant::now();
-        match self.decide(command) {
-            Decision::AlreadyDone => Ok(Accepted::ended(Ok(self.already_stopped()))),
-            Decision::Do(Effect::CancelStart) => self.stop_starting(message, context),
+        let decision = self.decide(command);
+        let news = matches!(decision, Decision::Do(_) | Decision::Join | Decision::AlreadyDone)
+            .then(|| self.stay_down(message.by, context))
+            .flatten();
+        match decision {
+            Decision::AlreadyDone => Ok(self.already_stopped_durably(news)),
+            Decision::Do(Effect::CancelStart) => self.stop_starting(message, news, context),
             Decision::Do(Effect::EscalateKill) => self.hurry(self.ladder_order(None, true), context),
             Decision::Do(Effect::WalkLadder | Effect::Kill) => {
                 let order = self.ladder_order(message.timeout_ms, message.force);
@@ -79,17 +83,11 @@ impl VmActor {
         let asked = Instant::now();
         match self.decide(Command::Restart) {
             Decision::Do(Effect::Launch) => {
-                let accepted = self.begin(Activity::Starting);
-                self.launch(
-                    StartOrder {
-                        key: message.key,
-                        asked,
-                    },
-                    context,
-                );
-                Ok(accepted)
+                self.take_charge(context);
+                Ok(self.start_now(message.key, StartBy::Person, context))
             }
             Decision::Do(Effect::StopThenLaunch) => {
+                self.take_charge(context);
                 let order = self.ladder_order(message.timeout_ms, false);
                 let order = StopOrder {
                     order,
@@ -131,51 +129,17 @@ impl VmActor {
         }
     }
 
-    fn already_stopped(&self) -> Done {
+    pub(super) fn already_stopped(&self) -> Done {
         self.stopped(StopHow::Already, Instant::now())
     }
 
-    fn stopped(&self, how: StopHow, asked: Instant) -> Done {
+    pub(super) fn stopped(&self, how: StopHow, asked: Instant) -> Done {
         Done::Stopped(StopReport {
             vm: self.name().to_owned(),
             status: self.record.status(),
             how,
             took_ms: millis(asked.elapsed()),
         })
-    }
-
-    /// A stop of a starting VM gives the start up.
-    fn stop_starting(&mut self, message: StopVm, context: &mut Context<Self>) -> Result<Accepted, Refusal> {
-        let asked = Instant::now();
-        let start = self
-            .cancel_start()
-            .ok_or_else(|| self.defect("no start to cancel"))?;
-        let operation = crate::operation::Operation::new();
-        let accepted = operation.follow();
-        let answered = start
-            .outcome()
-            .into_actor(self)
-            .map(move |outcome, actor, context| {
-                // The start may have won: then this is a stop like any other.
-                let result = match outcome {
-                    Ok(_running) => actor.stop(message, context),
-                    Err(_) if was_cancelled(&outcome) => {
-                        Ok(Accepted::ended(Ok(actor.stopped(StopHow::Killed, asked))))
-                    }
-                    Err(_) => Ok(Accepted::ended(Ok(actor.already_stopped()))),
-                };
-                let passed_on = async move {
-                    let outcome = match result {
-                        Ok(accepted) => accepted.outcome().await,
-                        Err(refusal) => Err(refusal),
-                    };
-                    operation.finish(outcome);
-                };
-                // The actor may be removed before its own futures are polled again.
-                actix_rt::spawn(passed_on);
-            });
-        context.spawn(answered);
-        Ok(accepted)
     }
 
     /// A `kill`, or a `stop` in more of a hurry, during a `stop`: the runner shortens its ladder; all get the same
@@ -322,6 +286,7 @@ impl VmActor {
     /// QEMU is still there: the intent is taken back.
     pub(super) fn give_up(&mut self, refusal: Refusal, context: &mut Context<Self>) {
         let generation = self.record.generation;
+        self.record.upkeep.stopped = false;
         if self
             .apply(Fact::StopIntended {
                 generation,
@@ -355,6 +320,7 @@ impl VmActor {
                     self.persist_later(Change::default().answering(key, answer), context);
                 }
                 self.finish(Ok(done));
+                self.arm(context);
             }
             Then::Launch => {
                 self.activity = Activity::Starting;
@@ -363,6 +329,7 @@ impl VmActor {
                     StartOrder {
                         key: stop.restart_key,
                         asked: stop.asked,
+                        by: StartBy::Person,
                     },
                     context,
                 );

@@ -1,9 +1,12 @@
 //! What a VM shows of itself.
 
-use maqet_protocol::control::{DiskStatus, LogFiles, SandboxStatus, VmStatus, VmSummary};
+use maqet_protocol::control::{
+    AutostartStatus, DiskStatus, LogFiles, RestartState, SandboxStatus, VmStatus, VmSummary,
+};
 use maqet_protocol::runner::Running;
 use maqet_spec::vm::{Accel, DiskFormat, DiskInterface, RestartWhen, Sandbox};
 use maqet_state::clock;
+use maqet_state::upkeep::Autostart;
 
 use super::VmActor;
 
@@ -43,9 +46,9 @@ impl VmActor {
             uptime_s: launch.map(|_| clock::now().since(self.record.since).as_secs()),
             memory: spec.memory.0,
             cpus: spec.cpus,
-            restart: match spec.restart.policy {
-                RestartWhen::Never => "never".to_owned(),
-            },
+            restart: spec.restart.policy.as_str().to_owned(),
+            restart_state: self.restart_state(),
+            autostart: self.record.autostart.map(told),
             last_exit: untold.or_else(|| self.record.last_exit.clone()),
             silent_since: self.live.as_ref().and_then(|live| live.silence.since()),
         }
@@ -57,6 +60,19 @@ impl VmActor {
         let live = self.live.as_ref().filter(|live| live.exit.is_none())?;
         let dead = self.activity == maqet_state::lifecycle::Activity::Idle && live.qemu.has_exited();
         if dead { self.exit_unaided() } else { None }
+    }
+
+    /// How far the restart policy is; `None` without one.
+    fn restart_state(&self) -> Option<RestartState> {
+        let policy = self.record.spec.restart;
+        let upkeep = &self.record.upkeep;
+        (policy.policy != RestartWhen::Never).then(|| RestartState {
+            tries: upkeep.tries(policy, clock::now()),
+            tries_max: policy.tries,
+            window_s: policy.window.as_secs(),
+            next_at: upkeep.next_at,
+            gave_up: upkeep.gave_up.is_some(),
+        })
     }
 
     /// What the runner said of a running QEMU.
@@ -110,6 +126,14 @@ impl VmActor {
             readonly: disk.readonly,
         });
         disks.collect()
+    }
+}
+
+/// A VM's autostart as it is told.
+pub(super) fn told(autostart: Autostart) -> AutostartStatus {
+    AutostartStatus {
+        order: autostart.order,
+        delay_ms: super::start::millis(autostart.delay),
     }
 }
 

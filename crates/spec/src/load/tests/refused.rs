@@ -29,7 +29,7 @@ fn fields() {
       |
     2 | frobnicate: 1
       | ^^^^^^^^^^
-    hint: fields here are name, binary, machine, accel, cpu_model, memory, cpus, kernel, firmware, disks, networks, serial, display, vga, on_reboot, stop, restart, sandbox, qemu
+    hint: fields here are name, binary, machine, accel, cpu_model, memory, cpus, kernel, firmware, disks, networks, serial, display, vga, on_reboot, stop, restart, on_runner_loss, sandbox, qemu
     "#);
     insta::assert_snapshot!(rendered("name: web\nenable_kvm: true\n"), @r#"
     unknown field `enable_kvm`
@@ -265,14 +265,6 @@ fn numbers_and_words() {
       |
     2 | sandbox: atuo
       |          ^^^^
-    "#);
-    insta::assert_snapshot!(rendered("name: web\nrestart: {policy: on-failure}\n"), @r#"
-    restart policy `on-failure`: this version cannot restart a VM by itself
-     --> web.yaml:2:19
-      |
-    2 | restart: {policy: on-failure}
-      |                   ^^^^^^^^^^
-    hint: write `policy: never`, or leave `restart` out
     "#);
     insta::assert_snapshot!(rendered("name: web\nrestart: {policy: nevr}\n"), @r#"
     `nevr` is not a restart policy, did you mean `never`?
