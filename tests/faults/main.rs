@@ -5,6 +5,7 @@
 
 mod autostart;
 mod disk;
+mod elsewhere;
 mod endings;
 mod found;
 mod identity;

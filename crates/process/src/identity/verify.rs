@@ -13,6 +13,9 @@ use crate::error::ProcessError;
 use crate::pidfd::ProcessHandle;
 use crate::{kernel, procfs};
 
+/// Inode of the first PID namespace, in which every process has a number: the kernel's `PID_NS_INIT_INO`.
+const PIDNS_INIT_INODE: u64 = 0xEFFF_FFFC;
+
 /// What became of a recorded process.
 #[derive(Debug)]
 pub enum Liveness {
@@ -102,10 +105,9 @@ impl ProcessIdentity {
         if boot_id()? != self.boot_id {
             return Ok(Liveness::Dead);
         }
-        if pidns_inode()? != self.pidns_inode {
-            return Ok(Liveness::Unknown(
-                "it was recorded in another PID namespace".to_owned(),
-            ));
+        let here = pidns_inode()?;
+        if here != self.pidns_inode {
+            return self.verify_from_outside(here, abilities);
         }
         if let Some(recorded) = self.pidfs_handle.as_ref().filter(|_| abilities.handles) {
             match recorded.reopen()? {
@@ -123,6 +125,19 @@ impl ProcessIdentity {
             }
         }
         self.verify_by_number(abilities)
+    }
+
+    /// Its number means nothing here. In the first PID namespace, though, no process is out of sight: a handle that leads
+    /// nowhere there is that of a dead one, such as of everything in a namespace that has ended.
+    fn verify_from_outside(&self, here: u64, abilities: Abilities) -> Result<Liveness, ProcessError> {
+        let handle = self.pidfs_handle.as_ref().filter(|_| abilities.handles);
+        if let Some(recorded) = handle.filter(|_| here == PIDNS_INIT_INODE)
+            && matches!(recorded.reopen()?, Reopened::Dead)
+        {
+            return Ok(Liveness::Dead);
+        }
+        let why = "it was recorded in another PID namespace";
+        Ok(Liveness::Unknown(why.to_owned()))
     }
 
     fn verify_by_number(&self, abilities: Abilities) -> Result<Liveness, ProcessError> {
