@@ -32,6 +32,8 @@ pub(crate) struct Remains {
     pub(crate) intent: Option<Intent>,
     /// Which rungs of the stop ladder were used.
     pub(crate) way: Option<Way>,
+    /// What the kernel's counters say about its memory.
+    pub(crate) oom: Option<&'static str>,
     /// End of its stderr.
     pub(crate) last_words: Option<String>,
     /// When it was noticed.
@@ -117,7 +119,7 @@ impl Remains {
             | Cause::QemuExited
             | Cause::QemuCrashed
             | Cause::QemuKilled
-            | Cause::EndedUnknown => self.last_words,
+            | Cause::EndedUnknown => self.known(),
             Cause::GuestShutdown
             | Cause::GuestReset
             | Cause::Stop
@@ -127,6 +129,16 @@ impl Remains {
             | Cause::RunnerLost
             | Cause::HelperLost => None,
         }
+    }
+}
+
+impl Remains {
+    /// The kernel's hint, for an end it may have made, and QEMU's own words.
+    fn known(self) -> Option<String> {
+        let killed = matches!(self.status, None | Some(ExitStatus::Signal(libc::SIGKILL)));
+        let hint = self.oom.filter(|_| killed).map(str::to_owned);
+        let lines: Vec<String> = hint.into_iter().chain(self.last_words).collect();
+        (!lines.is_empty()).then(|| lines.join("\n"))
     }
 }
 
@@ -184,6 +196,7 @@ mod tests {
             status: status.into(),
             intent,
             way,
+            oom: Some("out of memory"),
             last_words: Some("words".to_owned()),
             at: Timestamp(1),
         }
@@ -237,7 +250,13 @@ mod tests {
         ] {
             let exit = end(status, None, None);
             assert_eq!(exit.cause, cause);
-            assert_eq!(exit.detail.as_deref(), Some("words"));
+            let by_kernel = matches!(status, None | Some(ExitStatus::Signal(libc::SIGKILL)));
+            let words = if by_kernel {
+                "out of memory\nwords"
+            } else {
+                "words"
+            };
+            assert_eq!(exit.detail.as_deref(), Some(words));
         }
     }
 
@@ -294,7 +313,7 @@ mod tests {
         for status in [Some(code(0)), Some(code(1)), Some(signal(libc::SIGKILL)), None] {
             let exit = end(status, Some(Intent::Start), None);
             assert_eq!(exit.cause, Cause::StartFailed);
-            assert_eq!(exit.detail.as_deref(), Some("words"));
+            assert!(exit.detail.unwrap().ends_with("words"));
         }
         assert_eq!(
             end(signal(9), Some(Intent::Start), Some(KILLED)).cause,

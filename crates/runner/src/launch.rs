@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use crate::logs::{Logs, QEMU_LOG, SERIAL_LOG};
 use crate::notes::LaunchNote;
+use crate::oom::Baseline;
 use crate::place::{CONTROL_MONITOR, Place, SERIAL_SOCKET, SPARE_MONITOR};
 use crate::ports::{self, HeldPorts};
 use crate::{accel, disks};
@@ -71,6 +72,8 @@ pub(crate) struct Qemu {
     pub(crate) logs: Logs,
     /// Length of its log when it was started, bytes.
     pub(crate) words_from: u64,
+    /// What the OOM killer had done when it was started.
+    pub(crate) kills: Baseline,
     /// Host ports held until it has bound them.
     pub(crate) held: HeldPorts,
 }
@@ -85,6 +88,7 @@ impl Qemu {
             ports: ports::status(&order.spec.networks),
             sandbox: sandbox(&order.spec),
             words_from: logs.size(QEMU_LOG),
+            kills: Baseline::take(),
         });
         Self {
             identity: order.qemu,
@@ -95,6 +99,7 @@ impl Qemu {
             stop: order.spec.stop,
             logs,
             words_from: note.words_from,
+            kills: note.kills,
             held: HeldPorts::default(),
         }
     }
@@ -107,6 +112,7 @@ impl Qemu {
             ports: self.ports.clone(),
             sandbox: self.sandbox.clone(),
             words_from: self.words_from,
+            kills: self.kills.clone(),
         }
     }
 }
@@ -148,6 +154,7 @@ pub(crate) async fn gate(place: Place, order: Prepare) -> Result<Gate, Refusal> 
         stop: spec.stop,
         logs,
         words_from,
+        kills: Baseline::take(),
         held,
     };
     Ok(Gate { gated, qemu })

@@ -25,6 +25,7 @@ mod logs;
 mod mail;
 mod monitor;
 mod notes;
+mod oom;
 mod passage;
 mod place;
 mod policy;

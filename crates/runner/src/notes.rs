@@ -13,6 +13,8 @@ use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::oom::Baseline;
+
 /// Name of the note about the start.
 const LAUNCH_NOTE: &str = "launch.json";
 
@@ -32,6 +34,9 @@ pub(crate) struct LaunchNote {
     pub(crate) sandbox: SandboxStatus,
     /// Length of QEMU's log when it was started, bytes.
     pub(crate) words_from: u64,
+    /// What the OOM killer had done when QEMU was started.
+    #[serde(default)]
+    pub(crate) kills: Baseline,
 }
 
 /// Puts the note about the end down before anybody is told.
@@ -113,6 +118,7 @@ mod tests {
             ports: Vec::new(),
             sandbox: SandboxStatus::default(),
             words_from: 5,
+            kills: Baseline::take(),
         };
         note.write(&directory).unwrap();
         note.words_from = 6;

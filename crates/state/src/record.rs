@@ -234,6 +234,7 @@ impl VmRecord {
     /// As [`Self::apply`].
     pub fn end(&self, fact: Fact, at: Timestamp, jitter: f64) -> Result<Self, ImpossibleFact> {
         let intent = self.state.launch().map_or(Intent::Run, |launch| launch.intent);
+        let fact = fact.for_intent(intent);
         let cause = fact.exit().map(|exit| exit.cause);
         let ended = self.apply(fact, at)?;
         let policy = self.spec.restart;

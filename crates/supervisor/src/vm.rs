@@ -6,6 +6,7 @@
 mod adopt;
 mod early;
 mod facts;
+mod loss;
 mod mail;
 mod parked;
 mod remove;

@@ -185,6 +185,7 @@ fn remains(qemu: &Qemu, intent: Option<Intent>, way: Option<Way>) -> Remains {
         status: qemu.handle.exit_status(),
         intent,
         way,
+        oom: qemu.kills.blame(),
         last_words: qemu.logs.last_words(qemu.words_from),
         at: clock::now(),
     }

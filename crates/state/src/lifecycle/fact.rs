@@ -4,7 +4,7 @@ use std::fmt;
 
 use maqet_process::identity::ProcessIdentity;
 
-use super::{LastExit, Status};
+use super::{Cause, LastExit, Status};
 use crate::record::{Intent, Launch, Running, VmState};
 
 /// Something that has happened to a VM, by the one who saw it.
@@ -118,6 +118,25 @@ impl Fact {
         }
     }
 
+    /// The fact with what the one who tells it may not know: a QEMU that was stopped because its runner was lost ended
+    /// because of that, however well the stop went.
+    #[must_use]
+    pub fn for_intent(self, intent: Intent) -> Self {
+        match self {
+            Self::Ended { generation, exit } if intent == Intent::RunnerLost => Self::Ended {
+                generation,
+                exit: after_loss(exit),
+            },
+            other @ (Self::Launching(_)
+            | Self::LaunchFailed { .. }
+            | Self::QemuRecorded { .. }
+            | Self::Confirmed { .. }
+            | Self::StopIntended { .. }
+            | Self::RunnerReplaced { .. }
+            | Self::Ended { .. }) => other,
+        }
+    }
+
     /// How the VM ended, if this fact is an end.
     pub const fn exit(&self) -> Option<&LastExit> {
         match self {
@@ -214,6 +233,35 @@ pub fn apply(state: &VmState, fact: Fact) -> Result<VmState, ImpossibleFact> {
             status: state.status(),
             fact: kind,
         }),
+    }
+}
+
+fn after_loss(exit: LastExit) -> LastExit {
+    let stopped = match exit.cause {
+        Cause::Stop | Cause::StopForced | Cause::HostShutdown | Cause::GuestShutdown | Cause::GuestReset => {
+            true
+        }
+        Cause::GuestPanic
+        | Cause::StartFailed
+        | Cause::QemuExited
+        | Cause::QemuCrashed
+        | Cause::QemuKilled
+        | Cause::HostRebooted
+        | Cause::RunnerLost
+        | Cause::HelperLost
+        | Cause::EndedUnknown => false,
+    };
+    if !stopped {
+        return exit;
+    }
+    let why = "its runner was lost, and `on_runner_loss` is `stop`".to_owned();
+    LastExit {
+        cause: Cause::RunnerLost,
+        detail: Some(match exit.detail {
+            Some(detail) => format!("{why}; {detail}"),
+            None => why,
+        }),
+        ..exit
     }
 }
 

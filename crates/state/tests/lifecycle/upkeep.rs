@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use maqet_spec::vm::{RestartPolicy, RestartWhen};
 use maqet_state::clock::Timestamp;
-use maqet_state::lifecycle::{Cause, FactKind};
+use maqet_state::lifecycle::{Cause, Fact, FactKind};
 use maqet_state::record::{Intent, VmRecord};
 use maqet_state::upkeep::{Upkeep, Verdict};
 use rand::rngs::StdRng;
@@ -231,6 +231,26 @@ fn an_end_and_what_follows_are_one_record() {
     assert_eq!(end(&stopping, Cause::QemuKilled).upkeep.next_at, None);
     let again = end(&vm, Cause::QemuKilled).end(fact(FactKind::Ended, 1, Cause::QemuKilled), at(50), 0.0);
     assert!(again.is_err(), "one end is judged once");
+}
+
+#[test]
+fn a_stop_because_of_a_lost_runner_is_told_as_that() {
+    let vm = running(policy(RestartWhen::OnFailure));
+    let (generation, intent) = (1, Intent::RunnerLost);
+    let lost = vm
+        .apply(Fact::StopIntended { generation, intent }, at(35))
+        .unwrap();
+    for (cause, told) in [
+        (Cause::Stop, Cause::RunnerLost),
+        (Cause::StopForced, Cause::RunnerLost),
+        (Cause::GuestShutdown, Cause::RunnerLost),
+        (Cause::QemuCrashed, Cause::QemuCrashed),
+        (Cause::GuestPanic, Cause::GuestPanic),
+    ] {
+        let ended = lost.end(fact(FactKind::Ended, 1, cause), at(40), 0.0).unwrap();
+        assert_eq!(ended.last_exit.unwrap().cause, told);
+        assert_eq!(ended.upkeep.next_at, Some(at(1040)), "{cause}");
+    }
 }
 
 #[test]

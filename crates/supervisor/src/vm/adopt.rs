@@ -60,6 +60,7 @@ impl VmActor {
                 live.running = Some(*running);
                 self.attach(live, *watch, context);
                 self.confirm(confirmed, context);
+                self.resume_after_loss(context);
             }
             Settled::Frozen {
                 link, runner, qemu, ..
@@ -129,6 +130,7 @@ impl VmActor {
         }
         self.silent(Who::Runner, true, context);
         self.try_replacing(0, context);
+        self.end_after_loss(context);
     }
 
     fn try_replacing(&mut self, attempt: u32, context: &mut Context<Self>) {
@@ -184,6 +186,8 @@ impl VmActor {
                 self.silent(Who::Runner, false, context);
                 self.confirm(running, context);
                 self.resume_stop(context);
+                // One that came too late for the stop that waited for it.
+                self.end_after_loss(context);
             }
             Err(refusal) => {
                 tracing::warn!(vm = self.name(), attempt, %refusal, causes = ?refusal.causes, "cannot adopt QEMU");

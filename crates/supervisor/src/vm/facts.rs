@@ -211,22 +211,26 @@ impl VmActor {
         let mut change = Change::default();
         let mut applied = Ok(());
         if self.record.state.launch().is_some() {
-            applied = self.end(Fact::Ended {
-                generation: self.record.generation,
-                exit: exit.clone(),
-            });
+            let generation = self.record.generation;
+            applied = self.end(Fact::Ended { generation, exit });
             let kind = if self.record.status() == Status::Stopped {
                 "vm.stopped"
             } else {
                 "vm.failed"
             };
-            let mut event = self.event(kind).with("cause", exit.cause.as_str());
-            if let Some(detail) = exit.detail {
-                event = event.with("detail", detail);
+            let mut event = self.event(kind);
+            if let Some(exit) = self.record.last_exit.clone() {
+                event = event.with("cause", exit.cause.as_str());
+                event = event.with_all(
+                    exit.detail
+                        .map(|detail| ("detail".to_owned(), detail.into()))
+                        .into_iter()
+                        .collect(),
+                );
+                event = event
+                    .with("exit_code", exit.exit_code)
+                    .with("signal", exit.signal);
             }
-            event = event
-                .with("exit_code", exit.exit_code)
-                .with("signal", exit.signal);
             change = self.telling_what_follows(Change::update(self.record.clone()).event(event));
         }
         let durable = self.persist_fact(change);

@@ -21,11 +21,14 @@ impl VmActor {
     pub(super) fn park(&mut self, stop: StopOrder, refusal: Refusal, context: &mut Context<Self>) {
         let (asked, budget) = (stop.asked, Duration::from_millis(stop.order.budget_ms));
         self.parked = Some(stop);
-        context.run_later(budget.saturating_sub(asked.elapsed()), move |actor, context| {
-            if actor.parked.take_if(|parked| parked.asked == asked).is_some() {
-                actor.give_up(refusal, context);
-            }
-        });
+        context.run_later(
+            budget.saturating_sub(asked.elapsed()),
+            move |actor, context| match actor.parked.take_if(|parked| parked.asked == asked) {
+                Some(stop) if stop.loss => actor.end_unattended(stop, context),
+                Some(_) => actor.give_up(refusal, context),
+                None => {}
+            },
+        );
     }
 
     /// A new runner has taken over, or QEMU has ended: a stop that waited for either goes on.

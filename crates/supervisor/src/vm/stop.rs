@@ -29,6 +29,21 @@ pub(super) struct StopOrder {
     pub(super) asked: Instant,
     /// Key of the restart this stop is the first half of.
     restart_key: Option<String>,
+    /// Nobody asked: the runner was lost.
+    pub(super) loss: bool,
+}
+
+impl StopOrder {
+    /// One that nobody asked for.
+    pub(super) fn after_loss(order: StopQemu, asked: Instant) -> Self {
+        Self {
+            order,
+            key: None,
+            asked,
+            restart_key: None,
+            loss: true,
+        }
+    }
 }
 
 impl VmActor {
@@ -56,6 +71,7 @@ impl VmActor {
                         key: message.key,
                         asked,
                         restart_key: None,
+                        loss: false,
                     },
                     Then::Rest,
                     context,
@@ -67,6 +83,7 @@ impl VmActor {
             }
             Decision::Join => {
                 self.drop_restart();
+                self.claim_stop(context);
                 self.join().ok_or_else(|| self.defect("nothing to join"))
             }
             Decision::Deny(denial) => Err(self.deny(denial)),
@@ -94,6 +111,7 @@ impl VmActor {
                     key: None,
                     asked,
                     restart_key: message.key,
+                    loss: false,
                 };
                 self.walk(order, Then::Launch, context)
             }
@@ -113,13 +131,14 @@ impl VmActor {
                 key: None,
                 asked: Instant::now(),
                 restart_key: None,
+                loss: false,
             },
             then,
             context,
         )
     }
 
-    fn ladder_order(&self, timeout_ms: Option<u64>, force: bool) -> StopQemu {
+    pub(super) fn ladder_order(&self, timeout_ms: Option<u64>, force: bool) -> StopQemu {
         let policy = self.record.spec.stop;
         StopQemu {
             budget_ms: timeout_ms.unwrap_or_else(|| millis(policy.timeout)),
@@ -197,7 +216,7 @@ impl VmActor {
     }
 
     /// Records the intent, then has the ladder walked.
-    fn walk(
+    pub(super) fn walk(
         &mut self,
         stop: StopOrder,
         then: Then,
@@ -206,16 +225,19 @@ impl VmActor {
         let Some(walk) = self.walk_of(stop.order) else {
             return Err(self.unconfirmed());
         };
-        let intent = if stop.order.force {
-            Intent::StopForced
-        } else {
-            Intent::Stop
+        let intent = match (stop.loss, stop.order.force) {
+            (true, _) => Intent::RunnerLost,
+            (false, true) => Intent::StopForced,
+            (false, false) => Intent::Stop,
         };
         self.apply(Fact::StopIntended {
             generation: self.record.generation,
             intent,
         })?;
-        let event = self.event("vm.stopping").with("force", stop.order.force);
+        let mut event = self.event("vm.stopping").with("force", stop.order.force);
+        if stop.loss {
+            event = event.with("because", "runner-lost");
+        }
         let intended = self.persist_fact(Change::update(self.record.clone()).event(event));
         let accepted = self.begin(Activity::Stopping);
         if let Some(work) = &mut self.work {
