@@ -22,6 +22,7 @@ use tokio::net::unix::pipe::Receiver;
 
 use crate::error::ProcessError;
 use crate::pidfd::ProcessHandle;
+use crate::point;
 use crate::spawn::Spawn;
 
 pub use inside::{GateArgs, GateEnd, run};
@@ -90,6 +91,7 @@ pub fn spawn_gate(self_exe: &Path, order: GateOrder) -> Result<Gated, ProcessErr
     spawn.args.extend(GateArgs::of(&order).to_words());
     spawn.env_clear = true;
     spawn.env = order.env;
+    spawn.env.extend(point::handed_on());
     spawn.workdir = Some(PathBuf::from("/"));
     let copy = order
         .output

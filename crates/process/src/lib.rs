@@ -18,6 +18,7 @@ pub mod gate;
 pub mod identity;
 mod kernel;
 pub mod pidfd;
+pub mod point;
 mod procfs;
 pub mod signal;
 pub mod socket;

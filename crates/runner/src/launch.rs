@@ -8,6 +8,7 @@ use std::time::Duration;
 use maqet_process::gate::{GateOrder, Gated, PASSED_NUMBER_MIN, spawn_gate};
 use maqet_process::identity::{FileId, ProcessIdentity, Role};
 use maqet_process::pidfd::ProcessHandle;
+use maqet_process::point::{Point, pass};
 use maqet_process::{ProcessError, socket};
 use maqet_protocol::control::{PortStatus, SandboxStatus};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
@@ -122,6 +123,7 @@ impl Qemu {
 /// # Errors
 /// `conflict` for a port in use, `invalid-spec` for a disk that cannot be opened, `start-failed` for the rest.
 pub(crate) async fn gate(place: Place, order: Prepare) -> Result<Gate, Refusal> {
+    pass(Point::PrepareAsked);
     let mut spec = order.spec;
     let held = ports::claim(&mut spec.networks).map_err(|refusal| refusal.vm(&*place.name))?;
     let accel = accel::resolve(spec.accel, &order.binary).await;
@@ -130,7 +132,9 @@ pub(crate) async fn gate(place: Place, order: Prepare) -> Result<Gate, Refusal> 
     let words_from = logs.size(QEMU_LOG);
     let executables = executables(&order.binary).map_err(|error| failed(&error))?;
     let gate_order = wire(&place, &spec, accel, &logs)?.order(&place, &spec, order.binary, &logs)?;
+    pass(Point::DisksOpened);
     let mut gated = spawn_gate(Path::new(SELF), gate_order).map_err(|error| failed(&error))?;
+    pass(Point::GateSpawned);
     match timeout(GATE_STANDS, gated.listening()).await {
         Ok(standing) => standing.map_err(|error| failed(&error))?,
         Err(elapsed) => return Err(failed(&elapsed)),
@@ -145,6 +149,7 @@ pub(crate) async fn gate(place: Place, order: Prepare) -> Result<Gate, Refusal> 
     )
     .map_err(|error| failed(&error))?;
     let handle = gated.handle.try_clone().map_err(|error| failed(&error))?;
+    pass(Point::GateStands);
     let qemu = Qemu {
         identity,
         handle,
@@ -207,11 +212,12 @@ fn wire(place: &Place, spec: &VmSpec, accel: &str, logs: &Logs) -> Result<Wired,
         })?;
         listen.push((socket, next()));
     }
-    let mut pass = Vec::new();
+    pass(Point::SocketsBound);
+    let mut passed = Vec::new();
     let mut opened = Vec::new();
     for disk in &spec.disks {
         let number = next();
-        pass.push((disks::open(place, disk)?, number));
+        passed.push((disks::open(place, disk)?, number));
         opened.push((disk.name.clone(), number));
     }
     let number = |at: usize| listen.get(at).map_or(-1, |(_, number): &(OwnedFd, i32)| *number);
@@ -227,7 +233,11 @@ fn wire(place: &Place, spec: &VmSpec, accel: &str, logs: &Logs) -> Result<Wired,
         disks: opened,
         forwards: ports::numbers(&spec.networks),
     };
-    Ok(Wired { wiring, listen, pass })
+    Ok(Wired {
+        wiring,
+        listen,
+        pass: passed,
+    })
 }
 
 /// The images this process may legitimately show: our own, and QEMU's after exec.

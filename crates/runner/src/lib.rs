@@ -41,6 +41,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Parser;
 use maqet_process::gate::{self, GateArgs};
+use maqet_process::point::{Point, pass};
 use maqet_process::{directory, signal, socket, spawn};
 use maqet_state::secret::Secret;
 use nix::sys::stat::{Mode, umask};
@@ -109,6 +110,7 @@ fn work(args: &Args) -> anyhow::Result<()> {
     signal::reset_mask()?;
     spawn::become_session_leader()?;
     umask(Mode::from_bits_truncate(0o077));
+    pass(Point::RunnerBegun);
     let Some(secret) = channel.wait().context("wait for GO")? else {
         return Ok(());
     };
@@ -122,6 +124,7 @@ fn work(args: &Args) -> anyhow::Result<()> {
 }
 
 async fn serve(args: &Args, channel: Channel, secret: Secret) -> anyhow::Result<()> {
+    pass(Point::RunnerGo);
     let directory = directory::open_private(&args.runtime_dir)?;
     let place = Place {
         vm: args.vm.clone(),
@@ -133,6 +136,7 @@ async fn serve(args: &Args, channel: Channel, secret: Secret) -> anyhow::Result<
     socket::listen(&listener, BACKLOG)?;
     let (desk, inbox) = mpsc::channel(MAILBOX_CAPACITY);
     heed_signals(&desk)?;
+    pass(Point::RunnerListens);
     drop(channel);
     let barred = Barred::default();
     let identity = server::identity(place.vm.clone(), secret, barred.clone());

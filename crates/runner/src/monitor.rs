@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use maqet_process::identity::ProcessIdentity;
+use maqet_process::point::{Point, pass};
 use maqet_process::socket::{self, Peer};
 use maqet_process::{ProcessError, ProcessHandle};
 use maqet_qmp::command::{Cont, QueryBlockstats, QueryKvm, QueryStatus};
@@ -122,8 +123,10 @@ async fn attempt(place: &Place, qemu: &ProcessIdentity, greeting: Duration) -> R
     let stream = socket::connect(place.directory(), CONTROL_MONITOR)
         .await
         .map_err(MonitorError::Connect)?;
+    pass(Point::MonitorConnected);
     check(&stream, qemu)?;
     let (qmp, events) = Qmp::connect(stream, greeting).await.map_err(MonitorError::Talk)?;
+    pass(Point::MonitorGreeted);
     Ok(Monitor { qmp, events })
 }
 

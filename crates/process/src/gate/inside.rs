@@ -14,6 +14,7 @@ use rustix::io::{Errno, FdFlags, fcntl_setfd};
 
 use super::{BACKLOG, GO, GO_NUMBER, GateOrder, LISTENING, PASSED_NUMBER_MIN, REPORT_NUMBER};
 use crate::error::ProcessError;
+use crate::point::{Point, pass};
 use crate::{kernel, signal, socket, spawn};
 
 /// What a gate is told on its command line.
@@ -140,6 +141,7 @@ fn number(value: &[u8]) -> Result<i32, ProcessError> {
 ///
 /// Returns only when there is nothing to become: exit with [`GateEnd::exit_code`].
 pub fn run(args: GateArgs) -> GateEnd {
+    pass(Point::GateBegun);
     let report = match kernel::inherited(REPORT_NUMBER) {
         Ok(report) => report,
         Err(source) => {
@@ -156,16 +158,19 @@ pub fn run(args: GateArgs) -> GateEnd {
         Ok(prepared) => prepared,
         Err(error) => return failed(Some(&report), error),
     };
+    pass(Point::GateListens);
     match rustix::io::write(&report, &[LISTENING]) {
         Ok(_) => {}
         Err(Errno::PIPE) => return GateEnd::Dropped,
         Err(error) => return failed(None, ProcessError::call("report")(error)),
     }
+    pass(Point::GateReported);
     match released(&go) {
         Ok(true) => {}
         Ok(false) => return GateEnd::Dropped,
         Err(error) => return failed(None, error),
     }
+    pass(Point::GateReleased);
     let source = Command::new(&args.program).args(&args.args).exec();
     // Everything passed had to stay open until here.
     drop(passed);

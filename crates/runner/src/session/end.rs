@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use maqet_process::pidfd::{ExitStatus, ProcessHandle};
+use maqet_process::point::{Point, pass};
 use maqet_protocol::control::StopHow;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::{Ended, ExitNote, RunnerFact};
@@ -125,6 +126,7 @@ impl Session {
 
     /// Puts the end down before anybody is told of it.
     fn record(&mut self, qemu: &Qemu, exit: LastExit) {
+        pass(Point::EndSeen);
         let note = ExitNote {
             launch_id: qemu.identity.launch_id.clone(),
             exit,
@@ -132,6 +134,7 @@ impl Session {
         if let Err(error) = notes::leave(&self.place.directory, &note) {
             tracing::error!(%error, "the end of QEMU cannot be noted");
         }
+        pass(Point::EndNoted);
         self.sweep();
         self.exit = Some(note.exit);
     }
@@ -158,6 +161,7 @@ impl Session {
             see_off(&gate).await;
             self.sweep();
         }
+        pass(Point::RunnerLeaves);
         notes::remove(&self.place.directory, RUNNER_SOCKET);
     }
 }

@@ -2,6 +2,7 @@
 
 use maqet_process::identity::{Liveness, ProcessIdentity};
 use maqet_process::pidfd::ProcessHandle;
+use maqet_process::point::{Point, pass};
 use maqet_process::signal::Signal;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::{Adopt, Prepare, Prepared, RunnerFact, Running};
@@ -64,15 +65,18 @@ impl Session {
             return give(answer, Err(self.out_of_turn("release")));
         };
         let Gate { gated, qemu } = *gate;
+        pass(Point::ReleaseAsked);
         if let Err(error) = qemu.note().write(&self.place.directory) {
             tracing::warn!(%error, "a later runner will not know ports and sandbox of this QEMU");
         }
+        pass(Point::LaunchNoted);
         if let Err(error) = gated.release() {
             self.sweep();
             let words = "QEMU could not be let run";
             let refusal = self.place.refusal_from(RefusalCode::StartFailed, words, &error);
             return give(answer, Err(refusal));
         }
+        pass(Point::GateOpened);
         self.attend(&qemu.handle);
         let (place, identity) = (self.place.clone(), qemu.identity.clone());
         let handle = qemu.handle.try_clone();
@@ -96,6 +100,7 @@ impl Session {
         if !matches!(self.stage, Stage::Fresh) {
             return give(answer, Err(self.out_of_turn("adopt")));
         }
+        pass(Point::AdoptAsked);
         let handle = match order.qemu.verify() {
             Liveness::Alive(handle) => handle,
             Liveness::Dead => {
@@ -168,6 +173,7 @@ impl Session {
 
     /// A QEMU that does not answer now is taken over all the same: somebody must be able to end it.
     fn taken_over(&mut self, qemu: Qemu, answer: Answer<Running>, result: Result<Box<Up>, MonitorError>) {
+        pass(Point::AdoptDone);
         let live = match result {
             Ok(up) => self.live(qemu, *up),
             Err(error @ MonitorError::Stranger { .. }) => {
@@ -260,6 +266,7 @@ impl Session {
 async fn bring_up(place: &Place, qemu: &ProcessIdentity) -> Result<Box<Up>, MonitorError> {
     let monitor = monitor::greet(place, qemu).await?;
     monitor::cont(&monitor.qmp).await?;
+    pass(Point::GuestRuns);
     // `cont` has succeeded and the accelerator was ordered by name: asking for either would only cost time.
     Ok(Box::new(Up {
         monitor,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use maqet_process::point::{Point, pass};
 use maqet_process::signal::{Sent, Signal};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::{Ended, StopQemu};
@@ -38,6 +39,7 @@ impl Session {
     pub(super) fn stop(&mut self, order: StopQemu, answer: Answer<Ended>) {
         match &self.stage {
             Stage::Up(live) => {
+                pass(Point::StopAsked);
                 let guest = guest_in(&live.run_state);
                 self.waiters.push(answer);
                 if self.ending.is_some() {
@@ -221,6 +223,7 @@ async fn flush(qmp: Qmp, within: Duration) -> Result<(), QmpError> {
 
 /// Ends QEMU; it may be gone before it answers.
 async fn quit(qmp: Qmp, within: Duration) -> Result<(), QmpError> {
+    pass(Point::QuitDue);
     match qmp.execute(&Quit, within).await {
         Ok(_) | Err(QmpError::Closed) => Ok(()),
         Err(error) => Err(error),

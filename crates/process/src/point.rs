@@ -1,0 +1,138 @@
+//! Fail points: the steps at which a test may hold a process, to kill it or another there.
+//!
+//! A point is passed without a trace unless this crate is built for tests (feature `fail-points`, never in a release
+//! build) and the environment names a directory ([`DIRECTORY`]) that holds a FIFO of the point's name. Then whoever
+//! passes opens the FIFO, which lasts until the test opens it too, and goes on once the test lets go of it. So the
+//! kernel brings both together: nobody sleeps, nobody polls, and no signal is sent.
+//!
+//! `docs/architecture/testing.md` lists the points; a test holds that page to [`Point::ALL`].
+
+use std::ffi::OsString;
+
+/// Variable that names the directory of FIFOs. The programs hand it on to whatever they start.
+pub const DIRECTORY: &str = "MAQET_FAIL_POINTS";
+
+/// Declares the points once: variant, name, process, what has happened and what has not.
+macro_rules! points {
+    ($($variant:ident, $name:literal, $process:literal, $what:literal;)*) => {
+        /// A step of a start, a stop, an adoption, a recovery or a removal.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Point {
+            $(#[doc = $what] $variant,)*
+        }
+
+        impl Point {
+            /// All points, in the order in which a VM's life passes them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Name of its FIFO: the operation and the step.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// Who passes it: `supervisor`, `runner` or `gate`.
+            pub const fn process(self) -> &'static str {
+                match self { $(Self::$variant => $process,)* }
+            }
+
+            /// What has happened there, and what has not.
+            pub const fn what(self) -> &'static str {
+                match self { $(Self::$variant => $what,)* }
+            }
+        }
+    };
+}
+
+points! {
+    StartBegun, "start-begun", "supervisor", "files are in place, nothing was spawned";
+    RunnerSpawned, "start-runner-spawned", "supervisor", "the runner waits for GO, nobody knows of it";
+    RunnerBegun, "start-runner-begun", "runner", "the runner has not asked for GO";
+    LaunchRecorded, "start-launch-recorded", "supervisor", "commit 1 is durable, GO was not given";
+    RunnerGo, "start-runner-go", "runner", "GO was taken, nothing is bound";
+    RunnerListens, "start-runner-listens", "runner", "the runner listens, and has not said so";
+    RunnerReady, "start-runner-ready", "supervisor", "the runner answers, nothing was ordered";
+    PrepareAsked, "start-prepare-asked", "runner", "a launch was ordered, no port is claimed";
+    SocketsBound, "start-sockets-bound", "runner", "QEMU's sockets are bound, no disk is open";
+    DisksOpened, "start-disks-opened", "runner", "all is open, no gate was spawned";
+    GateBegun, "start-gate-begun", "gate", "the gate is there and confines nothing yet";
+    GateSpawned, "start-gate-spawned", "runner", "the gate was spawned, nobody has heard of it";
+    GateListens, "start-gate-listens", "gate", "the gate listens, and has not said so";
+    GateReported, "start-gate-reported", "gate", "the gate waits for its release";
+    GateStands, "start-gate-stands", "runner", "the gate's identity is known to the runner alone";
+    GateNamed, "start-gate-named", "supervisor", "the gate's identity is known and not durable";
+    QemuRecorded, "start-qemu-recorded", "supervisor", "commit 2 is durable, nothing is released";
+    ReleaseAsked, "start-release-asked", "runner", "the release was ordered, the launch is not noted";
+    LaunchNoted, "start-launch-noted", "runner", "the launch is noted, the gate is shut";
+    GateOpened, "start-gate-opened", "runner", "the gate was told to become QEMU";
+    GateReleased, "start-gate-released", "gate", "the gate is about to exec QEMU";
+    MonitorConnected, "monitor-connected", "runner", "somebody answers on the monitor, the peer is not checked";
+    MonitorGreeted, "monitor-greeted", "runner", "QEMU has greeted, the guest does not run";
+    GuestRuns, "start-guest-runs", "runner", "`cont` was answered, nobody was told";
+    StartAnswered, "start-answered", "supervisor", "the runner says it runs, nothing is confirmed";
+    StopIntended, "stop-intended", "supervisor", "the intent is durable, the runner was not asked";
+    StopAsked, "stop-asked", "runner", "a stop was ordered, the ladder has not begun";
+    QuitDue, "stop-quit-due", "runner", "the disks are flushed, `quit` was not sent";
+    EndSeen, "end-seen", "runner", "QEMU is gone, nothing is noted";
+    EndNoted, "end-noted", "runner", "the end is noted, nobody was told";
+    RunnerLeaves, "end-runner-leaves", "runner", "all was told, the runner's socket is there";
+    StopWalked, "stop-walked", "supervisor", "QEMU is gone, the end is not recorded";
+    StopRecorded, "stop-recorded", "supervisor", "the end is durable, nobody was answered";
+    AdopterSpawned, "adopt-runner-spawned", "supervisor", "the new runner waits for GO, nobody knows of it";
+    AdopterRecorded, "adopt-runner-recorded", "supervisor", "the new runner is durable, GO was not given";
+    AdopterReady, "adopt-runner-ready", "supervisor", "the new runner answers and has nothing to look after";
+    AdoptAsked, "adopt-asked", "runner", "the new runner was told whom to take over";
+    AdoptDone, "adopt-done", "runner", "the new runner has QEMU, nobody was told";
+    Adopted, "adopt-answered", "supervisor", "the new runner has QEMU, nothing is confirmed";
+    RecoveryBegun, "recovery-begun", "supervisor", "the store is read, nobody was asked";
+    RecoverySettled, "recovery-settled", "supervisor", "every VM is settled, nobody listens";
+    RemoveBegun, "remove-begun", "supervisor", "the removal was taken on, everything is there";
+    FilesGone, "remove-files-gone", "supervisor", "the VM's directories are gone, its record is not";
+    RecordGone, "remove-record-gone", "supervisor", "the record is gone, nobody was answered";
+}
+
+/// Passes a point. Where a test holds it, this returns when the test lets go.
+#[cfg(all(feature = "fail-points", debug_assertions))]
+pub fn pass(point: Point) {
+    use std::io::Read;
+
+    let Some(directory) = std::env::var_os(DIRECTORY) else {
+        return;
+    };
+    // Most points of a test have no FIFO. Whatever else keeps one from being held shows in the test, which waits for it.
+    if let Ok(mut held) = std::fs::File::open(std::path::Path::new(&directory).join(point.name())) {
+        drop(held.read(&mut [0]));
+    }
+}
+
+/// Passes a point: nothing, in a build that is not for tests.
+#[cfg(not(all(feature = "fail-points", debug_assertions)))]
+#[inline]
+pub const fn pass(_point: Point) {}
+
+/// The variable to hand on to a program that gets an environment of its own.
+pub(crate) fn handed_on() -> Option<(OsString, OsString)> {
+    if cfg!(all(feature = "fail-points", debug_assertions)) {
+        std::env::var_os(DIRECTORY).map(|directory| (DIRECTORY.into(), directory))
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::Point;
+
+    #[test]
+    fn every_point_has_a_name_of_its_own() {
+        let names: BTreeSet<&str> = Point::ALL.iter().map(|point| point.name()).collect();
+        assert_eq!(names.len(), Point::ALL.len());
+    }
+
+    #[cfg(not(feature = "fail-points"))]
+    #[test]
+    fn without_the_feature_nothing_is_handed_on() {
+        assert_eq!(super::handed_on(), None);
+    }
+}
