@@ -16,6 +16,7 @@ use std::time::Duration;
 use actix::Addr;
 use maqet_process::identity::{Liveness, ProcessIdentity};
 use maqet_process::pidfd::ProcessHandle;
+use maqet_process::point::{Point, pass};
 use maqet_protocol::CallError;
 use maqet_protocol::endpoint::client::{Client, ReplyStream};
 use maqet_protocol::method::Method;
@@ -102,7 +103,9 @@ pub(crate) async fn launch(plan: &Plan, made: &mut Processes) -> Result<Launched
     // Known beforehand, a store that takes nothing leaves the VM as it is, and no image is made.
     check_writable(&plan.shared).await?;
     let preflight = Preflight::check(plan).await?;
+    pass(Point::StartBegun);
     let gated = GatedRunner::spawn(&RunnerOrder::from(plan), made)?;
+    pass(Point::RunnerSpawned);
     let launch = Launch::new(
         plan.launch_id.clone(),
         plan.generation,
@@ -110,13 +113,19 @@ pub(crate) async fn launch(plan: &Plan, made: &mut Processes) -> Result<Launched
         clock::now(),
     );
     record(plan, RecordStep::Launching(Box::new(launch))).await?;
+    pass(Point::LaunchRecorded);
     let ready = gated.go(&plan.secret).await?;
+    pass(Point::RunnerReady);
     let prepared = ready.prepare(plan, preflight, made).await?;
+    pass(Point::GateNamed);
     // The stream is opened while the commit is under way: before the release, so that nothing the guest does is missed.
     let durable = record(plan, RecordStep::QemuRecorded(prepared.identity.clone()));
     let (durable, watch) = futures_util::future::join(durable, prepared.ready.link.watch()).await;
     durable?;
-    Ok(prepared.release(watch?).await?)
+    pass(Point::QemuRecorded);
+    let launched = prepared.release(watch?).await?;
+    pass(Point::StartAnswered);
+    Ok(launched)
 }
 
 /// Refuses while the store takes no changes.

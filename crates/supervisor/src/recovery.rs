@@ -18,7 +18,8 @@ use maqet_state::record::{Intent, Launch, VmRecord};
 use maqet_state::secret::Secret;
 use rand::RngExt;
 
-use crate::launch::end;
+use crate::exit_note::as_intended;
+use crate::launch::{end, sweep};
 use crate::link::RunnerLink;
 use crate::shared::Shared;
 
@@ -255,8 +256,14 @@ impl Recorded {
         }
     }
 
-    fn ended(self, exit: LastExit, _shared: &Shared) -> Settled {
+    /// Everything of the launch is gone: what lies about goes too.
+    fn ended(self, exit: LastExit, shared: &Shared) -> Settled {
+        sweep(&shared.places.vm_runtime(&self.record.id));
         let generation = self.record.generation;
+        let exit = match self.record.state.launch() {
+            Some(launch) => as_intended(exit, launch.intent),
+            None => exit,
+        };
         let ended = Fact::Ended { generation, exit };
         match self.record.end(ended, clock::now(), rand::rng().random()) {
             Ok(record) => Settled::Resting(Box::new(record)),
@@ -352,6 +359,8 @@ fn end_of(record: &VmRecord, launch: &Launch, shared: &Shared) -> LastExit {
             Cause::RunnerLost,
             "it was being stopped because its runner was lost",
         ),
+        // Nobody was told that it runs, and what was not yet released has collapsed.
+        (false, Intent::Run) if !launch.is_confirmed() => return interrupted(),
         (false, Intent::Run) => (
             Cause::RunnerLost,
             "runner and QEMU ended while no supervisor was there",

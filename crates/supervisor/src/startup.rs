@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use anyhow::Context as _;
+use maqet_process::point::{Point, pass};
 use maqet_state::error::StoreError;
 use maqet_state::journal::JournalLimits;
 use maqet_state::mirror::Mirror;
@@ -100,12 +101,14 @@ async fn serve(parts: Parts, readiness: &mut Readiness) -> anyhow::Result<()> {
     } = parts;
     let recorded = load(&store)?;
     refresh_directories(&store, &recorded);
+    pass(Point::RecoveryBegun);
     let bus = EventBus::default().start();
     let state = StateActor::new(store, bus.clone(), read_only.as_ref()).start();
     let boot_id = maqet_process::identity::boot_id()?;
     let shared = Rc::new(Shared::new(places, settings, state, runner_program, boot_id)?);
     let settling = recorded.into_iter().map(|recorded| rebuild(recorded, &shared));
     let settled = futures_util::future::join_all(settling.collect::<Vec<_>>()).await;
+    pass(Point::RecoverySettled);
     let (gone, lost) = mpsc::unbounded_channel();
     let ended = Rc::new(Notify::new());
     let supervisor = SupervisorActor::new(settled, Rc::clone(&shared), gone, Rc::clone(&ended)).start();

@@ -34,7 +34,7 @@ use maqet_state::lifecycle::{
 };
 use maqet_state::record::VmRecord;
 use maqet_state::secret::Secret;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
 pub(crate) use self::upkeep::follows;
 use crate::link::RunnerLink;
@@ -61,6 +61,8 @@ pub(crate) struct VmActor {
     leaving: Option<ProcessHandle>,
     /// The restart that is due.
     due: Option<SpawnHandle>,
+    /// Held by whoever has to do with a runner that is not `live`: one after the other has the runtime directory.
+    turn: Arc<Mutex<()>>,
     /// How recovery found it; taken when the actor starts.
     settled: Option<Settled>,
     _guard: Guard,
@@ -151,6 +153,7 @@ impl VmActor {
             parked: None,
             leaving: None,
             due: None,
+            turn: Arc::default(),
             settled: Some(settled),
             _guard: guard,
         }

@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use maqet_process::pidfd::ProcessHandle;
+use maqet_process::point::{Point, pass};
 use maqet_protocol::endpoint::client::ReplyStream;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::{Adopt, Running, Watch};
 use maqet_state::change::Change;
 use maqet_state::lifecycle::Fact;
 use rand::RngExt;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::silence::{Silence, Who};
 use super::start::see_off;
 use super::{Live, VmActor};
-use crate::launch::{GatedRunner, Processes, RunnerOrder, call};
+use crate::launch::{GatedRunner, Processes, RunnerOrder, call, sweep};
 use crate::link::RunnerLink;
 use crate::messages::RecordStep;
 use crate::recovery::Settled;
@@ -145,7 +147,12 @@ impl VmActor {
             log_dir: self.shared.places.vm_data(&self.record.id),
             log_bytes_max: self.shared.settings.logs.bytes_max,
         };
+        let Ok(watched) = live.qemu.try_clone() else {
+            return;
+        };
         let work = replace(Replacing {
+            turn: Arc::clone(&self.turn),
+            watched,
             id: self.record.id.clone(),
             name: self.name().to_owned(),
             launch_id: launch_id.clone(),
@@ -164,7 +171,7 @@ impl VmActor {
     fn replaced(
         &mut self,
         launch_id: &str,
-        result: Result<Replacement, Refusal>,
+        result: Result<(Replacement, Turn), Refusal>,
         attempt: u32,
         context: &mut Context<Self>,
     ) {
@@ -174,7 +181,7 @@ impl VmActor {
             return;
         };
         match result {
-            Ok(replacement) => {
+            Ok((replacement, _turn)) => {
                 Self::watch_runner(launch_id, &replacement.runner, context);
                 live.link = replacement.link;
                 live.runner = Some(replacement.runner);
@@ -200,12 +207,17 @@ impl VmActor {
     }
 
     /// Sees off a new runner whose QEMU ended meanwhile.
-    fn dismiss(&self, replacement: Option<Replacement>) {
-        let Some(Replacement { runner, .. }) = replacement else {
+    fn dismiss(&self, replacement: Option<(Replacement, Turn)>) {
+        let Some((Replacement { runner, .. }, turn)) = replacement else {
             return;
         };
         let shared = Rc::clone(&self.shared);
-        actix_rt::spawn(async move { see_off(&runner, &shared).await });
+        let runtime = shared.places.vm_runtime(&self.record.id);
+        actix_rt::spawn(async move {
+            see_off(&runner, &shared).await;
+            sweep(&runtime);
+            drop(turn);
+        });
     }
 
     fn try_replacing_again(&mut self, launch_id: &str, attempt: u32, context: &mut Context<Self>) {
@@ -287,7 +299,12 @@ pub(super) fn pause(attempt: u32) -> Duration {
     full.mul_f64(rand::rng().random_range(0.5..1.0))
 }
 
+/// While it is held, no other runner of the VM comes up and its directories stay.
+type Turn = OwnedMutexGuard<()>;
+
 struct Replacing {
+    turn: Arc<Mutex<()>>,
+    watched: ProcessHandle,
     id: maqet_state::id::VmId,
     name: String,
     launch_id: String,
@@ -298,13 +315,18 @@ struct Replacing {
     shared: Rc<Shared>,
 }
 
-async fn replace(order: Replacing) -> Result<Replacement, Refusal> {
+async fn replace(order: Replacing) -> Result<(Replacement, Turn), Refusal> {
+    let turn = Arc::clone(&order.turn).lock_owned().await;
     let mut made = Processes::default();
     let result = spawn_and_adopt(&order, &mut made).await;
     if result.is_err() {
         made.collapse(&order.shared).await;
+        // Nobody else is left to take the sockets of a QEMU that ended meanwhile away.
+        if order.watched.has_exited() {
+            sweep(&order.shared.places.vm_runtime(&order.id));
+        }
     }
-    result
+    Ok((result?, turn))
 }
 
 async fn spawn_and_adopt(order: &Replacing, made: &mut Processes) -> Result<Replacement, Refusal> {
@@ -317,14 +339,18 @@ async fn spawn_and_adopt(order: &Replacing, made: &mut Processes) -> Result<Repl
         takes_over: true,
     };
     let gated = GatedRunner::spawn(&runner, made)?;
+    pass(Point::AdopterSpawned);
     let step = RecordStep::RunnerReplaced(gated.identity.clone());
     match order.owner.send(step).await {
         Ok(result) => result?,
         Err(error) => return Err(super::busy().cause(error.to_string())),
     }
+    pass(Point::AdopterRecorded);
     let mut ready = gated.go(&order.secret).await?;
+    pass(Point::AdopterReady);
     let watch = ready.link.watch().await?;
     let running = call(&mut ready.owner, &order.adopt, ADOPT_DEADLINE).await?;
+    pass(Point::Adopted);
     ready.link.keep(ready.owner);
     Ok(Replacement {
         link: ready.link,

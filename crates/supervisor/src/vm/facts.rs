@@ -17,7 +17,8 @@ use serde_json::Value;
 
 use super::silence::Who;
 use super::{Live, VmActor};
-use crate::launch::collect;
+use crate::exit_note::as_intended;
+use crate::launch::{collect, sweep};
 use crate::messages::{QemuExited, RunnerExited, RunnerSaid};
 
 /// QEMU's end is seen here and by the runner, which knows more and tells at once; one that is frozen is not waited for.
@@ -152,7 +153,8 @@ impl VmActor {
     pub(super) fn runner_exited(&mut self, message: &RunnerExited, context: &mut Context<Self>) {
         let own = |handle: &ProcessHandle| handle.pid() == message.pid;
         if let Some(leaving) = self.leaving.take_if(|leaving| own(leaving)) {
-            return collect(&leaving, &self.shared);
+            collect(&leaving, &self.shared);
+            return self.sweep();
         }
         if !self.is_live(&message.launch_id) {
             return;
@@ -192,6 +194,10 @@ impl VmActor {
         }))
     }
 
+    fn sweep(&self) {
+        sweep(&self.shared.places.vm_runtime(&self.record.id));
+    }
+
     /// Records the end of the present launch. The future ends when it is durable.
     pub(super) fn record_end(
         &mut self,
@@ -204,13 +210,18 @@ impl VmActor {
             }
             self.leaving = live.runner;
             self.shared.board.ended(&self.record.id);
+            // A runner that is there cleans up by itself; one that was killed could not.
+            if self.leaving.is_none() {
+                self.sweep();
+            }
         }
         if let Some(qemu) = self.record.state.launch().and_then(|launch| launch.qemu.as_ref()) {
             self.shared.confined.leave(qemu);
         }
         let mut change = Change::default();
         let mut applied = Ok(());
-        if self.record.state.launch().is_some() {
+        if let Some(launch) = self.record.state.launch() {
+            let exit = as_intended(exit, launch.intent);
             let generation = self.record.generation;
             applied = self.end(Fact::Ended { generation, exit });
             let kind = if self.record.status() == Status::Stopped {

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use actix::{ActorContext, ActorFutureExt, Addr, AsyncContext, Context, WrapFuture};
+use maqet_process::point::{Point, pass};
 use maqet_protocol::control::Removed;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_state::change::Change;
@@ -89,12 +91,14 @@ impl VmActor {
             self.shared.places.vm_runtime(&self.record.id),
             self.shared.places.vm_data(&self.record.id),
         ];
-        let leaving = self.leaving.take();
+        let (leaving, turn) = (self.leaving.take(), Arc::clone(&self.turn));
         let shared = Rc::clone(&self.shared);
         let deleting = async move {
+            let _turn = turn.lock_owned().await;
             if let Some(runner) = leaving {
                 super::start::see_off(&runner, &shared).await;
             }
+            pass(Point::RemoveBegun);
             delete(files, directories).await
         };
         let deleted = deleting
@@ -107,6 +111,7 @@ impl VmActor {
     }
 
     fn forget_record(&mut self, deleted: Vec<PathBuf>, key: Option<String>, context: &mut Context<Self>) {
+        pass(Point::FilesGone);
         let disks = self.record.spec.disks.iter().map(|disk| disk.path.clone());
         let removed = Removed {
             id: self.record.id.clone(),
@@ -131,6 +136,7 @@ impl VmActor {
     }
 
     fn forgotten(&mut self, removed: Removed, context: &mut Context<Self>) {
+        pass(Point::RecordGone);
         let id = removed.id.clone();
         let supervisor = self.shared.supervisor();
         let told = async move { SupervisorActor::tell(supervisor, VmForgotten(id)).await };

@@ -81,9 +81,10 @@ impl VmActor {
             owner: context.address(),
             shared: Rc::clone(&self.shared),
         };
-        let leaving = self.leaving.take();
+        let (leaving, turn) = (self.leaving.take(), Arc::clone(&self.turn));
         let launch_id = plan.launch_id.clone();
         let work = async move {
+            let _turn = turn.lock_owned().await;
             if let Some(runner) = leaving {
                 see_off(&runner, &plan.shared).await;
             }

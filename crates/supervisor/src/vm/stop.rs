@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use maqet_process::pidfd::ProcessHandle;
+use maqet_process::point::{Point, pass};
 use maqet_protocol::control::{StopHow, StopReport};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::{Ended, StopQemu};
@@ -252,6 +253,7 @@ impl VmActor {
             if let Err(refusal) = intended.await {
                 tracing::error!(%refusal, "the intent to stop is not durable yet");
             }
+            pass(Point::StopIntended);
             walk.run().await
         };
         let done = work
@@ -267,6 +269,7 @@ impl VmActor {
         stop: StopOrder,
         context: &mut Context<Self>,
     ) {
+        pass(Point::StopWalked);
         let ended = match (result, self.exit_if_gone()) {
             (Ok(ended), _) => ended,
             (Err(_), Some(exit)) => Ended {
@@ -327,6 +330,7 @@ impl VmActor {
     }
 
     fn after_stop(&mut self, how: StopHow, stop: StopOrder, context: &mut Context<Self>) {
+        pass(Point::StopRecorded);
         // A runner that was killed could not clean up.
         crate::launch::sweep(&self.shared.places.vm_runtime(&self.record.id));
         let then = self
