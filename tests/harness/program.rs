@@ -14,7 +14,13 @@ use crate::wait;
 
 /// Path of a program of this package: `maqet-under-test`, `maqet-supervisor-under-test`, `maqet-runner-under-test`,
 /// `fake_qemu`. Cargo builds them before the tests and puts them one directory above the test itself.
+///
+/// `MAQET_TEST_BIN` in the environment names a directory with the programs as they are delivered, to be used instead.
 pub fn built(name: &str) -> PathBuf {
+    let delivered = std::env::var_os("MAQET_TEST_BIN").zip(name.strip_suffix("-under-test"));
+    if let Some((directory, plain)) = delivered {
+        return PathBuf::from(directory).join(plain);
+    }
     let test = std::env::current_exe().unwrap();
     let profile = test.ancestors().find(|dir| dir.join(name).is_file());
     let profile = profile.unwrap_or_else(|| panic!("`{name}` was not built beside `{}`", test.display()));

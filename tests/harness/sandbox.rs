@@ -79,6 +79,11 @@ impl Sandbox {
         self.path().join("config.yaml")
     }
 
+    /// Where fail points look for their FIFOs; see `maqet_process::point`.
+    pub fn points(&self) -> PathBuf {
+        self.path().join("points")
+    }
+
     /// The tiny guest's image.
     pub fn tiny_image(&self) -> PathBuf {
         let path = self.home().join("tiny.bin");
@@ -107,6 +112,7 @@ impl Sandbox {
             .env("MAQET_DATA_DIR", self.data_dir())
             .env("MAQET_RUNTIME_DIR", self.runtime_dir());
         command.env("MAQET_CONFIG", self.config());
+        command.env(maqet_process::point::DIRECTORY, self.points());
         command.env("MAQET_SUPERVISOR_BIN", built("maqet-supervisor-under-test"));
         command.env("MAQET_RUNNER_BIN", built("maqet-runner-under-test"));
         command
@@ -189,7 +195,7 @@ impl Sandbox {
     }
 
     /// The ends of all logs, for the report of a failed test.
-    fn logs(&self) -> String {
+    pub fn logs(&self) -> String {
         let mut pending = vec![self.data_dir()];
         let mut text = String::new();
         while let Some(place) = pending.pop() {

@@ -120,6 +120,31 @@ fn every_outside_thing_has_one_home() {
 }
 
 #[test]
+fn only_tests_have_fail_points() {
+    let manifests = files("crates", "Cargo.toml").into_iter();
+    let wrong = manifests.filter(|manifest| {
+        let declared =
+            manifest.path == "crates/process/Cargo.toml" && manifest.text.contains("\nfail-points = []\n");
+        let mentions = manifest.text.matches("fail-points").count();
+        mentions != usize::from(declared)
+    });
+    none(
+        "crates that could switch fail points on",
+        &wrong.map(|manifest| manifest.path).collect::<Vec<_>>(),
+    );
+    let root = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert!(
+        !root.contains("fail-points"),
+        "the workspace switches fail points on"
+    );
+    // Not even a build of the whole workspace has them in a release: that is without debug assertions.
+    assert!(
+        !root.contains("debug-assertions"),
+        "a profile sets debug assertions"
+    );
+}
+
+#[test]
 fn every_dependency_is_used() {
     let unused = arrows().into_iter().filter_map(|arrow| {
         let dir = if arrow.from == "tests" {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use maqet_process::point::Point;
 use regex::Regex;
 
 use crate::tree::{TextFile, files, none, root};
@@ -82,6 +83,44 @@ fn the_overview_lists_every_module() {
         );
     }
     none("docs/architecture/overview.md", &wrong);
+}
+
+/// The table of fail points, as the page about testing has it.
+fn points() -> String {
+    let row = |point: &Point| format!("| `{}` | {} | {} |", point.name(), point.process(), point.what());
+    let rows: Vec<String> = Point::ALL.iter().map(row).collect();
+    format!(
+        "| point | held | what has happened |\n| --- | --- | --- |\n{}\n",
+        rows.join("\n")
+    )
+}
+
+#[test]
+fn the_page_about_testing_lists_every_fail_point() {
+    let page: String = files("docs/architecture", "testing.md")
+        .into_iter()
+        .map(|file| file.text)
+        .collect();
+    assert!(
+        page.contains(&points()),
+        "docs/architecture/testing.md wants:\n{}",
+        points()
+    );
+}
+
+#[test]
+fn every_fail_point_is_passed_somewhere() {
+    let sources: String = files("crates", ".rs").into_iter().map(|file| file.text).collect();
+    let passed = |point: &Point| sources.contains(&format!("pass(Point::{point:?})"));
+    let nowhere: Vec<&str> = Point::ALL
+        .iter()
+        .filter(|point| !passed(point))
+        .map(|point| point.name())
+        .collect();
+    none(
+        "fail points nobody passes",
+        &nowhere.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(),
+    );
 }
 
 /// Whether `a::b::c` leads to a file, or to something in the file of `a::b`.
