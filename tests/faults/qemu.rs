@@ -3,8 +3,9 @@
 use std::process::Command;
 
 use maqet_process::Signal;
+use maqet_tests::{Guest, Sandbox};
 
-use crate::scene::{Scene, kill, signal};
+use crate::scene::{Scene, assert_processes, kill, signal};
 
 #[test]
 fn a_killed_qemu_is_a_failure_with_its_signal() {
@@ -20,6 +21,16 @@ fn a_killed_qemu_is_a_failure_with_its_signal() {
     scene.assert_processes(1);
     scene.sandbox.maqet(&["start", "web"]).expect(0);
     scene.assert_stops();
+}
+
+#[test]
+fn a_qemu_that_hangs_up_because_it_is_leaving_is_stopped_not_silent() {
+    let sandbox = Sandbox::new();
+    Guest::fake("web", "ignore-powerdown+leave-on-stop").start(&sandbox);
+    let stopped = sandbox.json(&["stop", "web", "--timeout", "100ms"]);
+    assert_eq!(stopped[0]["status"], "stopped", "{stopped}");
+    assert_eq!(sandbox.status("web")["last_exit"]["cause"], "stop");
+    assert_processes(&sandbox, 1);
 }
 
 #[test]

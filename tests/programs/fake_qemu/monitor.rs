@@ -1,6 +1,7 @@
 //! One QMP socket: one client at a time.
 
 use std::io::{BufReader, Read};
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
@@ -12,6 +13,9 @@ use crate::machine::Machine;
 
 /// Size of a long reply, bytes.
 const LONG_REPLY_BYTES: usize = 200_000;
+
+/// Time between hanging up and the end of `leave-on-stop`.
+const LEAVING: Duration = Duration::from_millis(300);
 
 /// Serves clients one after the other, for as long as the machine is there.
 pub(crate) fn serve(machine: &Machine, listener: &UnixListener) {
@@ -119,11 +123,20 @@ impl Session<'_> {
             return Ok(Outcome::Nothing);
         }
         match name {
+            "stop" if script.leaves_on_stop => return self.leave(),
             "stop" => self.machine.pause(),
             "cont" => self.machine.resume(),
             _ => (),
         }
         Ok(self.answer(name))
+    }
+
+    /// As a QEMU that was told to quit before: the connection ends first, the process when the kernel has freed its memory.
+    fn leave(&self) -> anyhow::Result<Outcome> {
+        self.client.shutdown(Shutdown::Both)?;
+        poll(&mut [], PollTimeout::try_from(LEAVING)?)?;
+        self.machine.quit()?;
+        Ok(Outcome::Nothing)
     }
 
     fn negotiate(&mut self, name: &str) -> anyhow::Result<Outcome> {

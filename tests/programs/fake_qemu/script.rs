@@ -36,6 +36,8 @@ pub(crate) struct Script {
     pub(crate) hangs_on_quit: bool,
     /// `hang-stop`: does not answer `stop`.
     pub(crate) hangs_on_stop: bool,
+    /// `leave-on-stop`: hangs up instead of answering `stop`, and ends a little later as if told to.
+    pub(crate) leaves_on_stop: bool,
     /// `ignore-powerdown`: the guest does not listen to the power button.
     pub(crate) ignores_powerdown: bool,
     /// `segv-on-reset`: QEMU crashes when it is asked for a reset.
@@ -122,6 +124,7 @@ impl Script {
             "ignore-quit" => &mut self.ignores_quit,
             "hang-quit" => &mut self.hangs_on_quit,
             "hang-stop" => &mut self.hangs_on_stop,
+            "leave-on-stop" => &mut self.leaves_on_stop,
             "ignore-powerdown" => &mut self.ignores_powerdown,
             "segv-on-reset" => &mut self.crashes_on_reset,
             _ => bail!("unknown"),

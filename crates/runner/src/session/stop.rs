@@ -162,7 +162,8 @@ impl Session {
         });
     }
 
-    /// Runs one command for the ladder and tells it the outcome.
+    /// Runs one command for the ladder and tells it the outcome. A QEMU that has hung up is most likely about to be gone,
+    /// told to by a runner that is itself gone by now: its end, if it comes, is the better answer.
     fn command<F, W>(&self, within_ms: u64, input: fn(Outcome) -> Input, run: F)
     where
         F: FnOnce(Qmp, Duration) -> W,
@@ -171,12 +172,25 @@ impl Session {
         let work = self
             .live_qmp()
             .map(|qmp| run(qmp, Duration::from_millis(within_ms)));
+        let qemu = match &self.stage {
+            Stage::Up(live) => live.qemu.handle.try_clone().ok(),
+            Stage::Fresh
+            | Stage::Gating { .. }
+            | Stage::Gated { .. }
+            | Stage::Starting(_)
+            | Stage::Adopting { .. }
+            | Stage::Over => None,
+        };
         self.expect(async move {
-            let outcome = match work {
-                Some(work) => outcome(work.await),
-                None => Outcome::Silent,
+            let result = match work {
+                Some(work) => work.await,
+                None => Err(QmpError::Closed),
             };
-            News::Ladder(input(outcome))
+            let hung_up = matches!(result, Err(QmpError::Closed | QmpError::Io(_)));
+            if let (true, Some(qemu)) = (hung_up, qemu) {
+                monitor::linger(&qemu).await;
+            }
+            News::Ladder(input(outcome(result)))
         });
     }
 
