@@ -127,11 +127,12 @@ fn exists(path: &std::path::Path) -> Result<bool, CliError> {
     }
 }
 
+/// A supervisor that dies with our connection in its queue resets it: it never saw us.
 fn nobody_listens(error: &ProcessError) -> bool {
     if let ProcessError::Call { source, .. } | ProcessError::File { source, .. } = error {
         return matches!(
             source.kind(),
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
         );
     }
     false

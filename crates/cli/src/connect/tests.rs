@@ -1,11 +1,14 @@
 //! Finding, starting and trusting a supervisor.
 
 use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{connect, connect_existing};
+use maqet_process::error::ProcessError;
+
+use super::{connect, connect_existing, nobody_listens};
 use crate::error::CliError;
 use crate::fake::{self, World};
 use crate::settings::{LOG_FILE, Settings};
@@ -41,6 +44,18 @@ fn without_autostart_nothing_is_made() {
         );
         assert!(!settings.runtime_dir.exists());
     });
+}
+
+#[test]
+fn a_connection_that_is_reset_before_it_is_taken_met_nobody() {
+    let met = |kind: io::ErrorKind| ProcessError::File {
+        action: "connect to socket",
+        path: "control.sock".into(),
+        source: kind.into(),
+    };
+    assert!(nobody_listens(&met(io::ErrorKind::ConnectionReset)));
+    assert!(nobody_listens(&met(io::ErrorKind::ConnectionRefused)));
+    assert!(!nobody_listens(&met(io::ErrorKind::PermissionDenied)));
 }
 
 #[test]
