@@ -11,7 +11,7 @@ use maqet_tests::wait::{self, PATIENCE};
 use maqet_tests::{Guest, Output, Running, Sandbox};
 use serde_json::Value;
 
-use super::verdict::judge;
+use super::verdict::{crashed, judge};
 use super::{Phase, Victim};
 use crate::scene::{kill, process, say};
 
@@ -23,6 +23,9 @@ const NEIGHBOUR: &str = "steady";
 
 /// How long a phase takes before any was measured.
 const USUALLY: Duration = Duration::from_millis(150);
+
+/// A round that takes longer to come to rest is worth a look.
+const SLOW: Duration = Duration::from_secs(3);
 
 /// A world.
 #[derive(Debug)]
@@ -47,6 +50,8 @@ pub(crate) struct Outcome {
     pub(crate) before: Option<i64>,
     /// How the client ended; `None` without one.
     pub(crate) code: Option<i32>,
+    /// QEMU took itself down.
+    pub(crate) crashed: bool,
     /// Time until the list was right.
     pub(crate) settled: Duration,
 }
@@ -113,12 +118,17 @@ impl World {
             hit,
             before: before.map(|qemu| qemu.pid().into()),
             code: output.map(|output| output.code),
+            crashed: rest.vm(VM).is_some_and(crashed),
             settled: rest.took,
         };
         if let Err(why) = judge(phase, &outcome, rest.vm(VM)) {
             panic!("{why}\n{outcome:?}\n{output:#?}\n{}", rest.listed);
         }
         self.assert_harmless(&rest);
+        if rest.took > SLOW {
+            say(&format!("slow: {outcome:?}"));
+            self.tell();
+        }
         outcome
     }
 
@@ -224,16 +234,19 @@ impl World {
         }
     }
 
+    /// Says what happened last.
+    fn tell(&self) {
+        say(&self.sandbox.maqet(&["why", VM]).stdout);
+    }
+
     /// Says all there is to say of a round that went wrong, and ends the world.
     pub(crate) fn diagnose(self, title: &str, why: &str) {
         say(&format!("=== {title} went wrong: {why}"));
         for process in self.sandbox.processes() {
             say(&format!("there is {process}"));
         }
-        for words in [&["why", VM][..], &["events", "--since", "0", "--vm", VM]] {
-            let told: Value = self.sandbox.maqet(words).stdout.into();
-            say(told.as_str().unwrap_or_default());
-        }
+        self.tell();
+        say(&self.sandbox.maqet(&["events", "--since", "0", "--vm", VM]).stdout);
         say(&self.sandbox.logs());
         self.sandbox.leaves_processes();
     }

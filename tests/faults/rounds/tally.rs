@@ -16,6 +16,8 @@ pub(super) struct Tally {
     rounds: u32,
     missed: u32,
     acknowledged: u32,
+    /// QEMU took itself down, and was told so.
+    crashed: u32,
     /// By victim, then phase.
     hits: [[u32; Phase::ALL.len()]; Victim::ALL.len()],
     /// Times from the kill to a list that is right and at rest.
@@ -34,6 +36,7 @@ impl Tally {
             rounds: 0,
             missed: 0,
             acknowledged: 0,
+            crashed: 0,
             hits: [[0; Phase::ALL.len()]; Victim::ALL.len()],
             settled: Vec::new(),
             failed: Vec::new(),
@@ -71,6 +74,7 @@ impl Tally {
         }
         self.missed += u32::from(outcome.hit.is_empty());
         self.acknowledged += u32::from(outcome.code == Some(0));
+        self.crashed += u32::from(outcome.crashed);
         self.settled.push(outcome.settled);
     }
 
@@ -94,12 +98,13 @@ impl fmt::Display for Tally {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             formatter,
-            "{} rounds in {} s, seed {}: {} calls acknowledged, {} kills came too late",
+            "{} rounds in {} s, seed {}: {} calls acknowledged, {} kills came too late, {} times QEMU aborted by itself",
             self.rounds,
             self.begun.elapsed().as_secs(),
             self.seed,
             self.acknowledged,
-            self.missed
+            self.missed,
+            self.crashed
         )?;
         let phases: Vec<String> = Phase::ALL.iter().map(|phase| format!("{phase:>8?}")).collect();
         writeln!(formatter, "killed     {}    total", phases.join(" "))?;
