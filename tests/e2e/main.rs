@@ -6,6 +6,7 @@
 
 mod accel;
 mod change;
+mod doctor;
 mod ends;
 mod errors;
 mod facts;

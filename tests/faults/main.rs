@@ -9,6 +9,7 @@ mod elsewhere;
 mod endings;
 mod found;
 mod identity;
+mod leaks;
 mod lost_store;
 mod oom;
 mod play;

@@ -1,6 +1,7 @@
 //! The verbs: one file each.
 
 pub(crate) mod add;
+pub(crate) mod cleanup;
 pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod disable;
@@ -69,6 +70,7 @@ pub(crate) fn run_alone(verb: Verb, output: &Output) -> Result<Option<Verb>, Cli
         | Verb::Logs(_)
         | Verb::Events(_)
         | Verb::Qmp(_)
+        | Verb::Cleanup(_)
         | Verb::Doctor(_)
         | Verb::State(_)
         | Verb::Supervisor(_) => Ok(Some(verb)),
@@ -101,6 +103,7 @@ pub(crate) fn run<'a>(verb: &'a Verb, session: &'a Session<'a>) -> Work<'a> {
         Verb::Logs(args) => Box::pin(logs::run(session, args)),
         Verb::Events(args) => Box::pin(events::run(session, args)),
         Verb::Qmp(QmpVerb::Run(args)) => Box::pin(qmp::run(session, args)),
+        Verb::Cleanup(args) => Box::pin(cleanup::run(session, args)),
         Verb::Doctor(args) => Box::pin(doctor::run(session, args)),
         Verb::State(StateVerb::Restore(args)) => Box::pin(state::restore(session, args)),
         Verb::Supervisor(SupervisorVerb::Status) => Box::pin(supervisor::status(session)),

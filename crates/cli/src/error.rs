@@ -149,6 +149,14 @@ pub(crate) enum CliError {
         /// What to do instead.
         hint: Option<String>,
     },
+    /// The installation is not as it should be; what is wrong was shown.
+    #[error("{what}")]
+    Unhealthy {
+        /// What is wrong, in one line.
+        what: String,
+        /// The next command to type.
+        hint: Option<String>,
+    },
     /// The question was answered with no.
     #[error("nothing was done")]
     Declined,
@@ -240,6 +248,7 @@ impl CliError {
             | Self::Impossible { .. }
             | Self::Declined
             | Self::Remake { .. }
+            | Self::Unhealthy { .. }
             | Self::Stdout(_)
             | Self::Stderr(_)
             | Self::Encode(_) => Exit::Failed,
@@ -273,6 +282,7 @@ impl CliError {
             Self::Impossible { .. } => "impossible",
             Self::Declined => "declined",
             Self::Remake { .. } => "store-not-remade",
+            Self::Unhealthy { .. } => "unhealthy",
             Self::Several { .. } => "several",
             Self::Encode(_) => "internal",
         };

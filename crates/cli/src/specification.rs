@@ -43,6 +43,22 @@ pub(crate) fn build(args: &SpecArgs) -> Result<VmSpec, CliError> {
     }
 }
 
+/// A specification of our own making.
+///
+/// # Errors
+/// [`CliError::InvalidSpec`].
+pub(crate) fn of_text(label: &str, text: &str) -> Result<VmSpec, CliError> {
+    let options = LoadOptions {
+        name: None,
+        home: None,
+        directory: PathBuf::from("/"),
+        default_arch: "x86_64".to_owned(),
+    };
+    let source = Source::new(label, "/", text);
+    let loaded = load_located(&[source], &[], &options).map_err(CliError::InvalidSpec)?;
+    Ok(loaded.spec)
+}
+
 /// A usage error when there is no file to build from.
 ///
 /// # Errors

@@ -189,7 +189,7 @@ fn start_ticks(handle: &ProcessHandle) -> Result<u64, ProcessError> {
 
 impl PidfsHandle {
     /// The handle of a process, where the kernel has one.
-    fn of(handle: &ProcessHandle) -> Option<Self> {
+    pub(crate) fn of(handle: &ProcessHandle) -> Option<Self> {
         if !kernel::is_pidfs(handle) {
             return None;
         }

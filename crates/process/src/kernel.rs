@@ -108,6 +108,27 @@ pub(crate) fn recorded_wait_status(pidfd: BorrowedFd<'_>) -> Option<i32> {
     (result.is_ok() && info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
 }
 
+/// Whether pidfds answer `PIDFD_GET_INFO`.
+#[expect(unsafe_code, reason = "ioctls have no safe wrapper")]
+pub(crate) fn tells_info(pidfd: BorrowedFd<'_>) -> bool {
+    const GET_INFO: rustix::ioctl::Opcode = opcode::read_write::<PidfdInfo>(0xFF, 11);
+    let mut info = PidfdInfo::default();
+    // SAFETY: as in `recorded_wait_status`.
+    unsafe { ioctl(pidfd, Updater::<'_, GET_INFO, PidfdInfo>::new(&mut info)) }.is_ok()
+}
+
+/// Version of the kernel's Landlock interface; `None` where it has none or it is switched off.
+#[expect(unsafe_code, reason = "landlock_create_ruleset has no safe wrapper")]
+pub(crate) fn landlock_abi() -> Option<u32> {
+    /// `LANDLOCK_CREATE_RULESET_VERSION` of `linux/landlock.h`.
+    const VERSION: libc::c_uint = 1;
+    let none = std::ptr::null::<libc::c_void>();
+    // SAFETY: with this flag the kernel takes no attributes, touches no memory and makes no descriptor; it answers with
+    // a number.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, VERSION) };
+    u32::try_from(version).ok().filter(|version| *version > 0)
+}
+
 /// Marks every descriptor from 3 up close-on-exec. A kernel without the call (before 5.11) is fine: all
 /// descriptors of our own are made close-on-exec.
 #[expect(unsafe_code, reason = "close_range has no safe wrapper")]

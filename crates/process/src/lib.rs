@@ -12,11 +12,13 @@
 //! **Invariant:** children are reaped only by [`ProcessHandle::exit_status`]. A process that uses this crate
 //! must not ignore SIGCHLD, wait for "any child", or start children by means that do so.
 
+pub mod census;
 pub mod directory;
 pub mod error;
 pub mod gate;
 pub mod identity;
 mod kernel;
+pub mod offers;
 pub mod pidfd;
 pub mod point;
 mod procfs;

@@ -30,6 +30,12 @@ macro_rules! method {
     };
 }
 
+mod boot;
+mod leaks;
+
+pub use boot::{TinyGuest, WriteTinyGuest};
+pub use leaks::{Leak, LeakKind, LeakReport, Leaks, LookedAt, Repair};
+
 /// Store a new VM.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

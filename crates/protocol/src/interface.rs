@@ -55,6 +55,8 @@ pub const CONTROL: InterfaceDescription = InterfaceDescription {
         control::Disable::NAME,
         control::SupervisorInfo::NAME,
         control::SupervisorStop::NAME,
+        control::Leaks::NAME,
+        control::WriteTinyGuest::NAME,
     ],
     streams: &[control::Events::NAME],
 };

@@ -4,7 +4,7 @@
 //! `qemu-system-x86_64`.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The image for QEMU's `-bios`: 64 KiB, or empty when maqet was built on a host that is not x86-64.
 pub const TINY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tiny.bin"));
@@ -28,6 +28,23 @@ pub fn write_image(path: &Path) -> io::Result<()> {
         ));
     }
     std::fs::write(path, TINY)
+}
+
+/// The image in a private directory that is made for it; written there anew when it is another one, so that a VM that
+/// reads it never sees half of it.
+///
+/// # Errors
+/// As [`write_image`]; `Other` for a directory that is not ours alone.
+pub fn keep_image(directory: &Path) -> io::Result<PathBuf> {
+    let path = directory.join("tiny.bin");
+    if std::fs::read(&path).is_ok_and(|found| found == TINY) {
+        return Ok(path);
+    }
+    drop(maqet_process::directory::open_private(directory).map_err(io::Error::other)?);
+    let fresh = directory.join("tiny.bin.new");
+    write_image(&fresh)?;
+    std::fs::rename(&fresh, &path)?;
+    Ok(path)
 }
 
 /// QEMU arguments that hand `options`, for example `["ticks", "ignore-acpi"]`, to the guest; none for no options,

@@ -18,6 +18,7 @@ pub mod guest;
 mod instance;
 mod ipc;
 mod launch;
+mod leaks;
 mod link;
 mod messages;
 mod operation;

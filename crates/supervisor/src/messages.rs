@@ -6,7 +6,8 @@ use std::time::Duration;
 use actix::{Addr, Message};
 use maqet_process::identity::ProcessIdentity;
 use maqet_protocol::control::{
-    Added, AutostartSet, Changed, Listed, QmpReturn, StoreStatus, SupervisorStatus, VmInfo, VmStatus,
+    Added, AutostartSet, Changed, LeakReport, Leaks, Listed, QmpReturn, StoreStatus, SupervisorStatus,
+    VmInfo, VmStatus,
 };
 use maqet_protocol::refusal::Refusal;
 use maqet_protocol::runner::RunnerFact;
@@ -14,10 +15,12 @@ use maqet_spec::VmSpec;
 use maqet_state::change::Change;
 use maqet_state::id::VmId;
 use maqet_state::journal::JournalEntry;
+use maqet_state::ledger::LedgerEntry;
 use maqet_state::lifecycle::Status;
 use maqet_state::record::Launch;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::leaks::Held;
 use crate::operation::Accepted;
 use crate::recovery::Recorded;
 use crate::vm::VmActor;
@@ -137,6 +140,11 @@ pub(crate) struct RunQmp {
 #[rtype(result = "VmStatus")]
 pub(crate) struct DescribeVm;
 
+/// What it has. From: `leaks`.
+#[derive(Debug, Message)]
+#[rtype(result = "Held")]
+pub(crate) struct WhatIsHeld;
+
 /// The stored spec.
 #[derive(Debug, Message)]
 #[rtype(result = "VmInfo")]
@@ -242,6 +250,16 @@ pub(crate) struct StartEnabled;
 #[rtype(result = "SupervisorStatus")]
 pub(crate) struct DescribeSupervisor;
 
+/// Compare what is on record with what there is; see [`crate::leaks`].
+#[derive(Debug, Message)]
+#[rtype(result = "Result<LeakReport, Refusal>")]
+pub(crate) struct LookForLeaks(pub(crate) Leaks);
+
+/// Every VM's id, name and owner.
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<(VmId, String, Addr<VmActor>)>")]
+pub(crate) struct Owners;
+
 /// A record was removed. From: `VmActor`.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -321,6 +339,11 @@ pub(crate) struct ReadJournal {
     /// At most so many.
     pub(crate) limit: usize,
 }
+
+/// Every line of the ledger.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Vec<LedgerEntry>, Refusal>")]
+pub(crate) struct ReadLedger;
 
 /// Cursor of the newest journal entry.
 #[derive(Debug, Message)]

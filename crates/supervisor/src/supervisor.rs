@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{
-    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, ResponseActFuture, ResponseFuture,
-    WrapFuture,
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, MessageResult, ResponseActFuture,
+    ResponseFuture, WrapFuture,
 };
-use maqet_protocol::control::{Added, Listed, SupervisorStatus};
+use maqet_protocol::control::{Added, LeakReport, Listed, SupervisorStatus};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_state::change::Change;
 use maqet_state::clock::{self, Timestamp};
@@ -21,8 +21,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::autostart;
 use crate::messages::{
-    AddVm, DescribeStore, DescribeSupervisor, FindVm, Found, Keep, ListVms, LoadVm, Persist, Shutdown,
-    StartEnabled, StopBy, StopVm, VmActorGone, VmForgotten,
+    AddVm, DescribeStore, DescribeSupervisor, FindVm, Found, Keep, ListVms, LoadVm, LookForLeaks, Owners,
+    Persist, Shutdown, StartEnabled, StopBy, StopVm, VmActorGone, VmForgotten,
 };
 use crate::recovery::{Recorded, Settled};
 use crate::settings::OnExit;
@@ -225,6 +225,30 @@ impl Handler<ListVms> for SupervisorActor {
     }
 }
 
+impl Handler<Owners> for SupervisorActor {
+    type Result = MessageResult<Owners>;
+
+    fn handle(&mut self, _message: Owners, _context: &mut Self::Context) -> Self::Result {
+        let owners = self
+            .vms
+            .iter()
+            .map(|(id, entry)| (id.clone(), entry.name.clone(), entry.vm.clone()));
+        MessageResult(owners.collect())
+    }
+}
+
+impl Handler<LookForLeaks> for SupervisorActor {
+    type Result = ResponseFuture<Result<LeakReport, Refusal>>;
+
+    fn handle(&mut self, LookForLeaks(order): LookForLeaks, context: &mut Self::Context) -> Self::Result {
+        Box::pin(crate::leaks::answer(
+            order,
+            context.address(),
+            Rc::clone(&self.shared),
+        ))
+    }
+}
+
 impl Handler<DescribeSupervisor> for SupervisorActor {
     type Result = ResponseFuture<SupervisorStatus>;
 
@@ -313,6 +337,10 @@ pub(crate) async fn rebuild(recorded: Recorded, shared: &Rc<Shared>) -> (Settled
     let before = recorded.record.status();
     let settled = recorded.settle(shared).await;
     let record = settled.record();
+    if record.state.launch().is_none() {
+        // Whoever listened on them has ended, perhaps without the time to take them away.
+        crate::launch::sweep(&shared.places.vm_runtime(&record.id));
+    }
     if record.status() != before {
         let cause = record
             .last_exit

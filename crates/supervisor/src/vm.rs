@@ -6,6 +6,7 @@
 mod adopt;
 mod early;
 mod facts;
+mod holdings;
 mod loss;
 mod mail;
 mod parked;

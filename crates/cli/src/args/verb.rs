@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use clap_complete::Shell;
 
 use super::autostart::EnableArgs;
-use super::doctor::DoctorArgs;
+use super::doctor::{CleanupArgs, DoctorArgs};
 use super::state::StateVerb;
 use super::vm::{
     AddArgs, EachArgs, EventsArgs, KillArgs, LogsArgs, LsArgs, OneArgs, QmpRunArgs, ResetArgs, RestartArgs,
@@ -60,6 +60,8 @@ pub(crate) enum Verb {
     /// Check or show the files of a VM without storing it
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Take away what is left over
+    Cleanup(CleanupArgs),
     /// Examine the installation
     Doctor(DoctorArgs),
     /// Look after the store

@@ -1,5 +1,9 @@
 //! `maqet doctor`.
 
+pub(crate) mod boot;
+mod checks;
+mod leaks;
+
 use crate::args::doctor::DoctorArgs;
 use crate::error::CliError;
 use crate::rebuild::{self, Source};
@@ -8,7 +12,16 @@ use crate::session::Session;
 /// Examines the installation, or makes its store anew.
 ///
 /// # Errors
-/// As [`rebuild::run`].
-pub(crate) async fn run(session: &Session<'_>, _args: &DoctorArgs) -> Result<(), CliError> {
-    rebuild::run(session, &Source::Directories).await
+/// The refusal; [`CliError::Unhealthy`] when something is wrong; as [`rebuild::run`].
+pub(crate) async fn run(session: &Session<'_>, args: &DoctorArgs) -> Result<(), CliError> {
+    if args.rebuild {
+        return rebuild::run(session, &Source::Directories).await;
+    }
+    if args.leaks {
+        return leaks::run(session, args.fix).await;
+    }
+    if args.boot {
+        return boot::run(session).await;
+    }
+    checks::run(session).await
 }

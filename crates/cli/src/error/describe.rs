@@ -73,7 +73,8 @@ impl CliError {
         if let Self::Usage { hint, .. }
         | Self::Secret { hint, .. }
         | Self::Deadline { hint, .. }
-        | Self::Impossible { hint, .. } = self
+        | Self::Impossible { hint, .. }
+        | Self::Unhealthy { hint, .. } = self
         {
             return hint.clone();
         }

@@ -5,8 +5,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::control::{
-    Add, Describe, Disable, Enable, Events, Info, List, Pause, Qmp, Remove, Reset, Restart, Resume, Start,
-    Stop, SupervisorInfo, SupervisorStop,
+    Add, Describe, Disable, Enable, Events, Info, Leaks, List, Pause, Qmp, Remove, Reset, Restart, Resume,
+    Start, Stop, SupervisorInfo, SupervisorStop, WriteTinyGuest,
 };
 use crate::handshake::{Hello, HelloReply, Prove};
 use crate::method::Method;
@@ -142,6 +142,14 @@ fn changed() -> Value {
     json!({"vm": "web", "already": false, "run_state": "paused"})
 }
 
+fn leak_report() -> Value {
+    json!({
+        "leaks": [{"kind": "socket", "what": "/r/vms/x/qmp0.sock", "vm": "web", "since": AT, "detail": "nobody listens"}],
+        "looked_at": {"vms": 2, "busy": 1, "processes": 90, "ledger": 12, "directories": 4, "sockets": 5, "took_ms": 3},
+        "actions": [{"kind": "file", "what": "/vm/new.qcow2", "detail": "deleted", "done": true}]
+    })
+}
+
 /// `Hello` and `Prove`.
 pub(super) fn handshakes(interface: &str) -> Vec<Sample> {
     let nonce = "ab".repeat(32);
@@ -195,6 +203,8 @@ pub(super) fn control() -> Vec<Sample> {
                 "store": {"read_only": {"since": AT, "reason": "No space left on device", "waiting": 2}}}),
         ),
         of::<SupervisorStop>(json!({"keep_vms": true}), json!({})),
+        of::<Leaks>(json!({"fix": true, "logs": true}), leak_report()),
+        of::<WriteTinyGuest>(json!({}), json!({"path": "/d/guest/tiny.bin", "ready": "ready"})),
     ]
 }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use actix::{Addr, Handler, Message};
 use maqet_protocol::ProtocolError;
 use maqet_protocol::control::{
-    Add, AutostartSet, Changed, Describe, Disable, Empty, Enable, Events, Info, List, Pause, Qmp, Remove,
-    Removed, Reset, Restart, Resume, Start, Started, Stop, StopReport, SupervisorInfo, SupervisorStop,
+    Add, AutostartSet, Changed, Describe, Disable, Empty, Enable, Events, Info, Leaks, List, Pause, Qmp,
+    Remove, Removed, Reset, Restart, Resume, Start, Started, Stop, StopReport, SupervisorInfo,
+    SupervisorStop, WriteTinyGuest,
 };
 use maqet_protocol::endpoint::server::{IncomingCall, ServerConnection};
 use maqet_protocol::method::Method;
@@ -17,8 +18,8 @@ use serde::de::DeserializeOwned;
 
 use super::{Desk, events};
 use crate::messages::{
-    AddVm, CheckWritable, DescribeSupervisor, DescribeVm, Enabling, FindVm, InfoVm, ListVms, Recall,
-    RemoveVm, RestartVm, RunQmp, SetAutostart, Shutdown, StartVm, StopBy, StopVm, Switch, SwitchVm,
+    AddVm, CheckWritable, DescribeSupervisor, DescribeVm, Enabling, FindVm, InfoVm, ListVms, LookForLeaks,
+    Recall, RemoveVm, RestartVm, RunQmp, SetAutostart, Shutdown, StartVm, StopBy, StopVm, Switch, SwitchVm,
 };
 use crate::operation::{Accepted, Done};
 use crate::vm::VmActor;
@@ -87,10 +88,22 @@ async fn carry_out_question(call: &IncomingCall, desk: &Desk) -> Reply {
             let vm = find(&call.parse::<Info>()?.vm, desk).await?;
             value(&ask(&vm, InfoVm).await?)
         }
+        _ => carry_out_for_all(call, desk).await,
+    }
+}
+
+/// What is about no VM in particular.
+async fn carry_out_for_all(call: &IncomingCall, desk: &Desk) -> Reply {
+    match call.method.as_str() {
         SupervisorInfo::NAME => {
             call.parse::<SupervisorInfo>()?;
             value(&ask(&desk.supervisor, DescribeSupervisor).await?)
         }
+        WriteTinyGuest::NAME => {
+            call.parse::<WriteTinyGuest>()?;
+            value(&desk.write_tiny_guest().await?)
+        }
+        Leaks::NAME => value(&ask(&desk.supervisor, LookForLeaks(call.parse()?)).await??),
         SupervisorStop::NAME => {
             let SupervisorStop { keep_vms } = call.parse()?;
             ask(&desk.supervisor, Shutdown { keep_vms }).await?;

@@ -1,14 +1,17 @@
 //! Accepting connections, and the life of one.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use actix::Addr;
 use maqet_process::directory;
 use maqet_process::error::ProcessError;
 use maqet_process::socket;
+use maqet_protocol::control::TinyGuest;
 use maqet_protocol::endpoint::server::{ServerConnection, ServerIdentity};
 use maqet_protocol::interface::{CONTROL, InterfaceDescription};
+use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::{ProtocolError, SocketRole};
 use maqet_state::secret::Secret;
 use tokio::net::{UnixListener, UnixStream};
@@ -21,7 +24,7 @@ use crate::store::StateActor;
 use crate::supervisor::SupervisorActor;
 
 /// Name of the control socket in the runtime directory.
-const SOCKET: &str = "control.sock";
+pub(crate) const SOCKET: &str = "control.sock";
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -41,6 +44,8 @@ pub(crate) struct Desk {
     pub(crate) state: Addr<StateActor>,
     /// The event bus.
     pub(crate) bus: Addr<EventBus>,
+    /// Where files for clients are.
+    data: PathBuf,
 }
 
 impl Desk {
@@ -50,7 +55,23 @@ impl Desk {
             supervisor,
             state: shared.state.clone(),
             bus,
+            data: shared.places.data.clone(),
         }
+    }
+
+    /// The tiny guest in a file.
+    pub(super) async fn write_tiny_guest(&self) -> Result<TinyGuest, Refusal> {
+        let directory = self.data.join("guest");
+        let written = tokio::task::spawn_blocking(move || crate::guest::keep_image(&directory)).await;
+        let failed = |error: &dyn std::error::Error| {
+            Refusal::new(RefusalCode::Internal, "the tiny guest cannot be written")
+                .cause(crate::link::chain(error))
+        };
+        let path = written
+            .map_err(|panic| failed(&panic))?
+            .map_err(|error| failed(&error))?;
+        let ready = crate::guest::READY.to_owned();
+        Ok(TinyGuest { path, ready })
     }
 }
 

@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 
 use super::{StateActor, store_failed};
 use crate::messages::{
-    CheckWritable, DescribeStore, Keep, LoadVm, NewestCursor, Persist, ReadJournal, Recall, StoreState,
+    CheckWritable, DescribeStore, Keep, LoadVm, NewestCursor, Persist, ReadJournal, ReadLedger, Recall,
+    StoreState,
 };
 use crate::recovery::Recorded;
 
@@ -86,6 +87,14 @@ impl Handler<ReadJournal> for StateActor {
                 Err(panic) => Err(store_failed(&panic)),
             }
         })
+    }
+}
+
+impl Handler<ReadLedger> for StateActor {
+    type Result = MessageResult<ReadLedger>;
+
+    fn handle(&mut self, _message: ReadLedger, _context: &mut Self::Context) -> Self::Result {
+        MessageResult(self.store.ledger().map_err(|error| store_failed(&error)))
     }
 }
 

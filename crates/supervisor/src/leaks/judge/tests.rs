@@ -1,0 +1,200 @@
+//! Every rule on its own: who explains what.
+
+use maqet_state::ledger::LedgerEntry;
+
+use super::*;
+
+const LAUNCH: &str = "0123456789abcdef0123456789abcdef";
+
+fn id() -> VmId {
+    "aaaabbbbccccddddaaaabbbbccccdddd".parse().unwrap()
+}
+
+fn held() -> Held {
+    Held {
+        id: id(),
+        name: "web".to_owned(),
+        busy: false,
+        launch_id: Some(LAUNCH.to_owned()),
+        runs: true,
+        pids: vec![10, 11],
+        disks: vec!["/vm/web.qcow2".into()],
+    }
+}
+
+fn known(held: Held) -> Known {
+    Known {
+        vms: [(held.id.clone(), held)].into(),
+        lines: Vec::new(),
+    }
+}
+
+fn seen() -> Seen {
+    Seen {
+        data: "/d/vms".into(),
+        runtime: "/r/vms".into(),
+        ..Seen::default()
+    }
+}
+
+fn glimpse(pid: i32, line: &str) -> Glimpse {
+    Glimpse {
+        pid,
+        words: line.split(' ').map(str::to_owned).collect(),
+        output: None,
+    }
+}
+
+fn kinds(known: &Known, seen: &Seen) -> Vec<(LeakKind, String)> {
+    judge(known, seen).into_keys().collect()
+}
+
+fn runner_line(vm: &VmId) -> String {
+    format!("maqet-runner --vm {vm} --name web --launch-id {LAUNCH} --runtime-dir /r/vms/{vm}")
+}
+
+#[test]
+fn a_process_of_a_launch_is_one_that_its_owner_has() {
+    let line = runner_line(&id());
+    let qemu = format!("qemu-system-x86_64 -chardev socket,id=qmp0-{LAUNCH},fd=5");
+    let with = |pid, line: &str| Seen {
+        processes: vec![glimpse(pid, line)],
+        ..seen()
+    };
+    for (pid, line, leaks) in [
+        (10, line.as_str(), 0),
+        (12, line.as_str(), 1),
+        (11, qemu.as_str(), 0),
+        (12, qemu.as_str(), 1),
+        (
+            12,
+            "qemu-system-x86_64 -chardev socket,id=qmp0-fedcba9876543210fedcba9876543210,fd=5",
+            0,
+        ),
+        (12, "maqet --runtime-dir /r doctor --leaks", 0),
+        (12, "maqet-supervisor --data-dir /d --runtime-dir /r", 0),
+    ] {
+        let found = kinds(&known(held()), &with(pid, line));
+        assert_eq!(found.len(), leaks, "{pid} {line}: {found:?}");
+    }
+    let busy = known(Held { busy: true, ..held() });
+    assert_eq!(kinds(&busy, &with(12, &line)), []);
+}
+
+#[test]
+fn a_runner_below_another_runtime_directory_is_somebody_elses() {
+    let stranger: VmId = "1".repeat(32).parse().unwrap();
+    let other = format!(
+        "maqet-runner --launch-id {} --runtime-dir /other/vms/{stranger}",
+        "2".repeat(32)
+    );
+    let ours = format!(
+        "maqet-runner --launch-id {} --runtime-dir /r/vms/{stranger}",
+        "2".repeat(32)
+    );
+    let seen = Seen {
+        processes: vec![glimpse(20, &other), glimpse(21, &ours)],
+        ..seen()
+    };
+    let found = judge(&known(held()), &seen);
+    let pids: Vec<_> = found.values().map(|suspect| suspect.pid).collect();
+    assert_eq!(pids, [Some(21)]);
+    assert!(
+        found
+            .values()
+            .all(|suspect| suspect.detail.ends_with("no such VM is stored"))
+    );
+}
+
+#[test]
+fn whoever_writes_to_a_log_of_ours_is_looked_at() {
+    let mut writer = glimpse(30, "qemu-system-x86_64 -name x");
+    writer.output = Some(format!("/d/vms/{}/qemu.log", id()).into());
+    let seen = Seen {
+        processes: vec![writer],
+        ..seen()
+    };
+    assert_eq!(kinds(&known(held()), &seen).len(), 1);
+}
+
+#[test]
+fn a_socket_needs_a_vm_that_runs_and_a_name_of_ours() {
+    let directory = VmDirectory {
+        half: Half::Runtime,
+        path: format!("/r/vms/{}", id()).into(),
+        id: id(),
+        sockets: vec!["qmp0.sock".to_owned(), "mine.sock".to_owned()],
+    };
+    let seen = Seen {
+        directories: vec![directory],
+        loose_sockets: vec!["/r/control.sock".into(), "/r/other.sock".into()],
+        ..seen()
+    };
+    let names = |held| -> Vec<String> {
+        let found = kinds(&known(held), &seen).into_iter();
+        found
+            .map(|(_, what)| what.rsplit('/').next().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(names(held()), ["other.sock", "mine.sock"]);
+    let rests = Held {
+        runs: false,
+        pids: Vec::new(),
+        launch_id: None,
+        ..held()
+    };
+    assert_eq!(names(rests.clone()), ["other.sock", "mine.sock", "qmp0.sock"]);
+    assert_eq!(names(Held { busy: true, ..rests }), ["other.sock"]);
+}
+
+#[test]
+fn a_directory_needs_a_stored_vm() {
+    let stranger: VmId = "1".repeat(32).parse().unwrap();
+    let directories = [Half::Data, Half::Runtime].map(|half| VmDirectory {
+        half,
+        path: format!("/{half:?}/{stranger}").into(),
+        id: stranger.clone(),
+        sockets: vec!["qmp0.sock".to_owned()],
+    });
+    let seen = Seen {
+        directories: directories.to_vec(),
+        ..seen()
+    };
+    let found = kinds(&known(held()), &seen);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found.iter().all(|(kind, _)| *kind == LeakKind::Directory));
+}
+
+#[test]
+fn a_file_line_is_a_start_under_way_or_one_that_was_cut_off() {
+    let line = |what: &str, there| Line {
+        entry: LedgerEntry {
+            kind: LedgerKind::File,
+            what: what.to_owned(),
+            id: Some(id()),
+            at: Timestamp(5),
+        },
+        there: Some(there),
+    };
+    let lines = [
+        line("/vm/web.qcow2", true),
+        line("/vm/old.qcow2", true),
+        line("/vm/gone.qcow2", false),
+    ];
+    let seen = Seen {
+        lines: lines.to_vec(),
+        ..seen()
+    };
+    let found = kinds(&known(held()), &seen);
+    let shown: Vec<String> = found
+        .iter()
+        .map(|(kind, what)| format!("{kind:?} {what}"))
+        .collect();
+    let expected = [
+        "File /vm/old.qcow2",
+        "Ledger file /vm/gone.qcow2",
+        "Ledger file /vm/web.qcow2",
+    ];
+    assert_eq!(shown, expected);
+    assert_eq!(kinds(&known(Held { busy: true, ..held() }), &seen), []);
+}
