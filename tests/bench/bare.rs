@@ -4,8 +4,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+
+use crate::programs;
 
 /// A stopped QEMU that answers QMP; killed when dropped.
 pub(crate) struct Bare {
@@ -64,6 +67,14 @@ impl Bare {
                 return Ok(());
             }
         }
+    }
+
+    /// Kills QEMU and returns when the kernel says that it is gone; tells how long that took.
+    pub(crate) fn killed(mut self) -> Result<Duration> {
+        let pid = i32::try_from(self.qemu.id()).context("the number of the bare QEMU")?;
+        let took = programs::kill(pid)?;
+        self.qemu.wait().context("collect the bare QEMU")?;
+        Ok(took)
     }
 
     /// Ends QEMU and returns when it is gone.

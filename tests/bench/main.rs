@@ -8,6 +8,8 @@
 )]
 
 mod bare;
+mod crowd;
+mod death;
 mod programs;
 
 use std::env;
@@ -17,6 +19,9 @@ use anyhow::{Context, Result};
 
 use bare::Bare;
 use programs::Programs;
+
+/// Numbers of VMs that run beside each other.
+const CROWDS: [usize; 2] = [50, 100];
 
 /// One kind of work, as the bare floor does it and as maqet does it; one pair of times for each round.
 struct Work {
@@ -79,6 +84,38 @@ fn round(programs: &Programs, work: &mut [Work; 4]) -> Result<()> {
     Ok(())
 }
 
+/// QEMU is killed twice, for somebody who lists and for somebody who follows. The floor is the kernel's: from the signal
+/// to a readable pidfd.
+fn deaths(
+    programs: &Programs,
+    subscriber: &mut death::Subscriber,
+    work: &mut [Work; 2],
+    looks: &mut usize,
+) -> Result<()> {
+    let [listed, told] = work;
+    let (time, looked) = death::until_listed(programs)?;
+    listed.maqet.push(time);
+    listed.bare.push(Bare::start(programs.directory())?.killed()?);
+    told.maqet.push(subscriber.until_told(programs)?);
+    told.bare.push(Bare::start(programs.directory())?.killed()?);
+    *looks += looked;
+    Ok(())
+}
+
+fn deaths_of(programs: &Programs, rounds: usize) -> Result<([Work; 2], usize)> {
+    let floor = "SIGKILL until the kernel says that QEMU is gone";
+    let mut work = [
+        Work::new("QEMU killed to `ls`", floor),
+        Work::new("QEMU killed to event", floor),
+    ];
+    let mut looks = 0;
+    let mut subscriber = death::Subscriber::new(programs)?;
+    for _ in 0..rounds {
+        deaths(programs, &mut subscriber, &mut work, &mut looks)?;
+    }
+    Ok((work, looks))
+}
+
 fn main() -> Result<()> {
     // `cargo test --benches` runs this too, and means "does it start".
     if env::args().all(|argument| argument != "--bench") {
@@ -103,13 +140,21 @@ fn main() -> Result<()> {
     for _ in 0..rounds {
         round(&programs, &mut work)?;
     }
+    let (deaths, looks) = deaths_of(&programs, rounds)?;
     println!("medians of {rounds} rounds, machine `none`\n");
     println!(
         "{:<22} {:>12} {:>12} {:>9}  floor",
         "work", "maqet", "floor", "ratio"
     );
-    for kind in &work {
+    for kind in work.iter().chain(&deaths) {
         println!("{}", kind.row());
+    }
+    println!(
+        "{looks} `ls` for {rounds} deaths; none said `running` that was begun after the kernel knew of the death\n"
+    );
+    for count in CROWDS {
+        crowd::grow(&programs, count)?;
+        println!("{}", crowd::row(&programs, count)?);
     }
     Ok(())
 }
