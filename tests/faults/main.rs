@@ -8,6 +8,7 @@ mod disk;
 mod elsewhere;
 mod endings;
 mod found;
+mod frozen;
 mod identity;
 mod leaks;
 mod lost_store;

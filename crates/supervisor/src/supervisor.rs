@@ -1,5 +1,8 @@
 //! The root actor: who is who, who is new, who is gone, and when it all ends.
 
+mod find;
+mod status;
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,7 +11,7 @@ use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, MessageResult, ResponseActFuture,
     ResponseFuture, WrapFuture,
 };
-use maqet_protocol::control::{Added, LeakReport, Listed, SupervisorStatus};
+use maqet_protocol::control::{Added, LeakReport, Listed};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_state::change::Change;
 use maqet_state::clock::{self, Timestamp};
@@ -21,8 +24,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::autostart;
 use crate::messages::{
-    AddVm, DescribeStore, DescribeSupervisor, FindVm, Found, Keep, ListVms, LoadVm, LookForLeaks, Owners,
-    Persist, Shutdown, StartEnabled, StopBy, StopVm, VmActorGone, VmForgotten,
+    AddVm, Keep, ListVms, LoadVm, LookForLeaks, Owners, Persist, Shutdown, StartEnabled, StopBy, StopVm,
+    VmActorGone, VmForgotten,
 };
 use crate::recovery::{Recorded, Settled};
 use crate::settings::OnExit;
@@ -31,9 +34,6 @@ use crate::vm::{Guard, VmActor};
 
 /// Calls of clients that may wait.
 const MAILBOX_CAPACITY: usize = 1024;
-
-/// Digits an id prefix must have.
-const ID_PREFIX_MIN: usize = 8;
 
 /// The root actor.
 #[derive(Debug)]
@@ -86,33 +86,6 @@ impl SupervisorActor {
         self.vms.insert(id, Entry { name, vm });
     }
 
-    fn find(&self, text: &str) -> Result<(&VmId, &Entry), Refusal> {
-        let by_name = self.names.get(text).and_then(|id| self.vms.get_key_value(id));
-        let found = by_name.or_else(|| {
-            let id: VmId = text.parse().ok()?;
-            self.vms.get_key_value(&id)
-        });
-        match found {
-            Some(found) => Ok(found),
-            None if is_id_prefix(text) => self.find_by_prefix(text),
-            None => Err(not_found(text)),
-        }
-    }
-
-    fn find_by_prefix(&self, prefix: &str) -> Result<(&VmId, &Entry), Refusal> {
-        let mut matches = self.vms.iter().filter(|(id, _)| id.as_str().starts_with(prefix));
-        match (matches.next(), matches.next()) {
-            (Some(found), None) => Ok(found),
-            (Some(_), Some(_)) => {
-                let message = format!("more than one VM has an id that begins with `{prefix}`");
-                Err(Refusal::new(RefusalCode::VmAmbiguous, message)
-                    .vm(prefix)
-                    .hint("maqet ls -o json"))
-            }
-            (None, _) => Err(not_found(prefix)),
-        }
-    }
-
     /// Has every lost actor rebuilt, for as long as there are guards.
     pub(crate) async fn hear_of_lost(mut lost: mpsc::UnboundedReceiver<VmId>, supervisor: Addr<Self>) {
         while let Some(id) = lost.recv().await {
@@ -132,17 +105,6 @@ impl SupervisorActor {
             tracing::error!(%error, "the supervisor actor does not take mail");
         }
     }
-}
-
-fn is_id_prefix(text: &str) -> bool {
-    let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    digits && (ID_PREFIX_MIN..VmId::LENGTH).contains(&text.len())
-}
-
-fn not_found(text: &str) -> Refusal {
-    Refusal::new(RefusalCode::VmNotFound, format!("no VM is named `{text}`"))
-        .vm(text)
-        .hint("maqet ls")
 }
 
 impl Actor for SupervisorActor {
@@ -199,18 +161,6 @@ fn unreachable_store() -> Refusal {
     Refusal::new(RefusalCode::StoreFailed, "the state actor is gone").hint("look at the supervisor's log")
 }
 
-impl Handler<FindVm> for SupervisorActor {
-    type Result = Result<Found, Refusal>;
-
-    fn handle(&mut self, FindVm(text): FindVm, _context: &mut Self::Context) -> Self::Result {
-        let (id, entry) = self.find(&text)?;
-        Ok(Found {
-            id: id.clone(),
-            vm: entry.vm.clone(),
-        })
-    }
-}
-
 impl Handler<ListVms> for SupervisorActor {
     type Result = ResponseFuture<Listed>;
 
@@ -247,47 +197,6 @@ impl Handler<LookForLeaks> for SupervisorActor {
             Rc::clone(&self.shared),
         ))
     }
-}
-
-impl Handler<DescribeSupervisor> for SupervisorActor {
-    type Result = ResponseFuture<SupervisorStatus>;
-
-    fn handle(&mut self, _message: DescribeSupervisor, _context: &mut Self::Context) -> Self::Result {
-        let running = self.shared.board.lines(Some(Status::Running)).len();
-        let status = SupervisorStatus {
-            pid: i32::try_from(std::process::id()).unwrap_or_default(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            since: self.since,
-            data_dir: self.shared.places.data.clone(),
-            runtime_dir: self.shared.places.runtime.clone(),
-            vms: u64::try_from(self.vms.len()).unwrap_or(u64::MAX),
-            running: u64::try_from(running).unwrap_or(u64::MAX),
-            memory: resident_memory(),
-            cursor: 0,
-            store: None,
-        };
-        let state = self.shared.state.clone();
-        Box::pin(async move {
-            match state.send(DescribeStore).await {
-                Ok(store) => SupervisorStatus {
-                    cursor: store.cursor,
-                    store: Some(store.status),
-                    ..status
-                },
-                Err(_gone) => status,
-            }
-        })
-    }
-}
-
-/// Bytes of memory this process has resident; zero when the system does not tell.
-fn resident_memory() -> u64 {
-    use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
-    let Ok(mut system) = System::new() else { return 0 };
-    let pid = Pid::from_u32(std::process::id());
-    let refresh = ProcessRefreshKind::nothing().with_memory();
-    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, refresh);
-    system.process(pid).map_or(0, sysinfo::Process::memory)
 }
 
 impl Handler<VmForgotten> for SupervisorActor {

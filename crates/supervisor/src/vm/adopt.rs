@@ -9,13 +9,13 @@ use maqet_process::pidfd::ProcessHandle;
 use maqet_process::point::{Point, pass};
 use maqet_protocol::endpoint::client::ReplyStream;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
-use maqet_protocol::runner::{Adopt, Running, Watch};
+use maqet_protocol::runner::{Adopt, Query, RunnerState, Running, Watch};
 use maqet_state::change::Change;
 use maqet_state::lifecycle::Fact;
 use rand::RngExt;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::silence::{Silence, Who};
+use super::silence::{QUERY_DEADLINE, Silence, Who};
 use super::start::see_off;
 use super::{Live, VmActor};
 use crate::launch::{GatedRunner, Processes, RunnerOrder, call, sweep};
@@ -234,8 +234,7 @@ impl VmActor {
         let Some(live) = self.live.as_ref().filter(|_| self.has_runner(pid)) else {
             return;
         };
-        let link = Rc::clone(&live.link);
-        let work = async move { link.watch().await };
+        let work = ask(Rc::clone(&live.link));
         let done = work.into_actor(self).map(move |result, actor, context| {
             if actor.has_runner(pid) {
                 actor.reconnected(pid, result, attempt, context);
@@ -252,15 +251,12 @@ impl VmActor {
     fn reconnected(
         &mut self,
         pid: i32,
-        result: Result<ReplyStream<Watch>, Refusal>,
+        result: Result<(RunnerState, ReplyStream<Watch>), Refusal>,
         attempt: u32,
         context: &mut Context<Self>,
     ) {
         match result {
-            Ok(watch) => {
-                self.follow(watch, context);
-                self.silent(Who::Runner, false, context);
-            }
+            Ok((state, watch)) => self.heard_again(state, watch, context),
             Err(refusal) if refusal.code == RefusalCode::AuthenticationFailed => {
                 self.replace_stranger(context);
             }
@@ -274,6 +270,23 @@ impl VmActor {
 }
 
 impl VmActor {
+    /// A runner that was frozen when this supervisor came says what it knows, and goes on with what was under way.
+    fn heard_again(&mut self, state: RunnerState, watch: ReplyStream<Watch>, context: &mut Context<Self>) {
+        self.follow(watch, context);
+        self.silent(Who::Runner, false, context);
+        if let Some(running) = state.running {
+            let confirmed = serde_json::to_value(&running).unwrap_or_default();
+            if let Some(live) = &mut self.live {
+                live.running = Some(running);
+            }
+            self.confirm(confirmed, context);
+        }
+        match state.exit {
+            Some(exit) => self.qemu_ended(exit, context),
+            None => self.resume_after_loss(context),
+        }
+    }
+
     /// A runner that was told another secret serves nobody; once it is gone, its end brings a new one.
     fn replace_stranger(&mut self, context: &mut Context<Self>) {
         let runner = self.live.as_ref().and_then(|live| live.runner.as_ref());
@@ -289,6 +302,13 @@ impl VmActor {
         let ended = async move { crate::launch::end(&runner, &shared).await };
         context.spawn(ended.into_actor(self));
     }
+}
+
+/// The stream first, so that nothing is missed between the answer and the stream.
+pub(crate) async fn ask(link: Rc<RunnerLink>) -> Result<(RunnerState, ReplyStream<Watch>), Refusal> {
+    let watch = link.watch().await?;
+    let state = link.call(&Query {}, QUERY_DEADLINE).await?;
+    Ok((state, watch))
 }
 
 /// Exponential, with jitter, so that many VMs do not try at the same moment.

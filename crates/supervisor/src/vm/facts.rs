@@ -10,7 +10,7 @@ use maqet_protocol::refusal::Refusal;
 use maqet_protocol::runner::{RunnerFact, Watch};
 use maqet_state::change::Change;
 use maqet_state::clock;
-use maqet_state::lifecycle::{Activity, Cause, Fact, LastExit, Status};
+use maqet_state::lifecycle::{Activity, Cause, Command, Decision, Fact, LastExit, Status};
 use maqet_state::record::Intent;
 
 use serde_json::Value;
@@ -111,7 +111,7 @@ impl VmActor {
     }
 
     /// The end is known. A stop under way takes it from here; otherwise it is recorded at once.
-    fn qemu_ended(&mut self, exit: LastExit, context: &mut Context<Self>) {
+    pub(super) fn qemu_ended(&mut self, exit: LastExit, context: &mut Context<Self>) {
         let Some(live) = &mut self.live else { return };
         let exit = completed(exit, &live.qemu);
         live.exit.get_or_insert(exit.clone());
@@ -176,6 +176,16 @@ impl VmActor {
         if let Some(exit) = self.exit_unaided() {
             self.qemu_ended(exit, context);
         }
+    }
+
+    /// What a command meets. A QEMU that is dead and of which nobody has told is settled first, so that no command is
+    /// decided upon as if it ran.
+    pub(super) fn meet(&mut self, command: Command, context: &mut Context<Self>) -> Decision {
+        let untold = |live: &Live| live.exit.is_none() && live.qemu.has_exited();
+        if self.activity == Activity::Idle && self.live.as_ref().is_some_and(untold) {
+            self.settle_unaided(context);
+        }
+        self.decide(command)
     }
 
     /// How the QEMU ended that nobody has told about; `None` without one.

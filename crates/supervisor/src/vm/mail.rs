@@ -63,13 +63,13 @@ impl Handler<RemoveVm> for VmActor {
 impl Handler<SwitchVm> for VmActor {
     type Result = ResponseFuture<Result<Changed, Refusal>>;
 
-    fn handle(&mut self, SwitchVm(switch): SwitchVm, _context: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, SwitchVm(switch): SwitchVm, context: &mut Context<Self>) -> Self::Result {
         let command = match switch {
             Switch::Pause => Command::Pause,
             Switch::Resume => Command::Resume,
             Switch::Reset => Command::Reset,
         };
-        let link = match self.link_for(command) {
+        let link = match self.link_for(command, context) {
             Ok(link) => link,
             Err(refusal) => return Box::pin(async { Err(refusal) }),
         };
@@ -81,8 +81,8 @@ impl Handler<SwitchVm> for VmActor {
 impl Handler<RunQmp> for VmActor {
     type Result = ResponseFuture<Result<QmpReturn, Refusal>>;
 
-    fn handle(&mut self, message: RunQmp, _context: &mut Context<Self>) -> Self::Result {
-        let link = match self.link_for(Command::Qmp) {
+    fn handle(&mut self, message: RunQmp, context: &mut Context<Self>) -> Self::Result {
+        let link = match self.link_for(Command::Qmp, context) {
             Ok(link) => link,
             Err(refusal) => return Box::pin(async { Err(refusal) }),
         };
@@ -111,8 +111,8 @@ impl Handler<RunQmp> for VmActor {
 
 impl VmActor {
     /// The way to a runner that may be asked this now.
-    fn link_for(&self, command: Command) -> Result<Rc<RunnerLink>, Refusal> {
-        match self.decide(command) {
+    fn link_for(&mut self, command: Command, context: &mut Context<Self>) -> Result<Rc<RunnerLink>, Refusal> {
+        match self.meet(command, context) {
             Decision::Deny(denial) => return Err(self.deny(denial)),
             Decision::Do(_) | Decision::Join | Decision::AlreadyDone => {}
         }

@@ -40,7 +40,7 @@ impl VmActor {
             delete_storage: message.delete_storage,
             key: message.key,
         };
-        match self.decide(command) {
+        match self.meet(command, context) {
             Decision::Do(Effect::Forget) => {
                 self.disarm(context);
                 let accepted = self.begin(Activity::Removing);

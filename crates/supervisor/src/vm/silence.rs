@@ -21,7 +21,7 @@ use crate::link::RunnerLink;
 use crate::messages::RunnerUnheard;
 
 /// A runner answers from memory; one that takes this long is frozen.
-const QUERY_DEADLINE: Duration = Duration::from_secs(3);
+pub(super) const QUERY_DEADLINE: Duration = Duration::from_secs(3);
 
 /// QEMU answers within a millisecond, on a crowded host within a hundred; one that takes this long is silent.
 const PROBE_DEADLINE_MS: u64 = 2_000;

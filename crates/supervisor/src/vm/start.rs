@@ -40,7 +40,7 @@ impl VmActor {
         key: Option<String>,
         context: &mut Context<Self>,
     ) -> Result<Accepted, Refusal> {
-        match self.decide(Command::Start) {
+        match self.meet(Command::Start, context) {
             Decision::Do(Effect::Launch) => {
                 self.take_charge(context);
                 Ok(self.start_now(key, StartBy::Person, context))

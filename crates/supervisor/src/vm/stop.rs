@@ -56,7 +56,7 @@ impl VmActor {
             Command::Stop
         };
         let asked = Instant::now();
-        let decision = self.decide(command);
+        let decision = self.meet(command, context);
         let news = matches!(decision, Decision::Do(_) | Decision::Join | Decision::AlreadyDone)
             .then(|| self.stay_down(message.by, context))
             .flatten();
@@ -99,7 +99,7 @@ impl VmActor {
         context: &mut Context<Self>,
     ) -> Result<Accepted, Refusal> {
         let asked = Instant::now();
-        match self.decide(Command::Restart) {
+        match self.meet(Command::Restart, context) {
             Decision::Do(Effect::Launch) => {
                 self.take_charge(context);
                 Ok(self.start_now(message.key, StartBy::Person, context))

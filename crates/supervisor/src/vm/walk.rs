@@ -1,5 +1,6 @@
 //! Walking the stop ladder: the runner does it; a forced stop does without a runner that does not answer.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,6 +22,10 @@ const FORCED_DEADLINE: Duration = Duration::from_secs(12);
 
 /// A runner answers from memory; one that takes longer than this is frozen.
 const PRESENCE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Longest pause between two looks at a runner that walks its ladder; the first is [`PRESENCE_DEADLINE`], each further
+/// one doubles it.
+const LOOK_MAX: Duration = Duration::from_secs(30);
 
 /// A process that has lost its connections is gone well before; one that is not is frozen.
 const AFTERMATH_DEADLINE: Duration = Duration::from_secs(1);
@@ -69,9 +74,37 @@ impl Walk {
             (false, true) => budget + FORCED_DEADLINE,
             (false, false) => budget + LADDER_EXTENSION_MAX,
         };
+        self.present().await?;
+        self.walked(deadline).await
+    }
+
+    /// Whether the runner says anything at all.
+    async fn present(&self) -> Result<(), Refusal> {
         match self.link.call(&Query {}, PRESENCE_DEADLINE).await {
             Err(refusal) if refusal.code == RefusalCode::NotAnswering => Err(refusal),
-            Ok(_) | Err(_) => self.link.call(&self.order, deadline).await,
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Waits for the ladder's end for as long as the runner says that it is there: one that freezes on the way is not
+    /// given the minutes of a guest that takes its time.
+    async fn walked(&self, deadline: Duration) -> Result<Ended, Refusal> {
+        let mut walking = pin!(self.link.call(&self.order, deadline));
+        let mut pause = PRESENCE_DEADLINE;
+        loop {
+            match tokio::time::timeout(pause, &mut walking).await {
+                Ok(ended) => return ended,
+                Err(_elapsed) => pause = pause.saturating_mul(2).min(LOOK_MAX),
+            }
+            let absent = tokio::select! {
+                ended = &mut walking => return ended,
+                present = self.present() => present.err(),
+            };
+            if let Some(refusal) = absent {
+                // One that is about to leave takes no more calls; its answer is on the way.
+                let answer = tokio::time::timeout(AFTERMATH_DEADLINE, walking).await;
+                return answer.unwrap_or(Err(refusal));
+            }
         }
     }
 
