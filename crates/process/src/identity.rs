@@ -47,6 +47,18 @@ impl FileId {
         }
     }
 
+    /// Device and inode of an open file.
+    ///
+    /// # Errors
+    /// [`ProcessError::Call`] when the kernel does not tell.
+    pub fn of_fd(fd: impl AsFd) -> Result<Self, ProcessError> {
+        let stat = rustix::fs::fstat(fd).map_err(ProcessError::call("look at an open file"))?;
+        Ok(Self {
+            dev: stat.st_dev,
+            inode: stat.st_ino,
+        })
+    }
+
     /// Device and inode of the file at `path`, symbolic links followed.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ mod kernel;
 pub mod offers;
 pub mod pidfd;
 pub mod point;
+pub mod presence;
 mod procfs;
 pub mod signal;
 pub mod socket;

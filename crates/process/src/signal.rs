@@ -22,6 +22,8 @@ pub enum Signal {
     Stop,
     /// Thaw.
     Cont,
+    /// Look up: a runner puts its socket back where it belongs. Ignored by whoever does not know it.
+    Urgent,
 }
 
 impl Signal {
@@ -33,6 +35,7 @@ impl Signal {
             Self::Kill => rustix::process::Signal::KILL,
             Self::Stop => rustix::process::Signal::STOP,
             Self::Cont => rustix::process::Signal::CONT,
+            Self::Urgent => rustix::process::Signal::URG,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Everything between an order and a gate that stands: ports, disks, sockets, command line.
 
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -203,7 +203,7 @@ fn wire(place: &Place, spec: &VmSpec, accel: &str, logs: &Logs) -> Result<Wired,
     let sockets = [CONTROL_MONITOR, SPARE_MONITOR, SERIAL_SOCKET];
     let mut listen = Vec::new();
     for name in sockets {
-        let socket = socket::bind_listener(place.directory(), name).map_err(|error| {
+        let socket = socket::bind_listener(place.directory().as_fd(), name).map_err(|error| {
             place.refusal_from(
                 RefusalCode::StartFailed,
                 format!("`{name}` cannot be bound"),

@@ -35,12 +35,15 @@ mod session;
 mod watchers;
 
 use std::ffi::OsString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
 use maqet_process::gate::{self, GateArgs};
+use maqet_process::identity::FileId;
 use maqet_process::point::{Point, pass};
 use maqet_process::{directory, signal, socket, spawn};
 use maqet_state::secret::Secret;
@@ -52,7 +55,7 @@ use crate::args::Args;
 use crate::barred::Barred;
 use crate::channel::Channel;
 use crate::mail::{Desk, MAILBOX_CAPACITY, Mail, News, post};
-use crate::place::{Place, RUNNER_SOCKET};
+use crate::place::{Directory, Place, RUNNER_SOCKET};
 use crate::server::Counter;
 use crate::session::Session;
 
@@ -130,12 +133,12 @@ async fn serve(args: &Args, channel: Channel, secret: Secret) -> anyhow::Result<
         vm: args.vm.clone(),
         name: args.name.as_str().into(),
         launch_id: args.launch_id.as_str().into(),
-        directory: Arc::new(directory),
+        directory: Directory::new(directory),
     };
-    let listener = socket::bind_listener(place.directory(), RUNNER_SOCKET)?;
-    socket::listen(&listener, BACKLOG)?;
+    let listener = bind(&place.directory())?;
     let (desk, inbox) = mpsc::channel(MAILBOX_CAPACITY);
     heed_signals(&desk)?;
+    let fresh = heed_calls(args.runtime_dir.clone(), place.directory.clone(), &desk)?;
     pass(Point::RunnerListens);
     drop(channel);
     let barred = Barred::default();
@@ -149,8 +152,53 @@ async fn serve(args: &Args, channel: Channel, secret: Secret) -> anyhow::Result<
         Session::new(place, desk, barred).run(inbox).await;
         end.send_replace(true);
     };
-    let (served, ()) = tokio::join!(server::serve(listener, identity, counter, over), session);
+    let (served, ()) = tokio::join!(server::serve(listener, fresh, identity, counter, over), session);
     served.context("serve the runner's socket")
+}
+
+/// The runner's own socket, listening.
+fn bind(directory: &OwnedFd) -> anyhow::Result<OwnedFd> {
+    let listener = socket::bind_listener(directory.as_fd(), RUNNER_SOCKET)?;
+    socket::listen(&listener, BACKLOG)?;
+    Ok(listener)
+}
+
+/// SIGURG tells that the socket cannot be found: its directory, or it, was deleted. Both are made again; what QEMU bound
+/// there is gone for good.
+fn heed_calls(path: PathBuf, directory: Directory, desk: &Desk) -> anyhow::Result<mpsc::Receiver<OwnedFd>> {
+    let mut calls = on_signal(SignalKind::from_raw(libc::SIGURG))?;
+    let (found, fresh) = mpsc::channel(1);
+    let desk = desk.clone();
+    tokio::spawn(async move {
+        while calls.recv().await.is_some() {
+            let listener = match appear(&path, &directory) {
+                Ok(Some(listener)) => listener,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "the socket cannot be put back");
+                    continue;
+                }
+            };
+            let taken = found.send(listener).await.is_ok();
+            if !taken || !post(&desk, Mail::News(News::Moved)).await {
+                return;
+            }
+        }
+    });
+    Ok(fresh)
+}
+
+/// A new listener, unless the present one is where it belongs.
+fn appear(path: &Path, directory: &Directory) -> anyhow::Result<Option<OwnedFd>> {
+    let opened = directory::open_private(path)?;
+    let same = FileId::of_fd(&opened)? == FileId::of_fd(directory.present())?;
+    if same && path.join(RUNNER_SOCKET).symlink_metadata().is_ok() {
+        return Ok(None);
+    }
+    let listener = bind(&opened)?;
+    directory.replace(opened);
+    tracing::warn!(path = %path.display(), "the runner's socket was gone; it is back");
+    Ok(Some(listener))
 }
 
 /// SIGTERM and SIGINT bring the VM to its end, as at logout and host shutdown.

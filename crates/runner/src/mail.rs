@@ -84,6 +84,8 @@ pub(crate) enum News {
     Ladder(Input),
     /// QEMU is gone.
     Gone,
+    /// The runtime directory is a new one.
+    Moved,
     /// The runner was told to end.
     Terminate,
 }

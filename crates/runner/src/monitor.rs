@@ -1,5 +1,6 @@
 //! The way to QEMU's monitor: connect, make sure that it is QEMU which answers, find out how it is doing.
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use maqet_process::identity::ProcessIdentity;
@@ -120,7 +121,8 @@ pub(crate) async fn reconnect(place: &Place, qemu: &ProcessIdentity) -> Monitor 
 }
 
 async fn attempt(place: &Place, qemu: &ProcessIdentity, greeting: Duration) -> Result<Monitor, MonitorError> {
-    let stream = socket::connect(place.directory(), CONTROL_MONITOR)
+    let directory = place.directory();
+    let stream = socket::connect(directory.as_fd(), CONTROL_MONITOR)
         .await
         .map_err(MonitorError::Connect)?;
     pass(Point::MonitorConnected);

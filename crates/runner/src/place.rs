@@ -1,7 +1,7 @@
 //! Where and for whom this runner works.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_state::id::VmId;
@@ -28,13 +28,34 @@ pub(crate) struct Place {
     /// Id of the launch this runner was started for.
     pub(crate) launch_id: Arc<str>,
     /// The VM's runtime directory.
-    pub(crate) directory: Arc<OwnedFd>,
+    pub(crate) directory: Directory,
+}
+
+/// A directory that may be taken away and made again. Every copy leads to the newest one.
+#[derive(Clone, Debug)]
+pub(crate) struct Directory(Arc<Mutex<Arc<OwnedFd>>>);
+
+impl Directory {
+    /// The directory as it is opened now.
+    pub(crate) fn new(opened: OwnedFd) -> Self {
+        Self(Arc::new(Mutex::new(Arc::new(opened))))
+    }
+
+    /// The newest one.
+    pub(crate) fn present(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// It was made again.
+    pub(crate) fn replace(&self, opened: OwnedFd) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(opened);
+    }
 }
 
 impl Place {
     /// The VM's runtime directory.
-    pub(crate) fn directory(&self) -> BorrowedFd<'_> {
-        self.directory.as_fd()
+    pub(crate) fn directory(&self) -> Arc<OwnedFd> {
+        self.directory.present()
     }
 
     /// A refusal about this VM.

@@ -40,20 +40,25 @@ pub(crate) struct Counter {
     pub(crate) name: Arc<str>,
 }
 
-/// Serves until the session is over, and lets the last replies out.
+/// Serves until the session is over, and lets the last replies out. A `fresh` listener takes the place of the one before.
 pub(crate) async fn serve(
     listener: OwnedFd,
+    mut fresh: mpsc::Receiver<OwnedFd>,
     identity: Arc<ServerIdentity>,
     counter: Counter,
     mut over: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
-    let listener = UnixListener::from_std(StdListener::from(listener))?;
+    let mut listener = UnixListener::from_std(StdListener::from(listener))?;
     let mut connections = JoinSet::new();
     let mut number = 0_u64;
     loop {
         let stream = tokio::select! {
             accepted = accept(&listener), if connections.len() < CONNECTIONS_MAX => accepted,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            Some(another) = fresh.recv() => {
+                listener = UnixListener::from_std(StdListener::from(another))?;
+                continue;
+            }
             _ = over.wait_for(|over| *over) => break,
         };
         number = number.saturating_add(1);

@@ -174,8 +174,20 @@ impl Session {
             News::Silent(silent) => self.silence(silent),
             News::Ladder(input) => self.climb(input),
             News::Gone => self.gone(),
+            News::Moved => self.moved(),
             News::Terminate => self.terminate(),
         }
+    }
+
+    /// A later runner looks in the new directory for what it has to know.
+    fn moved(&self) {
+        let qemu = match &self.stage {
+            Stage::Starting(starting) => &starting.qemu,
+            Stage::Adopting { qemu, .. } => qemu,
+            Stage::Up(live) => &live.qemu,
+            Stage::Fresh | Stage::Gating { .. } | Stage::Gated { .. } | Stage::Over => return,
+        };
+        self.leave_note(qemu);
     }
 
     /// When [`Self::tick`] is due.

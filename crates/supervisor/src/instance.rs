@@ -5,8 +5,12 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use maqet_process::identity::FileId;
 use maqet_state::clock::{self, Timestamp};
 use serde::{Deserialize, Serialize};
+
+/// Name of the lock file.
+const LOCK: &str = "supervisor.lock";
 
 /// Who holds a data directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +49,7 @@ fn named(holder: Option<&Holder>) -> String {
 /// The lock; the kernel gives it back when this process ends, however it ends.
 #[derive(Debug)]
 pub(crate) struct Instance {
-    _file: File,
+    file: File,
 }
 
 impl Instance {
@@ -60,8 +64,18 @@ impl Instance {
         Self::take("runtime", directory)
     }
 
+    /// The runtime directory was deleted, perhaps, and made again: takes the new one, or keeps what it has.
+    pub(crate) fn renew_runtime(self, directory: &Path) -> Result<Self, InstanceError> {
+        let path = directory.join(LOCK);
+        let held = FileId::of_fd(&self.file).ok();
+        if held.is_some() && FileId::of_path(&path).ok() == held {
+            return Ok(self);
+        }
+        Self::of_runtime(directory)
+    }
+
     fn take(what: &'static str, directory: &Path) -> Result<Self, InstanceError> {
-        let path = directory.join("supervisor.lock");
+        let path = directory.join(LOCK);
         let io = |source| InstanceError::Io {
             path: path.clone(),
             source,
@@ -94,7 +108,7 @@ impl Instance {
             .and_then(|()| file.rewind())
             .and_then(|()| file.write_all(text.as_bytes()))
             .map_err(io)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 

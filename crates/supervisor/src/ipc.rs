@@ -4,4 +4,4 @@ mod dispatch;
 mod events;
 mod server;
 
-pub(crate) use self::server::{Desk, SOCKET, listen, serve};
+pub(crate) use self::server::{Desk, Listening, SOCKET, listen, serve};

@@ -1,7 +1,8 @@
 //! The way to one VM's runner: authenticated connections, opened when needed, kept when idle.
 
 use std::cell::RefCell;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct RunnerLink {
     vm: VmId,
-    directory: OwnedFd,
+    /// The VM's runtime directory; it may be deleted and made again.
+    directory: PathBuf,
     secret: Arc<Secret>,
     idle: RefCell<Vec<Client>>,
     /// Told when a call got no answer.
@@ -36,7 +38,7 @@ pub(crate) struct RunnerLink {
 
 impl RunnerLink {
     /// A link through the VM's runtime directory; nothing is connected yet.
-    pub(crate) fn new(vm: VmId, directory: OwnedFd, secret: Arc<Secret>) -> Self {
+    pub(crate) fn new(vm: VmId, directory: PathBuf, secret: Arc<Secret>) -> Self {
         // One letter that was not read yet says it all.
         let (unheard, hears) = mpsc::channel(1);
         Self {
@@ -84,7 +86,10 @@ impl RunnerLink {
 
     async fn connect_within(&self, deadline: Duration) -> Result<Client, Refusal> {
         let connecting = async {
-            let stream = socket::connect(self.directory.as_fd(), "runner.sock")
+            let directory = maqet_process::directory::open_private(&self.directory).map_err(|error| {
+                not_answering("the VM's runtime directory cannot be used").cause(chain(&error))
+            })?;
+            let stream = socket::connect(directory.as_fd(), "runner.sock")
                 .await
                 .map_err(|error| not_answering("the VM's runner cannot be reached").cause(chain(&error)))?;
             let role = SocketRole::Runner(self.vm.clone());

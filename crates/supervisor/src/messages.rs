@@ -245,6 +245,11 @@ pub(crate) struct ListVms {
 #[rtype(result = "()")]
 pub(crate) struct StartEnabled;
 
+/// The runtime directory was deleted and is there again: runners put their sockets back. From: `startup`, to everybody.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Beckon;
+
 /// About the supervisor itself.
 #[derive(Debug, Message)]
 #[rtype(result = "SupervisorStatus")]

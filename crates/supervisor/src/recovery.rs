@@ -245,9 +245,9 @@ impl Recorded {
     fn link(&self, shared: &Shared) -> Option<Rc<RunnerLink>> {
         let id = &self.record.id;
         match maqet_process::directory::open_private(&shared.places.vm_runtime(id)) {
-            Ok(directory) => Some(Rc::new(RunnerLink::new(
+            Ok(_ours) => Some(Rc::new(RunnerLink::new(
                 id.clone(),
-                directory,
+                shared.places.vm_runtime(id),
                 Arc::clone(&self.secret),
             ))),
             Err(error) => {

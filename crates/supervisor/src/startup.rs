@@ -21,8 +21,8 @@ use tracing_subscriber::EnvFilter;
 use crate::args::{Args, Places, default_config};
 use crate::events::EventBus;
 use crate::instance::Instance;
-use crate::ipc::{self, Desk};
-use crate::messages::{Shutdown, StartEnabled};
+use crate::ipc::{self, Desk, Listening};
+use crate::messages::{Beckon, Shutdown, StartEnabled};
 use crate::readiness::Readiness;
 use crate::recovery::Recorded;
 use crate::salvage::Task;
@@ -68,6 +68,7 @@ pub(crate) fn run(args: &Args, readiness: &mut Readiness) -> anyhow::Result<()> 
         Parts {
             places,
             settings,
+            held: runtime,
             key,
             store: opened.store,
             read_only: opened.read_only,
@@ -75,7 +76,7 @@ pub(crate) fn run(args: &Args, readiness: &mut Readiness) -> anyhow::Result<()> 
         },
         readiness,
     ));
-    drop((instance, runtime));
+    drop(instance);
     served
 }
 
@@ -83,6 +84,8 @@ pub(crate) fn run(args: &Args, readiness: &mut Readiness) -> anyhow::Result<()> 
 struct Parts {
     places: Places,
     settings: Settings,
+    /// The lock of the runtime directory.
+    held: Instance,
     key: Secret,
     store: Store,
     /// Why the store takes no changes, if it does not.
@@ -94,6 +97,7 @@ async fn serve(parts: Parts, readiness: &mut Readiness) -> anyhow::Result<()> {
     let Parts {
         places,
         settings,
+        held,
         key,
         store,
         read_only,
@@ -119,15 +123,38 @@ async fn serve(parts: Parts, readiness: &mut Readiness) -> anyhow::Result<()> {
     readiness.ready();
     actix_rt::spawn(SupervisorActor::tell(Some(supervisor), StartEnabled));
     tracing::info!(data = %shared.places.data.display(), runtime = %shared.places.runtime.display(), "ready");
-    tokio::select! {
-        () = ipc::serve(&listening, key, Arc::clone(&shared.confined), desk) => {}
-        () = ended.notified() => {}
-    }
-    drop(listening);
+    let attending = attend(held, listening, &key, &shared, &desk);
+    let attended = tokio::select! {
+        attended = attending => attended,
+        () = ended.notified() => Ok(()),
+    };
     shared.starts.close();
     last_commits(&shared).await;
     tracing::info!("ended");
-    Ok(())
+    attended
+}
+
+/// Serves for as long as it is polled. A control socket that was deleted is bound again, its directory made anew.
+async fn attend(
+    mut held: Instance,
+    mut listening: Listening,
+    key: &Secret,
+    shared: &Shared,
+    desk: &Desk,
+) -> anyhow::Result<()> {
+    let runtime = &shared.places.runtime;
+    loop {
+        tokio::select! {
+            () = ipc::serve(&listening, key, Arc::clone(&shared.confined), desk.clone()) => return Ok(()),
+            () = listening.lost() => {}
+        }
+        tracing::warn!(runtime = %runtime.display(), "the control socket was gone; it is bound again");
+        drop(listening);
+        drop(maqet_process::directory::open_private(runtime)?);
+        held = held.renew_runtime(runtime)?;
+        listening = ipc::listen(runtime)?;
+        SupervisorActor::tell(Some(desk.supervisor.clone()), Beckon).await;
+    }
 }
 
 /// Whatever was queued becomes durable before the process ends.

@@ -24,8 +24,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::autostart;
 use crate::messages::{
-    AddVm, Keep, ListVms, LoadVm, LookForLeaks, Owners, Persist, Shutdown, StartEnabled, StopBy, StopVm,
-    VmActorGone, VmForgotten,
+    AddVm, Beckon, Keep, ListVms, LoadVm, LookForLeaks, Owners, Persist, Shutdown, StartEnabled, StopBy,
+    StopVm, VmActorGone, VmForgotten,
 };
 use crate::recovery::{Recorded, Settled};
 use crate::settings::OnExit;
@@ -292,6 +292,19 @@ impl Handler<StartEnabled> for SupervisorActor {
             Some((place, self.vms.get(&line.id)?.vm.clone()))
         });
         context.spawn(autostart::start_in_order(enabled.collect()).into_actor(self));
+    }
+}
+
+impl Handler<Beckon> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, beckon: Beckon, context: &mut Self::Context) {
+        let told = futures_util::future::join_all(self.vms.values().map(|owned| owned.vm.send(beckon)));
+        let told = async move {
+            let unheard = told.await.into_iter().filter(Result::is_err).count();
+            tracing::debug!(unheard, "VMs were told that the runtime directory is new");
+        };
+        context.spawn(told.into_actor(self));
     }
 }
 

@@ -131,7 +131,7 @@ impl Session {
             launch_id: qemu.identity.launch_id.clone(),
             exit,
         };
-        if let Err(error) = notes::leave(&self.place.directory, &note) {
+        if let Err(error) = notes::leave(&self.place.directory(), &note) {
             tracing::error!(%error, "the end of QEMU cannot be noted");
         }
         pass(Point::EndNoted);
@@ -141,9 +141,9 @@ impl Session {
 
     /// Takes away what only a living QEMU, or a gate, needs.
     pub(super) fn sweep(&self) {
-        LaunchNote::remove(&self.place.directory);
+        LaunchNote::remove(&self.place.directory());
         for name in QEMU_SOCKETS {
-            notes::remove(&self.place.directory, name);
+            notes::remove(&self.place.directory(), name);
         }
     }
 
@@ -162,7 +162,7 @@ impl Session {
             self.sweep();
         }
         pass(Point::RunnerLeaves);
-        notes::remove(&self.place.directory, RUNNER_SOCKET);
+        notes::remove(&self.place.directory(), RUNNER_SOCKET);
     }
 }
 

@@ -66,9 +66,7 @@ impl Session {
         };
         let Gate { gated, qemu } = *gate;
         pass(Point::ReleaseAsked);
-        if let Err(error) = qemu.note().write(&self.place.directory) {
-            tracing::warn!(%error, "a later runner will not know ports and sandbox of this QEMU");
-        }
+        self.leave_note(&qemu);
         pass(Point::LaunchNoted);
         if let Err(error) = gated.release() {
             self.sweep();
@@ -94,6 +92,12 @@ impl Session {
             answer,
             failure: None,
         }));
+    }
+
+    pub(super) fn leave_note(&self, qemu: &Qemu) {
+        if let Err(error) = qemu.note().write(&self.place.directory()) {
+            tracing::warn!(%error, "a later runner will not know ports and sandbox of this QEMU");
+        }
     }
 
     pub(super) fn adopt(&mut self, order: Adopt, answer: Answer<Running>) {
@@ -290,7 +294,7 @@ pub(super) async fn up(monitor: monitor::Monitor) -> Result<Box<Up>, MonitorErro
 
 /// What a later runner can know of a QEMU: what the earlier one noted, else what the spec says.
 fn adopted(place: &Place, order: Adopt, handle: ProcessHandle) -> Qemu {
-    let note = LaunchNote::read(&place.directory, &order.qemu.launch_id).unwrap_or_else(|error| {
+    let note = LaunchNote::read(&place.directory(), &order.qemu.launch_id).unwrap_or_else(|error| {
         tracing::warn!(%error, "the note about QEMU's start cannot be read");
         None
     });

@@ -1,5 +1,6 @@
 //! Accepting connections, and the life of one.
 
+use std::future::pending;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use actix::Addr;
 use maqet_process::directory;
 use maqet_process::error::ProcessError;
+use maqet_process::identity::FileId;
 use maqet_process::socket;
 use maqet_protocol::control::TinyGuest;
 use maqet_protocol::endpoint::server::{ServerConnection, ServerIdentity};
@@ -80,6 +82,23 @@ impl Desk {
 pub(crate) struct Listening {
     listener: UnixListener,
     directory: OwnedFd,
+    path: PathBuf,
+    /// The socket's file.
+    bound: FileId,
+}
+
+impl Listening {
+    /// Returns once clients cannot find the socket any more. Where this cannot be watched it says so in the log, and never
+    /// returns.
+    pub(crate) async fn lost(&self) {
+        if let Err(error) = maqet_process::presence::lost(&self.path, SOCKET, self.bound).await {
+            tracing::warn!(
+                error = crate::link::chain(&error),
+                "the loss of the control socket would not be noticed"
+            );
+            pending::<()>().await;
+        }
+    }
 }
 
 /// Binds the control socket. The instance lock says that a socket found there is stale.
@@ -91,7 +110,12 @@ pub(crate) fn listen(runtime: &std::path::Path) -> Result<Listening, ProcessErro
         action: "register the control socket",
         source,
     })?;
-    Ok(Listening { listener, directory })
+    Ok(Listening {
+        listener,
+        directory,
+        path: runtime.to_owned(),
+        bound: FileId::of_path(&runtime.join(SOCKET))?,
+    })
 }
 
 impl Drop for Listening {
@@ -102,9 +126,9 @@ impl Drop for Listening {
 }
 
 /// Accepts connections for as long as it is polled.
-pub(crate) async fn serve(listening: &Listening, secret: Secret, confined: Arc<Confined>, desk: Desk) {
+pub(crate) async fn serve(listening: &Listening, secret: &Secret, confined: Arc<Confined>, desk: Desk) {
     let identity =
-        ServerIdentity::new(SocketRole::Control, secret).refusing(move |inode| confined.holds(inode));
+        ServerIdentity::new(SocketRole::Control, secret.clone()).refusing(move |inode| confined.holds(inode));
     let identity = Arc::new(identity);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {

@@ -118,8 +118,7 @@ impl GatedRunner {
             .await
             .map_err(|error| failed(&error))?;
         let runtime = self.shared.places.vm_runtime(&self.id);
-        let directory = maqet_process::directory::open_private(&runtime).map_err(|error| failed(&error))?;
-        let link = Rc::new(RunnerLink::new(self.id, directory, Arc::clone(secret)));
+        let link = Rc::new(RunnerLink::new(self.id, runtime, Arc::clone(secret)));
         let owner = link.connect().await?;
         Ok(ReadyRunner {
             link,

@@ -261,6 +261,7 @@ impl VmActor {
                 self.replace_stranger(context);
             }
             Err(_refusal) => {
+                self.beckon();
                 context.run_later(pause(attempt), move |actor, context| {
                     actor.reconnect(pid, attempt.saturating_add(1), context);
                 });

@@ -7,7 +7,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use actix::{ActorFutureExt, AsyncContext, Context, WeakAddr, WrapFuture};
+use actix::{ActorFutureExt, AsyncContext, Context, Handler, WeakAddr, WrapFuture};
+use maqet_process::signal::Signal;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::{Query, RunQmp};
 use maqet_state::change::Change;
@@ -18,7 +19,7 @@ use tokio::sync::mpsc;
 use super::adopt::pause;
 use super::{Live, VmActor};
 use crate::link::RunnerLink;
-use crate::messages::RunnerUnheard;
+use crate::messages::{Beckon, RunnerUnheard};
 
 /// A runner answers from memory; one that takes this long is frozen.
 pub(super) const QUERY_DEADLINE: Duration = Duration::from_secs(3);
@@ -127,11 +128,21 @@ impl VmActor {
             if answer.is_ok() {
                 return actor.silent(Who::Runner, false, context);
             }
+            actor.beckon();
             context.run_later(pause(attempt), move |actor, context| {
                 actor.ask_again(pid, attempt.saturating_add(1), context);
             });
         });
         context.spawn(done);
+    }
+
+    /// Its socket may have been deleted under a runner that is as well as ever.
+    pub(super) fn beckon(&self) {
+        if let Some(runner) = self.live.as_ref().and_then(|live| live.runner.as_ref())
+            && let Err(error) = runner.signal(Signal::Urgent)
+        {
+            tracing::debug!(vm = self.name(), %error, "a runner cannot be beckoned");
+        }
     }
 
     /// The way to a QEMU of which nobody knows yet that it does not answer.
@@ -155,6 +166,14 @@ impl VmActor {
             }
             (_, _) => tracing::debug!(vm = self.name(), %refusal, "a probe was not answered"),
         }
+    }
+}
+
+impl Handler<Beckon> for VmActor {
+    type Result = ();
+
+    fn handle(&mut self, _beckon: Beckon, _context: &mut Context<Self>) {
+        self.beckon();
     }
 }
 
