@@ -18,7 +18,6 @@ use maqet_state::record::{Intent, Launch, VmRecord};
 use maqet_state::secret::Secret;
 use rand::RngExt;
 
-use crate::exit_note::as_intended;
 use crate::launch::{end, sweep};
 use crate::link::RunnerLink;
 use crate::shared::Shared;
@@ -261,10 +260,6 @@ impl Recorded {
     fn ended(self, exit: LastExit, shared: &Shared) -> Settled {
         sweep(&shared.places.vm_runtime(&self.record.id));
         let generation = self.record.generation;
-        let exit = match self.record.state.launch() {
-            Some(launch) => as_intended(exit, launch.intent),
-            None => exit,
-        };
         let ended = Fact::Ended { generation, exit };
         match self.record.end(ended, clock::now(), rand::rng().random()) {
             Ok(record) => Settled::Resting(Box::new(record)),

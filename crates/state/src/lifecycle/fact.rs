@@ -118,22 +118,22 @@ impl Fact {
         }
     }
 
-    /// The fact with what the one who tells it may not know: a QEMU that was stopped because its runner was lost ended
-    /// because of that, however well the stop went.
+    /// The fact in the light of what was wanted, which the one who tells it may not know. Whoever takes over during a
+    /// stop finds a guest that has shut down, or a QEMU that left without a fault, and cannot know that it was told to;
+    /// and a QEMU that was stopped because its runner was lost ended because of that, however well the stop went.
     #[must_use]
     pub fn for_intent(self, intent: Intent) -> Self {
         match self {
-            Self::Ended { generation, exit } if intent == Intent::RunnerLost => Self::Ended {
+            Self::Ended { generation, exit } => Self::Ended {
                 generation,
-                exit: after_loss(exit),
+                exit: as_intended(exit, intent),
             },
             other @ (Self::Launching(_)
             | Self::LaunchFailed { .. }
             | Self::QemuRecorded { .. }
             | Self::Confirmed { .. }
             | Self::StopIntended { .. }
-            | Self::RunnerReplaced { .. }
-            | Self::Ended { .. }) => other,
+            | Self::RunnerReplaced { .. }) => other,
         }
     }
 
@@ -236,22 +236,45 @@ pub fn apply(state: &VmState, fact: Fact) -> Result<VmState, ImpossibleFact> {
     }
 }
 
-fn after_loss(exit: LastExit) -> LastExit {
-    let stopped = match exit.cause {
-        Cause::Stop | Cause::StopForced | Cause::HostShutdown | Cause::GuestShutdown | Cause::GuestReset => {
-            true
-        }
-        Cause::GuestPanic
+/// What the intent makes of an end: only one that it explains is told as meant.
+fn as_intended(exit: LastExit, intent: Intent) -> LastExit {
+    let cause = match intent {
+        Intent::Run => return exit,
+        Intent::RunnerLost => return after_loss(exit),
+        Intent::Stop => Cause::Stop,
+        Intent::StopForced => Cause::StopForced,
+        Intent::HostShutdown => Cause::HostShutdown,
+    };
+    if left_in_order(&exit) {
+        LastExit { cause, ..exit }
+    } else {
+        exit
+    }
+}
+
+/// The guest has shut down, or QEMU has left without a fault.
+fn left_in_order(exit: &LastExit) -> bool {
+    match exit.cause {
+        Cause::GuestShutdown => true,
+        Cause::QemuExited => exit.exit_code == Some(0),
+        Cause::GuestReset
+        | Cause::GuestPanic
+        | Cause::Stop
+        | Cause::StopForced
         | Cause::StartFailed
-        | Cause::QemuExited
         | Cause::QemuCrashed
         | Cause::QemuKilled
+        | Cause::HostShutdown
         | Cause::HostRebooted
         | Cause::RunnerLost
         | Cause::HelperLost
         | Cause::EndedUnknown => false,
-    };
-    if !stopped {
+    }
+}
+
+fn after_loss(exit: LastExit) -> LastExit {
+    let stopped = exit.cause.leads_to() == Status::Stopped;
+    if !stopped && !left_in_order(&exit) {
         return exit;
     }
     let why = "its runner was lost, and `on_runner_loss` is `stop`".to_owned();

@@ -2,7 +2,7 @@
 
 use maqet_process::identity::Role;
 use maqet_state::clock::Timestamp;
-use maqet_state::lifecycle::{Activity, Cause, Fact, FactKind, ImpossibleFact, Status};
+use maqet_state::lifecycle::{Activity, Cause, Fact, FactKind, ImpossibleFact, LastExit, Status};
 use maqet_state::record::{Intent, VmRecord};
 
 use crate::sample::{at, exit, fact, identity, record};
@@ -160,4 +160,52 @@ fn a_stored_record_reads_well() {
         (vm.name(), vm.view(Activity::Idle).status),
         ("web", Status::Running)
     );
+}
+
+/// The cause on record of an end that was told as `cause`, with exit code `code`, while `intent` was wanted.
+fn recorded(cause: Cause, code: i32, intent: Intent) -> Cause {
+    let wanted = Fact::StopIntended {
+        generation: 1,
+        intent,
+    };
+    let told = Fact::Ended {
+        generation: 1,
+        exit: LastExit {
+            exit_code: Some(code),
+            ..exit(cause)
+        },
+    };
+    let ended = running()
+        .apply(wanted, at(40))
+        .unwrap()
+        .end(told, at(50), 0.5)
+        .unwrap();
+    ended.last_exit.unwrap().cause
+}
+
+#[test]
+fn a_guest_that_was_told_to_shut_down_was_stopped() {
+    let seen = |intent| recorded(Cause::GuestShutdown, 0, intent);
+    assert_eq!(seen(Intent::Run), Cause::GuestShutdown);
+    assert_eq!(seen(Intent::Stop), Cause::Stop);
+    assert_eq!(seen(Intent::StopForced), Cause::StopForced);
+    assert_eq!(seen(Intent::HostShutdown), Cause::HostShutdown);
+    assert_eq!(seen(Intent::RunnerLost), Cause::RunnerLost);
+}
+
+#[test]
+fn a_qemu_that_left_in_order_was_stopped_and_one_with_a_fault_was_not() {
+    let seen = |code, intent| recorded(Cause::QemuExited, code, intent);
+    assert_eq!(seen(0, Intent::Run), Cause::QemuExited);
+    assert_eq!(seen(0, Intent::Stop), Cause::Stop);
+    assert_eq!(seen(0, Intent::RunnerLost), Cause::RunnerLost);
+    assert_eq!(seen(1, Intent::Stop), Cause::QemuExited);
+    assert_eq!(seen(1, Intent::RunnerLost), Cause::QemuExited);
+}
+
+#[test]
+fn whatever_else_ended_it_did() {
+    for cause in [Cause::GuestPanic, Cause::GuestReset, Cause::QemuKilled] {
+        assert_eq!(recorded(cause, 0, Intent::Stop), cause);
+    }
 }

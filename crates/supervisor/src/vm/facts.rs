@@ -17,7 +17,6 @@ use serde_json::Value;
 
 use super::silence::Who;
 use super::{Live, VmActor};
-use crate::exit_note::as_intended;
 use crate::launch::{collect, sweep};
 use crate::messages::{QemuExited, RunnerExited, RunnerSaid};
 
@@ -230,8 +229,7 @@ impl VmActor {
         }
         let mut change = Change::default();
         let mut applied = Ok(());
-        if let Some(launch) = self.record.state.launch() {
-            let exit = as_intended(exit, launch.intent);
+        if self.record.state.launch().is_some() {
             let generation = self.record.generation;
             applied = self.end(Fact::Ended { generation, exit });
             let kind = if self.record.status() == Status::Stopped {
