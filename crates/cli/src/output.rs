@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, BufRead, ErrorKind, IsTerminal, Write};
 
 use anstream::adapter::strip_str;
 use anstream::{AutoStream, ColorChoice};
@@ -141,18 +141,28 @@ impl Output {
         self.talk(text)
     }
 
-    /// Asks something on stderr; the answer comes on the same line.
+    /// Asks a question on stderr that is answered with `y` or `yes` on the same line, or with anything else for no.
     ///
     /// # Errors
-    /// [`CliError::Stderr`].
-    pub(crate) fn ask(&self, question: &str) -> Result<(), CliError> {
+    /// [`CliError::Declined`]; those of the terminal.
+    pub(crate) fn confirm(&self, question: &str) -> Result<(), CliError> {
         self.aside(|| {
             let mut stderr = io::stderr().lock();
             stderr
                 .write_all(question.as_bytes())
+                .and_then(|()| stderr.write_all(b" [y/N] "))
                 .and_then(|()| stderr.flush())
         })
-        .map_err(CliError::Stderr)
+        .map_err(CliError::Stderr)?;
+        let mut answer = String::new();
+        io::stdin()
+            .lock()
+            .read_line(&mut answer)
+            .map_err(CliError::call("read the answer"))?;
+        if matches!(answer.trim(), "y" | "Y" | "yes") {
+            return Ok(());
+        }
+        Err(CliError::Declined)
     }
 
     /// Reports an error in the form asked for.

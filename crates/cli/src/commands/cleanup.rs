@@ -1,6 +1,6 @@
 //! `maqet cleanup`.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, IsTerminal};
 
 use maqet_protocol::control::{Leak, LeakReport, Leaks, List, Repair};
 use serde::Serialize;
@@ -84,16 +84,7 @@ fn confirm(session: &Session<'_>, found: &Answer) -> Result<(), CliError> {
     session.output.say(&listed(found))?;
     session
         .output
-        .ask("take away what of this is provably maqet's and dead? [y/N] ")?;
-    let mut answer = String::new();
-    io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .map_err(CliError::call("read the answer"))?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        return Ok(());
-    }
-    Err(CliError::Declined)
+        .confirm("take away what of this is provably maqet's and dead?")
 }
 
 fn answer(session: &Session<'_>, found: &Answer) -> Result<(), CliError> {

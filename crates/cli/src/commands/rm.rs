@@ -1,6 +1,6 @@
 //! `maqet rm`.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, IsTerminal};
 
 use maqet_protocol::control::{List, Remove, Removed};
 
@@ -80,16 +80,7 @@ fn confirm(session: &Session<'_>, names: &[&str]) -> Result<(), CliError> {
     let count = names.len();
     session
         .output
-        .ask(&format!("remove {count} VMs ({})? [y/N] ", names.join(", ")))?;
-    let mut answer = String::new();
-    io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .map_err(CliError::call("read the answer"))?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        return Ok(());
-    }
-    Err(CliError::Declined)
+        .confirm(&format!("remove {count} VMs ({})?", names.join(", ")))
 }
 
 #[cfg(test)]

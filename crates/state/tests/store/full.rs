@@ -8,7 +8,7 @@ use maqet_state::journal::NewEvent;
 use maqet_state::store::Store;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::support::{CHILD_STORE, Place, addition, at, child, commit};
+use crate::support::{CHILD_STORE, addition, at, commit, in_child};
 
 const TEST: &str = "full::a_full_disk_stops_commits_until_there_is_room";
 
@@ -18,10 +18,7 @@ fn a_full_disk_stops_commits_until_there_is_room() {
         return fill_up(Path::new(&path));
     }
     // The limit on the size of files holds for a whole process, so this needs one of its own.
-    let place = Place::new();
-    let output = child(TEST, &place.path()).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{told}");
+    let place = in_child(TEST);
     let store = place.open();
     assert_eq!(store.vms().unwrap().len(), 2);
     store.verify_journal().unwrap();

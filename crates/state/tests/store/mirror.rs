@@ -13,7 +13,7 @@ use maqet_state::record::{Launch, VmRecord};
 use maqet_state::store::Store;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::support::{CHILD_STORE, Place, addition, at, child, commit, id, record, secret};
+use crate::support::{CHILD_STORE, Place, addition, at, commit, id, in_child, record, secret};
 
 /// A store with its directories.
 struct House {
@@ -128,10 +128,7 @@ fn an_update_is_in_the_directory_though_its_commit_failed() {
         return fill_up(Path::new(&path));
     }
     // The limit on the size of files holds for a whole process, so this needs one of its own.
-    let place = Place::new();
-    let output = child(TEST, &place.path()).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{told}");
+    let place = in_child(TEST);
     let found = Mirror::read_all(&place.path().with_file_name("vms")).unwrap();
     assert_eq!(found.records[0].generation, 1);
     assert_eq!(place.open().vms().unwrap()[0].generation, 0);

@@ -91,3 +91,12 @@ pub(crate) fn child(name: &str, store: &Path) -> Command {
         .env(CHILD_STORE, store);
     command
 }
+
+/// Runs the test `name` as a child, where limits are its own; what it left there is in the place.
+pub(crate) fn in_child(name: &str) -> Place {
+    let place = Place::new();
+    let output = child(name, &place.path()).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{told}");
+    place
+}
