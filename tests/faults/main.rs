@@ -13,6 +13,7 @@ mod identity;
 mod leaks;
 mod lost_store;
 mod oom;
+mod panic;
 mod play;
 mod points;
 mod qemu;

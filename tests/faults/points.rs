@@ -25,6 +25,8 @@ const SETS: [&[Victim]; 8] = [
 enum Way {
     /// `maqet start`, `stop`, `rm --force`.
     Call(Phase),
+    /// `maqet info`.
+    Ask,
     /// The runner of a running VM is killed.
     RunnerLost,
     /// The supervisor is killed and somebody lists the VMs.
@@ -38,6 +40,7 @@ impl Way {
             "start" | "monitor" => Self::Call(Phase::Start),
             "stop" | "end" => Self::Call(Phase::Stop),
             "remove" => Self::Call(Phase::Remove),
+            "info" => Self::Ask,
             "adopt" => Self::RunnerLost,
             "recovery" => Self::SupervisorLost,
             other => panic!("no way to {other}"),
@@ -47,13 +50,14 @@ impl Way {
     fn phase(self) -> Phase {
         match self {
             Self::Call(phase) => phase,
-            Self::RunnerLost | Self::SupervisorLost => Phase::Run,
+            Self::Ask | Self::RunnerLost | Self::SupervisorLost => Phase::Run,
         }
     }
 
     fn go(self, world: &World) -> Option<Running> {
         match self {
             Self::Call(phase) => Some(world.sandbox().spawn(phase.words())),
+            Self::Ask => Some(world.sandbox().spawn(&["info", VM])),
             Self::RunnerLost => {
                 kill(&world.find(Victim::Runner, None).iter().collect::<Vec<_>>());
                 None
@@ -139,8 +143,8 @@ fn an_adoption() {
 }
 
 #[test]
-fn a_recovery_and_a_removal() {
-    play_all(by("supervisor", &["recovery", "remove"]));
+fn a_recovery_a_removal_and_a_question() {
+    play_all(by("supervisor", &["recovery", "remove", "info"]));
 }
 
 #[test]

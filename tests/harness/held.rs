@@ -1,6 +1,7 @@
 //! A fail point at which a test holds whoever passes; see `maqet_process::point`.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
@@ -36,6 +37,11 @@ impl Held {
         let end = wait::until("the point is reached", PATIENCE, || self.look());
         self.end = Some(end);
         fs::remove_file(&self.path).unwrap();
+    }
+
+    /// Lets go of whoever is held, who then panics.
+    pub fn panic(mut self) {
+        self.end.take().unwrap().write_all(b"p").unwrap();
     }
 
     /// Nobody opens a FIFO for reading but a process that is about to be held.

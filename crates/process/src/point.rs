@@ -85,12 +85,16 @@ points! {
     Adopted, "adopt-answered", "supervisor", "the new runner has QEMU, nothing is confirmed";
     RecoveryBegun, "recovery-begun", "supervisor", "the store is read, nobody was asked";
     RecoverySettled, "recovery-settled", "supervisor", "every VM is settled, nobody listens";
+    InfoAsked, "info-asked", "supervisor", "somebody asks what the VM should be, and was not told";
     RemoveBegun, "remove-begun", "supervisor", "the removal was taken on, everything is there";
     FilesGone, "remove-files-gone", "supervisor", "the VM's directories are gone, its record is not";
     RecordGone, "remove-record-gone", "supervisor", "the record is gone, nobody was answered";
 }
 
 /// Passes a point. Where a test holds it, this returns when the test lets go.
+///
+/// # Panics
+/// When the test writes a byte into the FIFO first: what a defect at that step would do.
 #[cfg(all(feature = "fail-points", debug_assertions))]
 pub fn pass(point: Point) {
     use std::io::Read;
@@ -100,7 +104,8 @@ pub fn pass(point: Point) {
     };
     // Most points of a test have no FIFO. Whatever else keeps one from being held shows in the test, which waits for it.
     if let Ok(mut held) = std::fs::File::open(std::path::Path::new(&directory).join(point.name())) {
-        drop(held.read(&mut [0]));
+        let ordered = matches!(held.read(&mut [0]), Ok(1));
+        assert!(!ordered, "a defect on purpose, at `{}`", point.name());
     }
 }
 

@@ -11,7 +11,7 @@ use maqet_process::pidfd::ProcessHandle;
 use maqet_protocol::control::VmSummary;
 use maqet_state::clock;
 use maqet_state::id::VmId;
-use maqet_state::lifecycle::Status;
+use maqet_state::lifecycle::{Activity, Status};
 use tokio::sync::Notify;
 
 /// A runner tells how its QEMU ended within a few milliseconds of the death; a reader of the board waits so long for it,
@@ -30,6 +30,11 @@ impl Board {
     /// Puts up a VM's line.
     pub(crate) fn show(&self, line: VmSummary) {
         self.lines.borrow_mut().insert(line.id.clone(), line);
+    }
+
+    /// What is under way with a VM, as its line has it.
+    pub(crate) fn activity(&self, id: &VmId) -> Option<Activity> {
+        self.lines.borrow().get(id).map(|line| line.activity)
     }
 
     /// Takes a VM's line down.

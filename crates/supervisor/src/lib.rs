@@ -22,6 +22,7 @@ mod leaks;
 mod link;
 mod messages;
 mod operation;
+mod panics;
 mod readiness;
 mod reaper;
 mod recovery;

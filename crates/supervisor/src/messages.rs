@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::leaks::Held;
 use crate::operation::Accepted;
 use crate::recovery::Recorded;
-use crate::vm::VmActor;
+use crate::vm::{Lost, VmActor};
 
 // Commands to one VM. From: `ipc::dispatch`. To: `VmActor`.
 
@@ -273,7 +273,7 @@ pub(crate) struct VmForgotten(pub(crate) VmId);
 /// A VM's actor is no more. From: the guard it held.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct VmActorGone(pub(crate) VmId);
+pub(crate) struct VmActorGone(pub(crate) Lost);
 
 /// End the supervisor. From: signals and `SupervisorStop`.
 #[derive(Debug, Message)]

@@ -3,6 +3,8 @@
 //! A handler never waits for a guest. It answers [`Accepted`]; the session that asked then waits on it, and so may
 //! any number of others: a second `start` of a starting VM joins the first.
 
+use std::sync::Arc;
+
 use maqet_protocol::control::{Removed, Started, StopReport};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use tokio::sync::watch;
@@ -24,19 +26,23 @@ pub(crate) enum Done {
 /// An operation under way, as its owner holds it. Dropped without an outcome, it tells its followers so.
 #[derive(Debug)]
 pub(crate) struct Operation {
+    vm: Arc<str>,
     outcome: watch::Sender<Option<Outcome>>,
 }
 
 /// An operation under way, as a follower holds it.
 #[derive(Clone, Debug)]
 pub(crate) struct Accepted {
+    /// Name of the VM.
+    vm: Arc<str>,
     outcome: watch::Receiver<Option<Outcome>>,
 }
 
 impl Operation {
-    /// A new operation without followers.
-    pub(crate) fn new() -> Self {
+    /// A new operation without followers, on the VM of this name.
+    pub(crate) fn new(vm: &str) -> Self {
         Self {
+            vm: vm.into(),
             outcome: watch::Sender::new(None),
         }
     }
@@ -44,6 +50,7 @@ impl Operation {
     /// A follower.
     pub(crate) fn follow(&self) -> Accepted {
         Accepted {
+            vm: Arc::clone(&self.vm),
             outcome: self.outcome.subscribe(),
         }
     }
@@ -57,7 +64,7 @@ impl Operation {
 impl Accepted {
     /// An operation that ended before it began.
     pub(crate) fn ended(outcome: Outcome) -> Self {
-        let operation = Operation::new();
+        let operation = Operation::new("");
         let accepted = operation.follow();
         operation.finish(outcome);
         accepted
@@ -66,11 +73,11 @@ impl Accepted {
     /// Waits for the end.
     pub(crate) async fn outcome(mut self) -> Outcome {
         let lost = || {
-            Refusal::new(
-                RefusalCode::Internal,
-                "the operation was lost by a defect in the supervisor",
-            )
-            .hint("maqet status VM")
+            let vm = &*self.vm;
+            let message = format!("what was under way with `{vm}` was lost by a defect in the supervisor");
+            Refusal::new(RefusalCode::Internal, message)
+                .vm(vm)
+                .hint(format!("maqet why {vm}"))
         };
         match self.outcome.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(lost())),

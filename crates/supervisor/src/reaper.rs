@@ -5,9 +5,10 @@
 //! helpers (`qemu-img`) belong to tokio and are told apart by their name.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 
+use maqet_state::id::VmId;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 /// Names, cut to 15 bytes by the kernel, under which a runner or its gate dies.
@@ -16,13 +17,20 @@ const OWN_NAMES: [&str; 2] = ["maqet-runner", "maqet-runner-un"];
 /// Who waits for which child.
 #[derive(Debug, Default)]
 pub(crate) struct Reaper {
-    awaited: RefCell<BTreeSet<i32>>,
+    awaited: RefCell<BTreeMap<i32, VmId>>,
 }
 
 impl Reaper {
-    /// Somebody holds a pidfd of this child and will collect it.
-    pub(crate) fn await_by_owner(&self, pid: i32) {
-        self.awaited.borrow_mut().insert(pid);
+    /// The owner of this VM holds a pidfd of this child and will collect it.
+    pub(crate) fn await_by_owner(&self, pid: i32, id: &VmId) {
+        self.awaited.borrow_mut().insert(pid, id.clone());
+    }
+
+    /// The owner of this VM was lost: nobody but the one after it waits for children of the VM, and only for these.
+    pub(crate) fn inherited(&self, id: &VmId, pids: &[i32]) {
+        let kept = |pid: &i32, owner: &VmId| owner != id || pids.contains(pid);
+        self.awaited.borrow_mut().retain(|pid, owner| kept(pid, owner));
+        self.sweep();
     }
 
     /// The owner has collected it.
@@ -54,7 +62,7 @@ impl Reaper {
         children
             .split_ascii_whitespace()
             .filter_map(|pid| pid.parse().ok())
-            .filter(|pid| !awaited.contains(pid))
+            .filter(|pid| !awaited.contains_key(pid))
             .filter(|pid| is_dead_orphan(*pid))
             .find_map(Pid::from_raw)
     }

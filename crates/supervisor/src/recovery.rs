@@ -186,7 +186,7 @@ impl Recorded {
                 },
                 watch,
             )) => {
-                shared.reaper.await_by_owner(runner.pid());
+                shared.reaper.await_by_owner(runner.pid(), &self.record.id);
                 let record = Box::new(self.record);
                 Settled::Attached {
                     record,
@@ -327,7 +327,9 @@ fn interrupted() -> LastExit {
         at: clock::now(),
         exit_code: None,
         signal: None,
-        detail: Some("the supervisor ended during the start".to_owned()),
+        detail: Some(
+            "the supervisor, or its part that looks after this VM, ended during the start".to_owned(),
+        ),
     }
 }
 

@@ -52,6 +52,7 @@ pub(crate) fn run(args: &Args, readiness: &mut Readiness) -> anyhow::Result<()> 
     drop(maqet_process::directory::open_private(&places.runtime)?);
     let runtime = Instance::of_runtime(&places.runtime)?;
     log_to_stderr();
+    crate::panics::log_all();
     maqet_process::spawn::become_subreaper()?;
     maqet_process::spawn::raise_nofile_limit()?;
     let key = crate::control_key::load_or_create(&places.data)?;

@@ -1,6 +1,7 @@
 //! The root actor: who is who, who is new, who is gone, and when it all ends.
 
 mod find;
+mod lost;
 mod status;
 
 use std::collections::BTreeMap;
@@ -22,15 +23,16 @@ use maqet_state::record::VmRecord;
 use maqet_state::secret::Secret;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use self::lost::Losses;
 use crate::autostart;
 use crate::messages::{
-    AddVm, Beckon, Keep, ListVms, LoadVm, LookForLeaks, Owners, Persist, Shutdown, StartEnabled, StopBy,
-    StopVm, VmActorGone, VmForgotten,
+    AddVm, Beckon, Keep, ListVms, LookForLeaks, Owners, Persist, Shutdown, StartEnabled, StopBy, StopVm,
+    VmActorGone, VmForgotten,
 };
 use crate::recovery::{Recorded, Settled};
 use crate::settings::OnExit;
 use crate::shared::Shared;
-use crate::vm::{Guard, VmActor};
+use crate::vm::{Guard, Lost, VmActor};
 
 /// Calls of clients that may wait.
 const MAILBOX_CAPACITY: usize = 1024;
@@ -41,7 +43,9 @@ pub(crate) struct SupervisorActor {
     shared: Rc<Shared>,
     vms: BTreeMap<VmId, Entry>,
     names: BTreeMap<String, VmId>,
-    gone: mpsc::UnboundedSender<VmId>,
+    gone: mpsc::UnboundedSender<Lost>,
+    /// VMs whose actors were lost.
+    losses: BTreeMap<VmId, Losses>,
     since: Timestamp,
     ended: Rc<Notify>,
     ending: bool,
@@ -59,7 +63,7 @@ impl SupervisorActor {
     pub(crate) fn new(
         settled: Vec<(Settled, Arc<Secret>)>,
         shared: Rc<Shared>,
-        gone: mpsc::UnboundedSender<VmId>,
+        gone: mpsc::UnboundedSender<Lost>,
         ended: Rc<Notify>,
     ) -> Self {
         let mut actor = Self {
@@ -67,6 +71,7 @@ impl SupervisorActor {
             vms: BTreeMap::new(),
             names: BTreeMap::new(),
             gone,
+            losses: BTreeMap::new(),
             since: clock::now(),
             ended,
             ending: false,
@@ -81,15 +86,25 @@ impl SupervisorActor {
     fn own(&mut self, settled: Settled, secret: Arc<Secret>) {
         let (id, name) = (settled.record().id.clone(), settled.record().name().to_owned());
         let guard = Guard::new(id.clone(), self.gone.clone());
-        let vm = VmActor::new(settled, secret, Rc::clone(&self.shared), guard).start();
+        let vm = VmActor::own(settled, secret, Rc::clone(&self.shared), guard);
         self.names.insert(name.clone(), id.clone());
         self.vms.insert(id, Entry { name, vm });
     }
 
+    /// A VM is no more.
+    fn forget(&mut self, id: &VmId) {
+        self.losses.remove(id);
+        if let Some(entry) = self.vms.remove(id)
+            && self.names.get(&entry.name) == Some(id)
+        {
+            self.names.remove(&entry.name);
+        }
+    }
+
     /// Has every lost actor rebuilt, for as long as there are guards.
-    pub(crate) async fn hear_of_lost(mut lost: mpsc::UnboundedReceiver<VmId>, supervisor: Addr<Self>) {
-        while let Some(id) = lost.recv().await {
-            Self::tell(Some(supervisor.clone()), VmActorGone(id)).await;
+    pub(crate) async fn hear_of_lost(mut gone: mpsc::UnboundedReceiver<Lost>, supervisor: Addr<Self>) {
+        while let Some(lost) = gone.recv().await {
+            Self::tell(Some(supervisor.clone()), VmActorGone(lost)).await;
         }
     }
 
@@ -203,40 +218,7 @@ impl Handler<VmForgotten> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, VmForgotten(id): VmForgotten, _context: &mut Self::Context) {
-        if let Some(entry) = self.vms.remove(&id)
-            && self.names.get(&entry.name) == Some(&id)
-        {
-            self.names.remove(&entry.name);
-        }
-    }
-}
-
-impl Handler<VmActorGone> for SupervisorActor {
-    type Result = ();
-
-    /// An actor that ended without being forgotten has panicked: it alone is rebuilt from the store.
-    fn handle(&mut self, VmActorGone(id): VmActorGone, context: &mut Self::Context) {
-        if self.ending || !self.vms.contains_key(&id) {
-            return;
-        }
-        tracing::error!(%id, "a VM's actor is gone; rebuilding it from the store");
-        let shared = Rc::clone(&self.shared);
-        let rebuilding = async move {
-            match shared.state.send(LoadVm(id.clone())).await {
-                Ok(Ok(Some(recorded))) => Some(rebuild(recorded, &shared).await),
-                Ok(Ok(None)) => None,
-                other => {
-                    tracing::error!(%id, ?other, "a VM's actor cannot be rebuilt");
-                    None
-                }
-            }
-        };
-        let owned = rebuilding.into_actor(self).map(|rebuilt, actor, _context| {
-            if let Some((settled, secret)) = rebuilt {
-                actor.own(settled, secret);
-            }
-        });
-        context.spawn(owned);
+        self.forget(&id);
     }
 }
 

@@ -4,6 +4,7 @@
 //! takes time is an [`Operation`] whose future runs beside the mailbox.
 
 mod adopt;
+mod contained;
 mod early;
 mod facts;
 mod holdings;
@@ -22,7 +23,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix::{Actor, AsyncContext, Context, SpawnHandle, WrapFuture};
+use actix::{Actor, Addr, AsyncContext, Context, SpawnHandle, WrapFuture};
 use maqet_process::pidfd::ProcessHandle;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::Running;
@@ -37,10 +38,12 @@ use maqet_state::record::VmRecord;
 use maqet_state::secret::Secret;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
+pub(crate) use self::adopt::pause;
 pub(crate) use self::upkeep::follows;
 use crate::link::RunnerLink;
 use crate::messages::{Keep, Persist};
 use crate::operation::{Accepted, Operation};
+use crate::panics::Panicked;
 use crate::recovery::Settled;
 use crate::shared::Shared;
 
@@ -66,7 +69,6 @@ pub(crate) struct VmActor {
     turn: Arc<Mutex<()>>,
     /// How recovery found it; taken when the actor starts.
     settled: Option<Settled>,
-    _guard: Guard,
 }
 
 /// The operation under way.
@@ -119,32 +121,47 @@ struct Live {
     exit: Option<LastExit>,
 }
 
-/// Tells when an actor is gone, however it went: a panic drops it too.
+/// An actor that is gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Lost {
+    /// Whose it was.
+    pub(crate) id: VmId,
+    /// The panic that ended it, if one did.
+    pub(crate) panicked: Option<Panicked>,
+}
+
+/// Tells when an actor is gone, however it went.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    id: VmId,
-    gone: mpsc::UnboundedSender<VmId>,
+    lost: Lost,
+    gone: mpsc::UnboundedSender<Lost>,
 }
 
 impl Guard {
     /// A guard for the actor of `id`.
-    pub(crate) fn new(id: VmId, gone: mpsc::UnboundedSender<VmId>) -> Self {
-        Self { id, gone }
+    pub(crate) fn new(id: VmId, gone: mpsc::UnboundedSender<Lost>) -> Self {
+        let lost = Lost { id, panicked: None };
+        Self { lost, gone }
+    }
+
+    /// It panicked.
+    fn panicked(&mut self, panicked: Panicked) {
+        self.lost.panicked = Some(panicked);
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         // Nobody listens only when the supervisor itself is ending.
-        drop(self.gone.send(self.id.clone()));
+        drop(self.gone.send(self.lost.clone()));
     }
 }
 
 impl VmActor {
-    /// The owner of a VM as recovery (or `add`) found it.
-    pub(crate) fn new(settled: Settled, secret: Arc<Secret>, shared: Rc<Shared>, guard: Guard) -> Self {
+    /// Starts the owner of a VM as recovery (or `add`) found it.
+    pub(crate) fn own(settled: Settled, secret: Arc<Secret>, shared: Rc<Shared>, guard: Guard) -> Addr<Self> {
         let record = settled.record().clone();
-        Self {
+        let actor = Self {
             shared,
             secret,
             record,
@@ -156,8 +173,8 @@ impl VmActor {
             due: None,
             turn: Arc::default(),
             settled: Some(settled),
-            _guard: guard,
-        }
+        };
+        contained::start(actor, guard)
     }
 
     fn name(&self) -> &str {
@@ -182,7 +199,7 @@ impl VmActor {
 
     /// Begins an operation; its future runs beside the mailbox.
     fn begin(&mut self, activity: Activity) -> Accepted {
-        let operation = Operation::new();
+        let operation = Operation::new(self.name());
         let accepted = operation.follow();
         self.activity = activity;
         self.work = Some(Work {

@@ -86,7 +86,8 @@ impl GatedRunner {
         let spawn = runner_command(order, &runtime, log, inherited.into())
             .map_err(|error| failed("the runner's log", &error))?;
         let child = spawn.spawn().map_err(|error| failed("the runner", &error))?;
-        order.shared.reaper.await_by_owner(child.handle.pid());
+        let reaper = &order.shared.reaper;
+        reaper.await_by_owner(child.handle.pid(), order.id);
         let executables = FileId::of_path(&order.shared.runner_program)
             .into_iter()
             .collect();

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use actix::{Context, Handler, MessageResult, ResponseFuture};
+use actix::{ActorFutureExt, Context, Handler, MessageResult, ResponseActFuture, ResponseFuture, WrapFuture};
 use maqet_protocol::refusal::Refusal;
 use maqet_state::change::Change;
+use maqet_state::id::VmId;
 use maqet_state::journal::JournalEntry;
 use tokio::sync::oneshot;
 
@@ -119,13 +120,27 @@ impl Handler<DescribeStore> for StateActor {
 }
 
 impl Handler<LoadVm> for StateActor {
-    type Result = Result<Option<Recorded>, Refusal>;
+    type Result = ResponseActFuture<Self, Result<Option<Recorded>, Refusal>>;
 
-    fn handle(&mut self, LoadVm(id): LoadVm, _context: &mut Self::Context) -> Self::Result {
-        let stored = self.store.vm(&id).map_err(|error| store_failed(&error))?;
+    /// What the actor before has queued is waited for: a record from before it would undo that.
+    fn handle(&mut self, LoadVm(id): LoadVm, context: &mut Self::Context) -> Self::Result {
+        let (done, written) = oneshot::channel();
+        self.enqueue(Change::default(), done, false, context);
+        // A store that takes nothing has kept it instead.
+        Box::pin(
+            written
+                .into_actor(self)
+                .map(move |_written, actor, _context| actor.load(&id)),
+        )
+    }
+}
+
+impl StateActor {
+    fn load(&self, id: &VmId) -> Result<Option<Recorded>, Refusal> {
+        let stored = self.store.vm(id).map_err(|error| store_failed(&error))?;
         // What waits to be written is newer.
-        let record = self.backlog.record(&id).cloned().or(stored);
-        let secret = self.store.secret(&id).map_err(|error| store_failed(&error))?;
+        let record = self.backlog.record(id).cloned().or(stored);
+        let secret = self.store.secret(id).map_err(|error| store_failed(&error))?;
         let both = record.zip(secret);
         Ok(both.map(|(record, secret)| Recorded {
             record,

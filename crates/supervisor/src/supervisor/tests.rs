@@ -112,6 +112,23 @@ fn a_panic_rebuilds_one_actor_and_the_others_answer_throughout() {
 }
 
 #[test]
+fn an_actor_that_has_panicked_reads_no_more_mail() {
+    let dir = tempfile::tempdir().unwrap();
+    actix_rt::System::new().block_on(async {
+        let house = house(dir.path());
+        house.add("ill").await;
+        let ill = house.find("ill").await.vm;
+        // Were the second one read, it would panic while the first one unwinds, and end the whole process.
+        let (first, second) = futures_util::future::join(ill.send(Panic), ill.send(Panic)).await;
+        assert_eq!(
+            (first, second),
+            (Err(MailboxError::Closed), Err(MailboxError::Closed))
+        );
+        assert_eq!(house.names().await, ["ill"]);
+    });
+}
+
+#[test]
 fn names_ids_and_prefixes_find_the_same_vm() {
     let dir = tempfile::tempdir().unwrap();
     actix_rt::System::new().block_on(async {

@@ -128,7 +128,9 @@ impl VmActor {
     pub(super) fn replace_runner(&mut self, context: &mut Context<Self>) {
         if let Some(live) = &self.live {
             // Its parent was the runner; how it ends is now for us to collect.
-            self.shared.reaper.await_by_owner(live.qemu.pid());
+            self.shared
+                .reaper
+                .await_by_owner(live.qemu.pid(), &self.record.id);
         }
         self.silent(Who::Runner, true, context);
         self.try_replacing(0, context);
@@ -313,7 +315,7 @@ pub(crate) async fn ask(link: Rc<RunnerLink>) -> Result<(RunnerState, ReplyStrea
 }
 
 /// Exponential, with jitter, so that many VMs do not try at the same moment.
-pub(super) fn pause(attempt: u32) -> Duration {
+pub(crate) fn pause(attempt: u32) -> Duration {
     let full = RETRY_FIRST
         .saturating_mul(2_u32.saturating_pow(attempt.min(16)))
         .min(RETRY_MAX);

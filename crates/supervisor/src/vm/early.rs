@@ -20,7 +20,7 @@ impl VmActor {
             return Accepted::ended(Ok(self.already_stopped()));
         };
         let (noted, done) = (told_if_not(self.persist_fact(change)), self.already_stopped());
-        let operation = crate::operation::Operation::new();
+        let operation = crate::operation::Operation::new(self.name());
         let accepted = operation.follow();
         actix_rt::spawn(async move {
             noted.await;
@@ -41,7 +41,7 @@ impl VmActor {
         let start = self
             .cancel_start()
             .ok_or_else(|| self.defect("no start to cancel"))?;
-        let operation = crate::operation::Operation::new();
+        let operation = crate::operation::Operation::new(self.name());
         let accepted = operation.follow();
         let answered = start
             .outcome()

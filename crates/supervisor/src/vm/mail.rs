@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use actix::{ActorFutureExt, Context, Handler, MessageResult, ResponseActFuture, ResponseFuture, WrapFuture};
+use maqet_process::point::{Point, pass};
 use maqet_protocol::control::{Changed, QmpReturn, VmInfo, VmStatus};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::RunQmp as RunnerQmp;
@@ -192,6 +193,7 @@ impl Handler<InfoVm> for VmActor {
     type Result = MessageResult<InfoVm>;
 
     fn handle(&mut self, _message: InfoVm, _context: &mut Context<Self>) -> Self::Result {
+        pass(Point::InfoAsked);
         MessageResult(VmInfo {
             id: self.record.id.clone(),
             spec: self.record.spec.clone(),

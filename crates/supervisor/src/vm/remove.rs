@@ -71,7 +71,7 @@ impl VmActor {
             by: StopBy::Person,
         };
         let stopping = self.stop(stop, context)?;
-        let operation = Operation::new();
+        let operation = Operation::new(self.name());
         let accepted = operation.follow();
         // Not a future of this actor: it has to tell how the removal went when the actor is gone.
         actix_rt::spawn(forget_when_ended(stopping, order, context.address(), operation));
