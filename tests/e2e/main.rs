@@ -17,6 +17,7 @@ mod list;
 mod qmp;
 mod refused_start;
 mod remove;
+mod sandbox;
 mod scale;
 mod start;
 mod stop;

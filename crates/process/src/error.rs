@@ -68,6 +68,9 @@ pub enum ProcessError {
         /// The offending word; empty when one is missing.
         word: String,
     },
+    /// The kernel cannot confine as much as it must.
+    #[error("this kernel cannot confine a process as far as it must")]
+    Unconfined,
     /// A name that is not a plain file name.
     #[error("`{name}` is not a plain file name")]
     BadName {
@@ -139,6 +142,7 @@ impl ProcessError {
             | Self::DescriptorTaken { .. }
             | Self::Gate { .. }
             | Self::GateArgument { .. }
+            | Self::Unconfined
             | Self::BadName { .. } => None,
         }
     }

@@ -20,6 +20,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 
+use crate::confine::Confinement;
 use crate::error::ProcessError;
 use crate::pidfd::ProcessHandle;
 use crate::point;
@@ -57,8 +58,8 @@ pub struct GateOrder {
     pub pass: Vec<(OwnedFd, i32)>,
     /// Standard output and error: a file opened for appending.
     pub output: OwnedFd,
-    /// A word for the gate's own use before it listens, such as a description of its sandbox.
-    pub confinement: Option<OsString>,
+    /// What the program may touch; `None` confines nothing.
+    pub confinement: Option<Confinement>,
 }
 
 /// A started gate that waits. Dropping it lets the gate end without having run anything.

@@ -13,6 +13,7 @@
 //! must not ignore SIGCHLD, wait for "any child", or start children by means that do so.
 
 pub mod census;
+pub mod confine;
 pub mod directory;
 pub mod error;
 pub mod gate;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
+use maqet_process::confine::{Access, Confinement, Floor, Level, Rule};
 use maqet_process::gate::{self, GateArgs, GateOrder, Gated};
 use maqet_process::identity::FileId;
 use maqet_process::socket::{bind_listener, connect, peer};
@@ -24,7 +25,7 @@ use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-const TESTS: [(&str, fn()); 10] = [
+const TESTS: [(&str, fn()); 12] = [
     (
         "an_unwanted_gate_ends_without_a_word",
         an_unwanted_gate_ends_without_a_word,
@@ -37,6 +38,14 @@ const TESTS: [(&str, fn()); 10] = [
     (
         "the_program_finds_itself_confined",
         the_program_finds_itself_confined,
+    ),
+    (
+        "the_program_touches_what_is_listed",
+        the_program_touches_what_is_listed,
+    ),
+    (
+        "a_gate_that_cannot_confine_enough_gives_up",
+        a_gate_that_cannot_confine_enough_gives_up,
     ),
     (
         "termination_signals_wait_outside",
@@ -247,6 +256,85 @@ fn the_program_finds_itself_confined() {
     });
 }
 
+/// What the confined program tries; it says what it could do.
+const ATTEMPTS: &str = "cd $ROOT; try() { (eval \"$1\") 2>/dev/null && echo $1; }; \
+     for d in mine readable other; do try \"read -r -n 4 x < $d/file\"; try \"echo > $d/file\"; \
+     try \"echo > $d/new\"; done; try 'kill -0 $STARTER'; try 'exec 3<>/dev/tcp/127.0.0.1/$PORT'";
+
+/// A program that may own `mine` and read `readable`.
+fn confined(root: &Path, port: u16) -> GateOrder {
+    let mut order = order(root, ATTEMPTS);
+    order.env = vec![
+        ("ROOT".into(), root.into()),
+        ("STARTER".into(), std::process::id().to_string().into()),
+        ("PORT".into(), port.to_string().into()),
+    ];
+    let programs = ["/usr", "/bin", "/lib", "/lib64"];
+    let mut rules = programs.map(|path| Rule::new(path, Access::Execute)).to_vec();
+    rules.push(Rule::new("/dev/null", Access::Device));
+    rules.push(Rule::new("/not-there", Access::Own));
+    rules.push(Rule::new(root.join("mine"), Access::Own));
+    rules.push(Rule::new(root.join("readable"), Access::Read));
+    order.confinement = Some(Confinement {
+        rules,
+        ..Confinement::default()
+    });
+    order
+}
+
+/// Of what the kernel at hand can confine, each kind is tried: where it has no such rule, the attempt succeeds.
+fn the_program_touches_what_is_listed() {
+    on_runtime(async {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["mine", "readable", "other"] {
+            fs::create_dir(root.path().join(name)).unwrap();
+            fs::write(root.path().join(name).join("file"), "text").unwrap();
+        }
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut gated = start(confined(root.path(), listener.local_addr().unwrap().port()));
+        gated.listening().await.unwrap();
+        end_of(&gated.release().unwrap()).await;
+        let abi = Level::of_this_kernel().abi().unwrap_or(0);
+        let log = log_of(&root);
+        let done: Vec<&str> = log.lines().collect();
+        let never = u32::MAX;
+        for (what, denied_from) in [
+            ("read -r -n 4 x < other/file", 1),
+            ("echo > other/file", 1),
+            ("echo > other/new", 1),
+            ("echo > readable/file", 1),
+            ("echo > readable/new", 1),
+            ("kill -0 $STARTER", 6),
+            ("read -r -n 4 x < mine/file", never),
+            ("echo > mine/file", never),
+            ("echo > mine/new", never),
+            ("read -r -n 4 x < readable/file", never),
+            ("exec 3<>/dev/tcp/127.0.0.1/$PORT", never),
+        ] {
+            assert_eq!(
+                done.contains(&what),
+                abi < denied_from,
+                "{what} under ABI {abi}: {done:?}"
+            );
+        }
+    });
+}
+
+fn a_gate_that_cannot_confine_enough_gives_up() {
+    let level = Level::of_this_kernel();
+    for floor in [Floor::Nothing, Floor::Files, Floor::Network] {
+        let confinement = Confinement {
+            floor,
+            ..Confinement::default()
+        };
+        // On a thread of its own: it stays confined.
+        let enforced = std::thread::spawn(move || confinement.enforce().is_ok())
+            .join()
+            .unwrap();
+        assert_eq!(enforced, level.reaches(floor), "{floor:?}");
+    }
+}
+
 fn termination_signals_wait_outside() {
     on_runtime(async {
         let directory = tempfile::tempdir().unwrap();
@@ -350,7 +438,14 @@ fn words_survive_the_command_line() {
     let args = GateArgs {
         listen: vec![5, 6],
         pass: vec![12],
-        confinement: Some("{\"read\": [\"/usr\"]}".into()),
+        confinement: Some(Confinement {
+            floor: Floor::Files,
+            rules: vec![
+                Rule::new("/usr/a \"b\"", Access::Read),
+                Rule::new("/w", Access::Own),
+            ],
+            tcp_ports: vec![22],
+        }),
         program: PathBuf::from("/usr/bin/qemu"),
         args: vec!["--".into(), "--listen=7".into(), String::new().into()],
     };
@@ -358,6 +453,7 @@ fn words_survive_the_command_line() {
     for words in [
         vec!["--listen=4"],
         vec!["--pass=x", "--"],
+        vec!["--confinement={}", "--"],
         vec!["--"],
         vec![],
         vec!["qemu"],

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use maqet_process::confine::{Confinement, Level};
 use maqet_process::gate::{GateOrder, Gated, PASSED_NUMBER_MIN, spawn_gate};
 use maqet_process::identity::{FileId, ProcessIdentity, Role};
 use maqet_process::pidfd::ProcessHandle;
@@ -16,14 +17,16 @@ use maqet_protocol::runner::{Adopt, Prepare};
 use maqet_spec::VmSpec;
 use maqet_spec::argv::{SerialWiring, Wiring, argv};
 use maqet_spec::vm::{Sandbox, StopPolicy};
+use maqet_storage::PathPolicy;
 use tokio::time::timeout;
 
+use crate::confinement::Surroundings;
 use crate::logs::{Logs, QEMU_LOG, SERIAL_LOG};
 use crate::notes::LaunchNote;
 use crate::oom::Baseline;
 use crate::place::{CONTROL_MONITOR, Place, SERIAL_SOCKET, SPARE_MONITOR};
 use crate::ports::{self, HeldPorts};
-use crate::{accel, disks};
+use crate::{accel, confinement, disks};
 
 /// The runner's own image, whatever has become of its path.
 const SELF: &str = "/proc/self/exe";
@@ -87,7 +90,8 @@ impl Qemu {
             launch_id: order.qemu.launch_id.clone(),
             accel: String::new(),
             ports: ports::status(&order.spec.networks),
-            sandbox: sandbox(&order.spec),
+            // Nobody can tell any more what it was confined to.
+            sandbox: sandbox(&order.spec, false),
             words_from: logs.size(QEMU_LOG),
             kills: Baseline::take(),
         });
@@ -131,7 +135,10 @@ pub(crate) async fn gate(place: Place, order: Prepare) -> Result<Gate, Refusal> 
     let failed = failure(&place, "QEMU's gate cannot be made");
     let words_from = logs.size(QEMU_LOG);
     let executables = executables(&order.binary).map_err(|error| failed(&error))?;
-    let gate_order = wire(&place, &spec, accel, &logs)?.order(&place, &spec, order.binary, &logs)?;
+    let wired = wire(&place, &spec, accel, &logs)?;
+    let mut gate_order = wired.order(&place, &spec, order.binary.clone(), &logs)?;
+    gate_order.confinement = confine(&place, &spec, &order.binary, accel, &logs)?;
+    let sandbox = sandbox(&spec, gate_order.confinement.is_some());
     pass(Point::DisksOpened);
     let mut gated = spawn_gate(Path::new(SELF), gate_order).map_err(|error| failed(&error))?;
     pass(Point::GateSpawned);
@@ -155,7 +162,7 @@ pub(crate) async fn gate(place: Place, order: Prepare) -> Result<Gate, Refusal> 
         handle,
         accel: accel.to_owned(),
         ports: ports::status(&spec.networks),
-        sandbox: sandbox(&spec),
+        sandbox,
         stop: spec.stop,
         logs,
         words_from,
@@ -252,15 +259,50 @@ fn environment() -> Vec<(OsString, OsString)> {
         .collect()
 }
 
-fn sandbox(spec: &VmSpec) -> SandboxStatus {
+/// What QEMU may touch, as far as the spec asks for and the kernel can do.
+fn confine(
+    place: &Place,
+    spec: &VmSpec,
+    binary: &Path,
+    accel: &str,
+    logs: &Logs,
+) -> Result<Option<Confinement>, Refusal> {
+    let failed = failure(place, "QEMU cannot be confined");
+    let serial_log = spec.serial.log.then(|| logs.path(SERIAL_LOG));
+    if serial_log.is_some() {
+        // A rule is made for what is there.
+        logs.open(SERIAL_LOG).map_err(|error| failed(&error))?;
+    }
+    let policy = PathPolicy::for_host(Vec::new()).map_err(|error| failed(&error))?;
+    let around = Surroundings {
+        binary,
+        accel,
+        serial_log,
+        policy: &policy,
+    };
+    let plan = confinement::plan(spec, around);
+    let level = Level::of_this_kernel();
+    match plan
+        .as_ref()
+        .and_then(|plan| confinement::shortcoming(plan, level))
+    {
+        Some(why) => Err(unconfined(place, spec.sandbox, &why)),
+        None => Ok(plan),
+    }
+}
+
+fn unconfined(place: &Place, sandbox: Sandbox, why: &str) -> Refusal {
+    let words = format!("`sandbox: {}` cannot be had", sandbox.as_str());
+    let refusal = place.refusal(RefusalCode::StartFailed, words).cause(why);
+    refusal.hint("`sandbox: auto` confines QEMU as far as this kernel can")
+}
+
+fn sandbox(spec: &VmSpec, confined: bool) -> SandboxStatus {
     SandboxStatus {
-        requested: match spec.sandbox {
-            Sandbox::Auto => "auto".to_owned(),
-            Sandbox::Off => "off".to_owned(),
-        },
-        seccomp: spec.sandbox == Sandbox::Auto,
+        requested: spec.sandbox.as_str().to_owned(),
+        seccomp: spec.sandbox != Sandbox::Off,
         // The gate sets it for every QEMU.
         no_new_privs: true,
-        landlock_abi: None,
+        landlock_abi: confined.then(|| Level::of_this_kernel().abi()).flatten(),
     }
 }

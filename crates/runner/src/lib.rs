@@ -17,6 +17,7 @@ mod accel;
 mod args;
 mod barred;
 mod channel;
+mod confinement;
 mod disks;
 mod ending;
 mod ladder;

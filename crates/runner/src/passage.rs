@@ -7,6 +7,7 @@ use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::RunQmp;
 use maqet_qmp::{Qmp, QmpError};
 
+use crate::confinement;
 use crate::mail::{Mail, News, post};
 use crate::policy;
 use crate::server::Counter;
@@ -38,7 +39,14 @@ fn refusal(error: QmpError, counter: &Counter) -> Refusal {
     let name = &*counter.name;
     let words = error.to_string();
     let refusal = match error {
-        QmpError::Refused { class, .. } => Refusal::new(RefusalCode::QmpFailed, words).cause(class),
+        QmpError::Refused { class, .. } => {
+            let hint = confinement::denied_path(&words).map(|path| confinement::hint(&path));
+            let refusal = Refusal::new(RefusalCode::QmpFailed, words).cause(class);
+            match hint {
+                Some(hint) => refusal.hint(hint),
+                None => refusal,
+            }
+        }
         QmpError::Deadline { .. } => Refusal::new(RefusalCode::Timeout, words).state("running"),
         QmpError::Busy => Refusal::new(RefusalCode::Busy, words).hint("try again"),
         QmpError::TooLong { .. } | QmpError::Malformed { .. } => Refusal::new(RefusalCode::QmpFailed, words),

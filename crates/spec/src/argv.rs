@@ -169,7 +169,7 @@ fn machine(words: &mut Words, spec: &VmSpec, wiring: &Wiring, family: Family) {
     if family.is_pc() {
         words.pair("-device", "pvpanic");
     }
-    if spec.sandbox == Sandbox::Auto {
+    if spec.sandbox != Sandbox::Off {
         words.pair(
             "-sandbox",
             "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",

@@ -14,8 +14,8 @@ use crate::path;
 use crate::size::{InvalidSize, Size};
 use crate::source::Source;
 use crate::vm::{
-    Accel, Kernel, OnReboot, OnRunnerLoss, OnTimeout, RestartPolicy, RestartWhen, Sandbox, Serial,
-    StopPolicy, VmSpec,
+    Accel, Kernel, OnReboot, OnRunnerLoss, OnTimeout, RestartPolicy, RestartWhen, Sandbox, SandboxPaths,
+    Serial, StopPolicy, VmSpec,
 };
 use crate::yaml::{Kind, Node, Value};
 
@@ -67,6 +67,8 @@ pub(crate) fn decode(root: &Node, cx: Context<'_>) -> Result<VmSpec, Fault> {
         .read("machine", word)?
         .unwrap_or_else(|| default_machine(&guest_arch).to_owned());
     let family = Family::of(&machine);
+    let sandbox = fields.read("sandbox", |node| sandbox(node, cx))?;
+    let (sandbox, sandbox_paths) = sandbox.unwrap_or_default();
     Ok(VmSpec {
         name: name(&fields)?,
         accel: fields.read("accel", accel)?.unwrap_or_default(),
@@ -88,7 +90,8 @@ pub(crate) fn decode(root: &Node, cx: Context<'_>) -> Result<VmSpec, Fault> {
         stop: fields.read("stop", stop)?.unwrap_or_default(),
         restart: fields.read("restart", restart)?.unwrap_or_default(),
         on_runner_loss: fields.read("on_runner_loss", on_runner_loss)?.unwrap_or_default(),
-        sandbox: fields.read("sandbox", sandbox)?.unwrap_or_default(),
+        sandbox,
+        sandbox_paths,
         extra_args: fields.read("qemu", extra_args)?.unwrap_or_default(),
         binary,
         machine,
@@ -278,18 +281,27 @@ fn on_runner_loss(node: &Node) -> Result<OnRunnerLoss, Fault> {
     )
 }
 
-fn sandbox(node: &Node) -> Result<Sandbox, Fault> {
+/// `sandbox: require` was made a map before, see `normalize`.
+fn sandbox(node: &Node, cx: Context<'_>) -> Result<(Sandbox, SandboxPaths), Fault> {
+    let fields = Fields::of(node, "`sandbox`", &["mode", "read", "write"])?;
+    let mode = fields.read("mode", |node| choice(node, "a sandbox mode", &Sandbox::ALL))?;
+    let mode = mode.unwrap_or_default();
+    let paths = SandboxPaths {
+        read: fields.read("read", |node| files(node, cx))?.unwrap_or_default(),
+        write: fields.read("write", |node| files(node, cx))?.unwrap_or_default(),
+    };
+    if mode == Sandbox::Off && !paths.is_empty() {
+        let fault = Fault::at(node.mark, "`sandbox` is off and has paths");
+        return Err(fault.hint("write `mode: auto` beside them, or take them out"));
+    }
+    Ok((mode, paths))
+}
+
+/// One path or a list of them.
+fn files(node: &Node, cx: Context<'_>) -> Result<Vec<PathBuf>, Fault> {
     match &node.value {
-        Value::Scalar(_, text) if ["require", "require-net"].contains(&text.as_str()) => Err(Fault::at(
-            node.mark,
-            format!("sandbox `{text}`: this version cannot enforce it"),
-        )
-        .hint("write `sandbox: auto`; `maqet status` shows what was achieved")),
-        Value::Scalar(..) | Value::List(_) | Value::Map(_) => choice(
-            node,
-            "a sandbox mode",
-            &[("auto", Sandbox::Auto), ("off", Sandbox::Off)],
-        ),
+        Value::List(items) => items.iter().map(|item| file(item, cx)).collect(),
+        Value::Scalar(..) | Value::Map(_) => Ok(vec![file(node, cx)?]),
     }
 }
 

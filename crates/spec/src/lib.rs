@@ -11,6 +11,7 @@ pub mod host;
 pub mod load;
 pub mod machine;
 pub mod name;
+pub mod named;
 pub mod render;
 pub mod size;
 pub mod source;

@@ -87,6 +87,10 @@ impl Shape<'_> {
                 let value = restart_as_map(entry.value);
                 self.put("restart", Entry { value, ..entry })
             }
+            "sandbox" => {
+                let value = scalar_as_map(entry.value, "mode");
+                self.put("sandbox", Entry { value, ..entry })
+            }
             "qemu" => self.take_qemu(entry),
             "args" => self.take_words(&entry.value, entry.mark),
             "arguments" => self.take_arguments(&entry.value, entry.mark, lifted),

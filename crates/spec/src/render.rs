@@ -4,8 +4,8 @@ use serde_yaml::{Mapping, Value};
 
 use crate::machine::Family;
 use crate::vm::{
-    Accel, Disk, Kernel, Network, NetworkKind, OnReboot, OnRunnerLoss, OnTimeout, RestartPolicy, Sandbox,
-    StopPolicy, VmSpec,
+    Accel, Disk, Kernel, Network, NetworkKind, OnReboot, OnRunnerLoss, OnTimeout, RestartPolicy, StopPolicy,
+    VmSpec,
 };
 use crate::yaml;
 
@@ -87,13 +87,7 @@ fn put_behaviour(map: &mut Map, spec: &VmSpec) {
     if spec.on_runner_loss == OnRunnerLoss::Stop {
         map.put("on_runner_loss", "stop");
     }
-    map.put(
-        "sandbox",
-        match spec.sandbox {
-            Sandbox::Auto => "auto",
-            Sandbox::Off => "off",
-        },
-    );
+    map.put("sandbox", sandbox(spec));
     if !spec.extra_args.is_empty() {
         let mut qemu = Map::default();
         qemu.put("args", spec.extra_args.clone());
@@ -178,6 +172,25 @@ fn restart(restart: RestartPolicy) -> Value {
     map.put("backoff_max", duration(restart.backoff_max));
     map.put("tries", restart.tries);
     map.put("window", duration(restart.window));
+    map.done()
+}
+
+fn sandbox(spec: &VmSpec) -> Value {
+    let mode = spec.sandbox.as_str();
+    if spec.sandbox_paths.is_empty() {
+        return mode.into();
+    }
+    let mut map = Map::default();
+    map.put("mode", mode);
+    for (key, paths) in [
+        ("read", &spec.sandbox_paths.read),
+        ("write", &spec.sandbox_paths.write),
+    ] {
+        if !paths.is_empty() {
+            let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+            map.put(key, paths);
+        }
+    }
     map.done()
 }
 

@@ -70,6 +70,9 @@ pub struct VmSpec {
     /// Confinement of QEMU.
     #[serde(default)]
     pub sandbox: Sandbox,
+    /// What a confined QEMU may touch beyond what the rest of the spec names.
+    #[serde(default, skip_serializing_if = "SandboxPaths::is_empty")]
+    pub sandbox_paths: SandboxPaths,
     /// Words appended to QEMU's command line as they are (`qemu.args`, `args` and `arguments` of the file).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extra_args: Vec<String>,
@@ -276,8 +279,50 @@ pub enum Sandbox {
     /// As much as kernel and QEMU can do; what was achieved is shown.
     #[default]
     Auto,
+    /// Files and system calls, or the VM does not start.
+    Require,
+    /// Files, system calls and the TCP ports it listens on, or the VM does not start.
+    RequireNet,
     /// None.
     Off,
+}
+
+impl Sandbox {
+    /// Every mode, with the word for it in a file.
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("auto", Self::Auto),
+        ("require", Self::Require),
+        ("require-net", Self::RequireNet),
+        ("off", Self::Off),
+    ];
+
+    /// The word for it in a file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Require => "require",
+            Self::RequireNet => "require-net",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// Files and directories that a confined QEMU may touch, each with all that is below it; absolute paths.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxPaths {
+    /// To be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub read: Vec<PathBuf>,
+    /// To be read, written, made and deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub write: Vec<PathBuf>,
+}
+
+impl SandboxPaths {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.read.is_empty() && self.write.is_empty()
+    }
 }
 
 impl fmt::Display for DiskInterface {

@@ -48,6 +48,13 @@ fn check_paths(spec: &VmSpec, shared: &Shared) -> Result<(), Refusal> {
             refusal.cause(chain(&denied)).hint(hint)
         })?;
     }
+    for path in &spec.sandbox_paths.write {
+        shared.policy.check(path).map_err(|denied| {
+            let refusal = invalid(spec, "sandbox.write: QEMU does not write there".to_owned());
+            let hint = denied.hint();
+            refusal.cause(chain(&denied)).hint(hint)
+        })?;
+    }
     Ok(())
 }
 

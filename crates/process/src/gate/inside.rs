@@ -1,6 +1,6 @@
 //! The gate's own side: what it was told, and what it does before it becomes the program.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -13,6 +13,7 @@ use rustix::fs::Mode;
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 
 use super::{BACKLOG, GO, GO_NUMBER, GateOrder, LISTENING, PASSED_NUMBER_MIN, REPORT_NUMBER};
+use crate::confine::Confinement;
 use crate::error::ProcessError;
 use crate::point::{Point, pass};
 use crate::{kernel, signal, socket, spawn};
@@ -24,8 +25,8 @@ pub struct GateArgs {
     pub listen: Vec<i32>,
     /// Numbers of the other descriptors to pass on.
     pub pass: Vec<i32>,
-    /// The word of [`GateOrder::confinement`]; the caller of [`run`] acts on it first.
-    pub confinement: Option<OsString>,
+    /// What the program may touch; `None` confines nothing.
+    pub confinement: Option<Confinement>,
     /// The program to become.
     pub program: PathBuf,
     /// Its arguments.
@@ -78,9 +79,7 @@ impl GateArgs {
             words.extend(numbers.iter().map(|number| format!("{flag}{number}").into()));
         }
         if let Some(confinement) = &self.confinement {
-            let mut word = OsString::from("--confinement=");
-            word.push(confinement);
-            words.push(word);
+            words.push(format!("--confinement={}", confinement.to_word()).into());
         }
         words.push("--".into());
         words.push(self.program.clone().into());
@@ -107,7 +106,7 @@ impl GateArgs {
             } else if let Some(value) = bytes.strip_prefix(b"--pass=") {
                 pass.push(number(value)?);
             } else if let Some(value) = bytes.strip_prefix(b"--confinement=") {
-                confinement = Some(OsStr::from_bytes(value).to_owned());
+                confinement = Some(Confinement::parse(value)?);
             } else {
                 let word = word.to_string_lossy().into_owned();
                 return Err(ProcessError::GateArgument { word });
@@ -137,7 +136,7 @@ fn number(value: &[u8]) -> Result<i32, ProcessError> {
 /// Does the gate's work and becomes the program. Call it in `main`, before any thread or descriptor is made.
 ///
 /// Own session, umask 077, no core dumps, no new privileges, nothing inherited but what was passed;
-/// SIGTERM, SIGINT and SIGHUP blocked; listens, reports, waits for release or end-of-file, execs.
+/// SIGTERM, SIGINT and SIGHUP blocked; confined; listens, reports, waits for release or end-of-file, execs.
 ///
 /// Returns only when there is nothing to become: exit with [`GateEnd::exit_code`].
 pub fn run(args: GateArgs) -> GateEnd {
@@ -205,6 +204,9 @@ fn prepare(args: &GateArgs) -> Result<(OwnedFd, Vec<OwnedFd>), ProcessError> {
     }
     for fd in &passed {
         fcntl_setfd(fd, FdFlags::empty()).map_err(ProcessError::call("pass a descriptor on"))?;
+    }
+    if let Some(confinement) = &args.confinement {
+        confinement.enforce()?;
     }
     Ok((go, passed))
 }

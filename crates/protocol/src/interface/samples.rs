@@ -64,6 +64,7 @@ fn spec() -> Value {
             "forwards": [{"protocol": "tcp", "host_address": "127.0.0.1", "host_port": 2222, "guest_port": 22}]}],
         "serial": {"log": true}, "display": "none", "vga": "std", "on_reboot": "stop",
         "stop": {"timeout": "30s", "on_timeout": "kill"}, "sandbox": "off",
+        "sandbox_paths": {"read": ["/r"], "write": ["/w"]},
         "restart": {"policy": "always", "backoff": "1s", "backoff_max": "1m", "tries": 5, "window": "10m"},
         "on_runner_loss": "stop",
         "extra_args": ["-msg", "timestamp=on"]

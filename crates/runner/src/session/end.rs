@@ -12,6 +12,7 @@ use maqet_state::lifecycle::LastExit;
 use tokio::time::{Instant, timeout};
 
 use super::{Connection, GRACE, Gate, Session, Stage, Starting, give};
+use crate::confinement;
 use crate::ending::{Intent, Remains, in_words};
 use crate::ladder::{Action, Input, Verdict, Way};
 use crate::launch::Qemu;
@@ -102,6 +103,9 @@ impl Session {
         let mut refusal = self.place.refusal(RefusalCode::StartFailed, words);
         for line in remains.last_words.iter().flat_map(|words| words.lines()) {
             refusal = refusal.cause(line);
+            if let Some(path) = confinement::denied_path(line) {
+                refusal = refusal.hint(confinement::hint(&path));
+            }
         }
         refusal
     }

@@ -21,7 +21,7 @@ use maqet_protocol::runner::{
     Adopt, ExitNote, Prepare, Prepared, Release, RunnerFact, Running, StopQemu, Watch,
 };
 use maqet_protocol::{CallError, SocketRole};
-use maqet_spec::vm::{Accel, OnReboot, RestartPolicy, Sandbox, Serial, StopPolicy, VmSpec};
+use maqet_spec::vm::{Accel, OnReboot, RestartPolicy, Sandbox, SandboxPaths, Serial, StopPolicy, VmSpec};
 use maqet_spec::{Size, VmName};
 use maqet_state::id::VmId;
 use maqet_state::secret::Secret;
@@ -82,6 +82,7 @@ pub(crate) fn spec(options: &[&str]) -> VmSpec {
         on_runner_loss: maqet_spec::vm::OnRunnerLoss::Adopt,
         restart: RestartPolicy::default(),
         sandbox: Sandbox::Auto,
+        sandbox_paths: SandboxPaths::default(),
         extra_args,
     }
 }

@@ -11,7 +11,7 @@ use crate::load::{LoadOptions, load};
 use crate::name::VmName;
 use crate::size::Size;
 use crate::source::Source;
-use crate::vm::{DiskFormat, DiskInterface, RestartWhen, Serial};
+use crate::vm::{DiskFormat, DiskInterface, RestartWhen, Sandbox, Serial};
 
 /// Texts that YAML readers like to take for something else.
 const TRICKY: [&str; 22] = [
@@ -154,7 +154,11 @@ impl Dice {
         };
         spec.restart = self.restart();
         spec.on_runner_loss = self.pick(&[OnRunnerLoss::Adopt, OnRunnerLoss::Stop]);
-        spec.sandbox = self.pick(&[Sandbox::Auto, Sandbox::Off]);
+        spec.sandbox = self.pick(&Sandbox::ALL.map(|(_, mode)| mode));
+        if spec.sandbox != Sandbox::Off {
+            spec.sandbox_paths.read = (0..self.roll(3)).map(|n| format!("/r/{n}").into()).collect();
+            spec.sandbox_paths.write = (0..self.roll(3)).map(|n| format!("/w/{n}").into()).collect();
+        }
         spec.extra_args = (0..self.roll(3)).map(|_| self.pick(&TRICKY).to_owned()).collect();
         spec
     }

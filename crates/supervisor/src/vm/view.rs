@@ -138,12 +138,8 @@ pub(super) fn told(autostart: Autostart) -> AutostartStatus {
 }
 
 fn requested(sandbox: Sandbox) -> SandboxStatus {
-    let requested = match sandbox {
-        Sandbox::Auto => "auto",
-        Sandbox::Off => "off",
-    };
     SandboxStatus {
-        requested: requested.to_owned(),
+        requested: sandbox.as_str().to_owned(),
         ..SandboxStatus::default()
     }
 }

@@ -251,13 +251,13 @@ fn numbers_and_words() {
       |          ^^^^^
     hint: write `"false"` if you mean the word
     "#);
-    insta::assert_snapshot!(rendered("name: web\nsandbox: require\n"), @r#"
-    sandbox `require`: this version cannot enforce it
+    insta::assert_snapshot!(rendered("name: web\nsandbox: {mode: off, read: /r}\n"), @r#"
+    `sandbox` is off and has paths
      --> web.yaml:2:10
       |
-    2 | sandbox: require
-      |          ^^^^^^^
-    hint: write `sandbox: auto`; `maqet status` shows what was achieved
+    2 | sandbox: {mode: off, read: /r}
+      |          ^
+    hint: write `mode: auto` beside them, or take them out
     "#);
     insta::assert_snapshot!(rendered("name: web\nsandbox: atuo\n"), @r#"
     `atuo` is not a sandbox mode, did you mean `auto`?
