@@ -1,88 +1,27 @@
 //! The disk is full.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::fs;
+use std::path::PathBuf;
 
 use maqet_process::ProcessHandle;
 use maqet_state::store::Store;
 use maqet_tests::wait::{self, PATIENCE};
 use maqet_tests::{Guest, Sandbox};
-use rustix::process::geteuid;
 use serde_json::Value;
 
-use crate::scene::{Scene, VM, kill, kinds, process, say, store_path};
+use crate::scene::{Scene, VM, kill, kinds, process, store_path};
+use crate::small_disk::SmallDisk;
+
+/// Room for a store and a few logs.
+const MEBIBYTES: u32 = 6;
 
 /// Additions after which a full disk must have refused one. Each takes some KB of a store of at most a few MB.
 const ADDITIONS_MAX: usize = 500;
 
-/// A small file system of its own; taken away when dropped.
-#[derive(Debug)]
-struct SmallDisk {
-    path: PathBuf,
-}
-
-impl SmallDisk {
-    /// `None` where this user may not mount.
-    fn mount(path: PathBuf) -> Option<Self> {
-        fs::create_dir(&path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=6m,mode=0700", "maqet-test"]);
-        let mounted = geteuid().is_root()
-            && mount
-                .arg(&path)
-                .output()
-                .is_ok_and(|output| output.status.success());
-        if mounted {
-            return Some(Self { path });
-        }
-        say("WARNING: a full disk is NOT EXERCISED: only root can mount a small one");
-        fs::remove_dir(&path).unwrap();
-        None
-    }
-
-    /// Writes until nothing more fits; returns the file to delete.
-    fn fill(&self) -> PathBuf {
-        let path = self.path.join("filler");
-        let mut file = File::create(&path).unwrap();
-        for size in [65536, 4096, 1] {
-            fill(&mut file, size);
-        }
-        path
-    }
-}
-
-fn fill(file: &mut File, size: usize) {
-    let part = vec![b'x'; size];
-    loop {
-        match file.write(&part) {
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::StorageFull => return,
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        unmount(&self.path);
-    }
-}
-
-fn unmount(path: &Path) {
-    let unmounted = Command::new("umount").arg("-l").arg(path).output().unwrap();
-    if !unmounted.status.success() {
-        say(&format!("{unmounted:?}"));
-    }
-}
-
 #[test]
 fn a_full_disk_keeps_nobody_from_looking_and_stopping() {
     let sandbox = Sandbox::new();
-    let Some(disk) = SmallDisk::mount(sandbox.data_dir()) else {
+    let Some(disk) = SmallDisk::mount(sandbox.data_dir(), MEBIBYTES) else {
         return;
     };
     Guest::tiny("web").start(&sandbox);
@@ -183,7 +122,7 @@ struct FullDisk {
 impl FullDisk {
     fn new() -> Option<Self> {
         let sandbox = Sandbox::new();
-        let disk = SmallDisk::mount(sandbox.data_dir())?;
+        let disk = SmallDisk::mount(sandbox.data_dir(), MEBIBYTES)?;
         let id = Guest::tiny(VM).options(&["ticks"]).start(&sandbox);
         for name in ["db", "mail"] {
             Guest::tiny(name).start(&sandbox);

@@ -26,5 +26,7 @@ mod runner;
 mod runner_loss;
 mod scene;
 mod silence;
+mod small_disk;
+mod soak;
 mod start;
 mod supervisor;

@@ -1,8 +1,11 @@
 //! A world in which somebody is killed while something is under way, and what must be so afterwards.
 
+mod harmless;
 mod verdict;
 mod world;
 
+pub(crate) use self::harmless::{Innocents, assert_no_leaks, leftovers};
+pub(crate) use self::verdict::judge;
 pub(crate) use self::world::{Outcome, VM, World};
 
 /// Who is killed.

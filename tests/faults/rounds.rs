@@ -16,7 +16,7 @@ use maqet_tests::Running;
 use self::plan::Plan;
 use self::tally::Tally;
 use crate::play::{Outcome, World};
-use crate::scene::say;
+use crate::scene::{number, say, words};
 
 /// Hits of each victim in a run of all tests.
 const ROUNDS: u32 = 8;
@@ -42,10 +42,6 @@ fn whoever_is_killed_at_whatever_moment_the_truth_is_told_and_nothing_is_left() 
         0,
         "rounds in which something was not as it should be"
     );
-}
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap())
 }
 
 /// Plays rounds until there have been enough. After one that went wrong the world is a new one.
@@ -90,12 +86,6 @@ fn play(world: &mut World, plan: &Plan) -> Outcome {
     }
     let output = call.map(Running::output);
     world.judge(plan.phase, before.as_ref(), hit, output.as_ref())
-}
-
-fn words(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-        .unwrap_or_default()
 }
 
 impl Plan {

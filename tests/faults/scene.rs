@@ -1,5 +1,6 @@
 //! One VM whose guest counts ticks, and the three processes behind it.
 
+use std::any::Any;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
@@ -213,6 +214,18 @@ pub(crate) fn kill(processes: &[&ProcessHandle]) {
     for process in processes {
         assert!(wait::exited(process, PATIENCE), "pid {} survives", process.pid());
     }
+}
+
+/// A number from the environment, if it is there.
+pub(crate) fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap())
+}
+
+/// What a panic said.
+pub(crate) fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_default()
 }
 
 /// Random numbers from a seed that is shown.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{Outcome, Phase, Victim};
 
 /// Holds a VM that has come to rest to what was done to it.
-pub(super) fn judge(phase: Phase, outcome: &Outcome, vm: Option<&Value>) -> Result<(), String> {
+pub(crate) fn judge(phase: Phase, outcome: &Outcome, vm: Option<&Value>) -> Result<(), String> {
     let round = Round { phase, outcome };
     round.answer()?;
     let Some(vm) = vm else {
@@ -35,6 +35,7 @@ impl Round<'_> {
         let may_fail = launches && (self.hit(Victim::Runner) || self.hit(Victim::Qemu));
         match self.outcome.code {
             None | Some(0) => Ok(()),
+            Some(code) if self.outcome.excused.contains(&code) => Ok(()),
             Some(137) if self.hit(Victim::Cli) => Ok(()),
             Some(1) if may_fail => Ok(()),
             Some(code) => Err(format!("the client ended with {code}")),
@@ -62,6 +63,10 @@ impl Round<'_> {
 
     /// The cause of an end is one that fits.
     fn reason(&self, vm: &Value) -> Result<(), String> {
+        if self.outcome.last_exit.as_ref() == Some(&vm["last_exit"]) {
+            // What came before may have had any reason.
+            return Ok(());
+        }
         let cause = vm["last_exit"]["cause"].as_str().unwrap_or_default();
         let killed = matches!(cause, "qemu-killed" | "runner-lost" | "ended-unknown");
         let fits = match vm["status"].as_str() {

@@ -1,8 +1,6 @@
 //! Where rounds are played: one sandbox with a VM that is hit, one that must not notice, and innocents beside them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use maqet_process::ProcessHandle;
@@ -11,6 +9,7 @@ use maqet_tests::wait::{self, PATIENCE};
 use maqet_tests::{Guest, Output, Running, Sandbox};
 use serde_json::Value;
 
+use super::harmless::{Innocents, assert_no_leaks, leftovers};
 use super::verdict::{crashed, judge};
 use super::{Phase, Victim};
 use crate::scene::{kill, process, say};
@@ -34,7 +33,7 @@ pub(crate) struct World {
     id: String,
     /// QEMU of the neighbour, from its first start to the end.
     neighbour: ProcessHandle,
-    innocents: Vec<Running>,
+    innocents: Innocents,
     /// Who was there when the present phase began.
     present: Vec<(Victim, ProcessHandle)>,
     /// How long each phase takes when nobody is killed too early to tell.
@@ -48,8 +47,12 @@ pub(crate) struct Outcome {
     pub(crate) hit: Vec<Victim>,
     /// QEMU before the round.
     pub(crate) before: Option<i64>,
+    /// How it had ended before, where that is still told of it.
+    pub(crate) last_exit: Option<Value>,
     /// How the client ended; `None` without one.
     pub(crate) code: Option<i32>,
+    /// Other ways for it to end that the circumstances excuse.
+    pub(crate) excused: &'static [i32],
     /// QEMU took itself down.
     pub(crate) crashed: bool,
     /// Time until the list was right.
@@ -63,35 +66,14 @@ impl World {
         Guest::tiny(NEIGHBOUR).options(&["ticks"]).start(&sandbox);
         let neighbour = process(&sandbox.status(NEIGHBOUR)["pid"]);
         let id = Guest::tiny(VM).add(&sandbox);
-        let mut world = Self {
+        Self {
+            innocents: Innocents::beside(&sandbox, VM, &id),
             sandbox,
             id,
             neighbour,
-            innocents: Vec::new(),
             present: Vec::new(),
             usually: BTreeMap::new(),
-        };
-        world.innocents = world.innocents();
-        world
-    }
-
-    /// Processes with the command lines of a runner and a QEMU of this very VM, which are neither.
-    fn innocents(&self) -> Vec<Running> {
-        self.sandbox.maqet(&["start", VM]).expect(0);
-        let found = self.sandbox.processes();
-        let lines = found.iter().filter(|process| process.line.contains(&self.id));
-        let hidden = self.sandbox.path().display().to_string();
-        let innocents = lines.map(|process| {
-            let mut command = Command::new("sh");
-            command.args(["-c", "read word"]);
-            // Those with the sandbox's directory on their command line would count as its own.
-            command.args(process.line.split(' ').filter(|word| !word.contains(&hidden)));
-            Running::start(command)
-        });
-        let innocents = innocents.collect();
-        // They carry the id of a launch that is over; with that of a present one `doctor --leaks` would tell of them.
-        self.sandbox.maqet(&["stop", VM]).expect(0);
-        innocents
+        }
     }
 
     /// The sandbox.
@@ -119,6 +101,8 @@ impl World {
         let rest = truth::settled(&self.sandbox);
         let outcome = Outcome {
             hit,
+            excused: &[],
+            last_exit: None,
             before: before.map(|qemu| qemu.pid().into()),
             code: output.map(|output| output.code),
             crashed: rest.vm(VM).is_some_and(crashed),
@@ -205,12 +189,7 @@ impl World {
     /// Nobody else was hit, and nothing lies about.
     #[track_caller]
     fn assert_harmless(&self, rest: &Rest) {
-        for innocent in &self.innocents {
-            assert!(
-                !innocent.handle().has_exited(),
-                "an innocent was hit: {innocent:?}"
-            );
-        }
+        self.innocents.assert_alive();
         let neighbour = rest.vm(NEIGHBOUR).unwrap();
         assert_eq!(
             neighbour["pid"].as_i64(),
@@ -218,28 +197,10 @@ impl World {
             "the neighbour was hit: {neighbour}"
         );
         wait::until("nothing is left behind", PATIENCE, || {
-            let left = self.leftovers(rest.vm(VM));
+            let left = leftovers(&self.sandbox, &self.id, rest.vm(VM));
             if left.is_empty() { Ok(()) } else { Err(left) }
         });
-        // Whoever is killed while the list is right already may still be on its way out.
-        wait::until("`doctor --leaks` finds nothing", PATIENCE, || {
-            let looked = self.sandbox.maqet(&["doctor", "--leaks", "-o", "json"]);
-            if looked.code == 0 { Ok(()) } else { Err(looked) }
-        });
-    }
-
-    /// Files that should have gone with the launch, or with the VM.
-    fn leftovers(&self, vm: Option<&Value>) -> Vec<PathBuf> {
-        let below = |place: PathBuf| place.join("vms").join(&self.id);
-        let (data, runtime) = (below(self.sandbox.data_dir()), below(self.sandbox.runtime_dir()));
-        match vm {
-            None => [data, runtime]
-                .into_iter()
-                .filter(|place| place.exists())
-                .collect(),
-            Some(vm) if vm["status"] == "running" => Vec::new(),
-            Some(_) => sockets(&runtime),
-        }
+        assert_no_leaks(&self.sandbox);
     }
 
     /// Says what happened last.
@@ -258,12 +219,4 @@ impl World {
         say(&self.sandbox.logs());
         self.sandbox.leaves_processes();
     }
-}
-
-fn sockets(directory: &std::path::Path) -> Vec<PathBuf> {
-    use std::os::unix::fs::FileTypeExt;
-
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let sockets = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()));
-    sockets.map(|entry| entry.path()).collect()
 }
