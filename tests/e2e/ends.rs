@@ -23,7 +23,10 @@ fn ends_itself(options: &[&str], line: &str) -> (String, String) {
     let (status, exit) = end(&sandbox);
     let shown = sandbox.maqet(&["why", "web"]).expect(0).stdout;
     let cause = text(&exit["cause"]);
-    assert!(shown.contains(&format!("because: {cause}")), "{shown}");
+    assert!(
+        shown.contains("because: the guest") && shown.contains(&format!("cause: {cause}\n")),
+        "{shown}"
+    );
     let last = kinds(&sandbox, "web").pop();
     assert_eq!(last, Some(format!("vm.{status}")));
     (status, cause)

@@ -23,3 +23,4 @@ mod start;
 mod stop;
 mod stop_silent;
 mod wait;
+mod why;

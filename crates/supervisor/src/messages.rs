@@ -56,6 +56,19 @@ pub(crate) enum StopBy {
     Person,
     /// The supervisor that ends (`on_exit: stop`): the next one starts it again if it is enabled.
     Exit,
+    /// Nobody: its runner was lost (`on_runner_loss: stop`).
+    Loss,
+}
+
+impl StopBy {
+    /// The word in the journal.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Person => "command",
+            Self::Exit => "supervisor-exit",
+            Self::Loss => "runner-lost",
+        }
+    }
 }
 
 /// End it, then start it.

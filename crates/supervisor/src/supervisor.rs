@@ -18,7 +18,6 @@ use maqet_state::change::Change;
 use maqet_state::clock::{self, Timestamp};
 use maqet_state::id::VmId;
 use maqet_state::journal::NewEvent;
-use maqet_state::lifecycle::Status;
 use maqet_state::record::VmRecord;
 use maqet_state::secret::Secret;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -233,19 +232,7 @@ pub(crate) async fn rebuild(recorded: Recorded, shared: &Rc<Shared>) -> (Settled
         crate::launch::sweep(&shared.places.vm_runtime(&record.id));
     }
     if record.status() != before {
-        let cause = record
-            .last_exit
-            .as_ref()
-            .map_or("ended-unknown", |exit| exit.cause.as_str());
-        let kind = if record.status() == Status::Stopped {
-            "vm.stopped"
-        } else {
-            "vm.failed"
-        };
-        let event = NewEvent::new(kind, clock::now())
-            .about(record)
-            .with("cause", cause)
-            .with("found_by", "recovery");
+        let event = crate::vm::end_of(record, clock::now()).with("found_by", "recovery");
         let follows = crate::vm::follows(record, clock::now());
         let (done, durable) = oneshot::channel();
         let mut change = Change::update(record.clone()).event(event);

@@ -10,6 +10,7 @@ mod facts;
 mod holdings;
 mod loss;
 mod mail;
+mod news;
 mod parked;
 mod remove;
 mod silence;
@@ -39,6 +40,7 @@ use maqet_state::secret::Secret;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
 pub(crate) use self::adopt::pause;
+pub(crate) use self::news::end_of;
 pub(crate) use self::upkeep::follows;
 use crate::link::RunnerLink;
 use crate::messages::{Keep, Persist};
@@ -92,6 +94,17 @@ enum StartBy {
     Policy,
     /// The supervisor's own start, because it is enabled.
     Autostart,
+}
+
+impl StartBy {
+    /// The word in the journal.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Person => "command",
+            Self::Policy => "policy",
+            Self::Autostart => "autostart",
+        }
+    }
 }
 
 /// What goes on after a stop.

@@ -1,8 +1,12 @@
 //! `maqet why`.
 
+mod causes;
+mod chain;
+mod words;
+
 use maqet_protocol::control::{Event, VmSummary};
 use maqet_state::clock::Timestamp;
-use maqet_state::lifecycle::{LastExit, Status};
+use maqet_state::lifecycle::{Cause, LastExit, Status};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -10,11 +14,16 @@ use super::{ls, status};
 use crate::args::vm::OneArgs;
 use crate::error::CliError;
 use crate::journal;
-use crate::render::units;
 use crate::session::Session;
 
 /// Longest text of one value in a line.
 const VALUE_LETTERS_MAX: usize = 80;
+
+/// Most steps that people are shown; the beginning and the end are the parts that explain.
+const STEPS_SHOWN_MAX: usize = 60;
+
+/// Of those, so many from the beginning.
+const STEPS_SHOWN_FIRST: usize = 10;
 
 /// What led to the present state.
 #[derive(Debug, Serialize)]
@@ -23,56 +32,136 @@ struct Chain {
     status: Status,
     since: Timestamp,
     last_exit: Option<LastExit>,
+    /// Why it is so, in one sentence.
+    because: Option<String>,
+    /// What happened, in order, for people.
+    steps: Vec<Step>,
+    /// The command to type next.
+    next: Option<String>,
+    /// The same part of the journal, for programs.
     events: Vec<Event>,
 }
 
-/// Tells the events behind a VM's present state, oldest first.
+/// One thing that happened.
+#[derive(Debug, Serialize)]
+struct Step {
+    cursor: u64,
+    at: Timestamp,
+    kind: String,
+    text: String,
+}
+
+/// Tells what led to a VM's present state, oldest first.
 ///
 /// # Errors
 /// The refusal.
 pub(crate) async fn run(session: &Session<'_>, args: &OneArgs) -> Result<(), CliError> {
     let summary = status::describe(session, &args.vm).await?.summary;
     let history = journal::history(session, summary.id.as_str()).await?;
-    let chain = Chain {
-        vm: summary.name.clone(),
-        status: summary.status,
-        since: summary.since,
-        last_exit: summary.last_exit.clone(),
-        events: last_run(history),
-    };
+    let chain = Chain::of(&summary, chain::behind(history));
     session
         .output
         .answer(&chain, || text(&summary, &chain), || chain.vm.clone())
 }
 
-/// The events from the last start on; all of them when it was never started.
-fn last_run(mut events: Vec<Event>) -> Vec<Event> {
-    let start = events.iter().rposition(|event| event.kind == "vm.starting");
-    events.drain(..start.unwrap_or_default());
-    events
+impl Chain {
+    fn of(summary: &VmSummary, events: Vec<Event>) -> Self {
+        let step = |event: &Event| {
+            Some(Step {
+                cursor: event.cursor,
+                at: event.at,
+                kind: event.kind.clone(),
+                text: words::tell(event)?,
+            })
+        };
+        Self {
+            vm: summary.name.clone(),
+            status: summary.status,
+            since: summary.since,
+            last_exit: summary.last_exit.clone(),
+            because: because(summary, &events),
+            steps: events.iter().filter_map(step).collect(),
+            next: next(summary),
+            events,
+        }
+    }
+}
+
+/// The last end explains a VM that has ended; one that runs is explained by its start.
+fn because(summary: &VmSummary, events: &[Event]) -> Option<String> {
+    match summary.status {
+        Status::Created => Some("nobody has started it yet".to_owned()),
+        Status::Running => {
+            let start = events.iter().rev().find(|event| event.kind == "vm.starting");
+            start.map(|event| words::starting(event).to_owned())
+        }
+        Status::Stopped | Status::Failed => summary.last_exit.as_ref().map(causes::sentence),
+    }
+}
+
+fn next(summary: &VmSummary) -> Option<String> {
+    let name = &summary.name;
+    if summary.silent_since.is_some() {
+        return Some(format!(
+            "maqet stop {name}, or with --force if that does not help"
+        ));
+    }
+    let exit = summary
+        .last_exit
+        .as_ref()
+        .filter(|_| summary.status == Status::Failed)?;
+    Some(match exit.cause {
+        Cause::StartFailed | Cause::QemuExited | Cause::QemuCrashed => format!("maqet logs {name} --qemu"),
+        Cause::GuestPanic => format!("maqet logs {name}"),
+        Cause::GuestShutdown
+        | Cause::GuestReset
+        | Cause::Stop
+        | Cause::StopForced
+        | Cause::QemuKilled
+        | Cause::HostShutdown
+        | Cause::HostRebooted
+        | Cause::RunnerLost
+        | Cause::HelperLost
+        | Cause::EndedUnknown => format!("maqet start {name}"),
+    })
 }
 
 fn text(summary: &VmSummary, chain: &Chain) -> String {
-    let mut lines = vec![format!(
-        "{} is {} since {}",
-        chain.vm,
-        ls::condition(summary),
-        chain.since
-    )];
-    // The last exit explains a VM that ended; for one that runs again it is history.
-    let exit = chain
-        .last_exit
-        .as_ref()
-        .filter(|_| summary.status != Status::Running);
-    let because = exit.into_iter().flat_map(units::last_exit_lines);
-    lines.extend(because.map(|line| format!("  because: {line}")));
-    lines.extend(
-        chain
-            .events
-            .iter()
-            .map(|event| format!("  {}", event_line(event))),
-    );
+    let condition = ls::condition(summary);
+    let mut lines = vec![format!("{} is {condition} since {}", chain.vm, chain.since)];
+    lines.extend(chain.because.iter().map(|why| format!("because: {why}")));
+    let ended = matches!(chain.status, Status::Stopped | Status::Failed);
+    let exit = chain.last_exit.iter().filter(|_| ended);
+    lines.extend(exit.flat_map(causes::details).map(|line| format!("  | {line}")));
+    let exit = chain.last_exit.iter().filter(|_| ended);
+    lines.extend(exit.map(|exit| format!("cause: {}", exit.cause)));
+    if !chain.steps.is_empty() {
+        lines.push("what happened:".to_owned());
+        lines.extend(shown(&chain.steps, &chain.vm));
+    }
+    lines.extend(chain.next.iter().map(|next| format!("next: {next}")));
     lines.join("\n")
+}
+
+/// A long chain without its middle.
+fn shown(steps: &[Step], vm: &str) -> Vec<String> {
+    let line = |step: &Step| format!("  {}  {}", step.at, step.text);
+    let Some(left_out) = steps
+        .len()
+        .checked_sub(STEPS_SHOWN_MAX)
+        .filter(|count| *count > 0)
+    else {
+        return steps.iter().map(line).collect();
+    };
+    let (first, rest) = steps.split_at(STEPS_SHOWN_FIRST);
+    let gap = format!("  … {left_out} more, which `maqet events --vm {vm}` shows …");
+    let last = rest.iter().skip(left_out);
+    first
+        .iter()
+        .map(line)
+        .chain([gap])
+        .chain(last.map(line))
+        .collect()
 }
 
 /// `2026-01-02T03:04:05.678Z vm.running pid=12 accel=tcg`.
@@ -96,9 +185,10 @@ fn short(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use maqet_state::clock::Timestamp;
     use serde_json::{Value, json};
 
-    use super::{Event, event_line, last_run};
+    use super::{Event, STEPS_SHOWN_FIRST, STEPS_SHOWN_MAX, Step, event_line, shown};
 
     fn event(cursor: u64, kind: &str, data: &Value) -> Event {
         let mut event = json!({"cursor": cursor, "at": "2026-01-02T03:04:05.678Z", "vm": "web", "id": null, "kind": kind});
@@ -120,23 +210,24 @@ mod tests {
     }
 
     #[test]
-    fn the_chain_begins_with_the_last_start() {
-        let kinds = [
-            "vm.added",
-            "vm.starting",
-            "vm.stopped",
-            "vm.starting",
-            "vm.running",
-        ];
-        let events: Vec<_> = (1..)
-            .zip(kinds)
-            .map(|(cursor, kind)| event(cursor, kind, &json!({})))
-            .collect();
-        let cursors: Vec<u64> = last_run(events.clone())
-            .iter()
-            .map(|event| event.cursor)
-            .collect();
-        assert_eq!(cursors, [4, 5]);
-        assert_eq!(last_run(events[..1].to_vec()).len(), 1);
+    fn a_long_chain_is_shown_without_its_middle() {
+        let steps = |count: usize| -> Vec<Step> {
+            let step = |number: usize| Step {
+                cursor: 1,
+                at: Timestamp(0),
+                kind: "vm.starting".to_owned(),
+                text: format!("step {number}"),
+            };
+            (0..count).map(step).collect()
+        };
+        assert_eq!(shown(&steps(STEPS_SHOWN_MAX), "web").len(), STEPS_SHOWN_MAX);
+        let lines = shown(&steps(100), "web");
+        assert_eq!(lines.len(), STEPS_SHOWN_MAX + 1);
+        assert!(lines[STEPS_SHOWN_FIRST].contains("… 40 more"), "{lines:?}");
+        assert!(
+            lines[STEPS_SHOWN_FIRST - 1].ends_with("step 9")
+                && lines[STEPS_SHOWN_FIRST + 1].ends_with("step 50")
+        );
+        assert!(lines.last().unwrap().ends_with("step 99"));
     }
 }

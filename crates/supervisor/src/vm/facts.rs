@@ -10,11 +10,12 @@ use maqet_protocol::refusal::Refusal;
 use maqet_protocol::runner::{RunnerFact, Watch};
 use maqet_state::change::Change;
 use maqet_state::clock;
-use maqet_state::lifecycle::{Activity, Cause, Command, Decision, Fact, LastExit, Status};
+use maqet_state::lifecycle::{Activity, Cause, Command, Decision, Fact, LastExit};
 use maqet_state::record::Intent;
 
 use serde_json::Value;
 
+use super::news::end_of;
 use super::silence::Who;
 use super::{Live, VmActor};
 use crate::launch::{collect, sweep};
@@ -232,24 +233,7 @@ impl VmActor {
         if self.record.state.launch().is_some() {
             let generation = self.record.generation;
             applied = self.end(Fact::Ended { generation, exit });
-            let kind = if self.record.status() == Status::Stopped {
-                "vm.stopped"
-            } else {
-                "vm.failed"
-            };
-            let mut event = self.event(kind);
-            if let Some(exit) = self.record.last_exit.clone() {
-                event = event.with("cause", exit.cause.as_str());
-                event = event.with_all(
-                    exit.detail
-                        .map(|detail| ("detail".to_owned(), detail.into()))
-                        .into_iter()
-                        .collect(),
-                );
-                event = event
-                    .with("exit_code", exit.exit_code)
-                    .with("signal", exit.signal);
-            }
+            let event = end_of(&self.record, clock::now());
             change = self.telling_what_follows(Change::update(self.record.clone()).event(event));
         }
         let durable = self.persist_fact(change);

@@ -217,12 +217,13 @@ impl VmActor {
         let fact = match step {
             RecordStep::Launching(launch) => {
                 self.apply(Fact::Launching(launch))?;
-                if let Some(by) = self.work.as_ref().map(|work| work.by) {
-                    self.count(by);
-                }
-                let event = self
+                let mut event = self
                     .event("vm.starting")
                     .with("generation", self.record.generation);
+                if let Some(by) = self.work.as_ref().map(|work| work.by) {
+                    self.count(by);
+                    event = event.with("by", by.as_str());
+                }
                 return Ok(Change::update(self.record.clone()).event(event));
             }
             RecordStep::MakingFile(path) => return Ok(Change::default().ledger(self.enter(&path))),

@@ -9,6 +9,7 @@ use maqet_protocol::refusal::{Refusal, RefusalCode};
 use super::VmActor;
 use super::start::millis;
 use super::stop::StopOrder;
+use crate::messages::StopBy;
 
 impl VmActor {
     /// A runner was lost, and the one that takes over is not there yet.
@@ -24,7 +25,7 @@ impl VmActor {
         context.run_later(
             budget.saturating_sub(asked.elapsed()),
             move |actor, context| match actor.parked.take_if(|parked| parked.asked == asked) {
-                Some(stop) if stop.loss => actor.end_unattended(stop, context),
+                Some(stop) if stop.by == StopBy::Loss => actor.end_unattended(stop, context),
                 Some(_) => actor.give_up(refusal, context),
                 None => {}
             },

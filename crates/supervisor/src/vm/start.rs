@@ -14,6 +14,7 @@ use maqet_state::clock;
 use maqet_state::lifecycle::{Activity, Cause, Command, Decision, Effect, Fact, LastExit};
 use tokio::sync::Notify;
 
+use super::news::end_of;
 use super::silence::Silence;
 use super::{Live, StartBy, VmActor};
 use crate::launch::{self, Failure, Launched, Plan, Processes};
@@ -198,12 +199,9 @@ impl VmActor {
         exit: LastExit,
         by: StartBy,
     ) -> impl Future<Output = Result<(), Refusal>> + 'static {
-        let event = self
-            .event("vm.failed")
-            .with("cause", exit.cause.as_str())
-            .with("detail", exit.detail.clone());
         self.count(by);
         let applied = self.end(Fact::LaunchFailed { exit });
+        let event = end_of(&self.record, clock::now()).with("by", by.as_str());
         let change = Change::update(self.record.clone()).event(event);
         let durable = self.persist_fact(self.telling_what_follows(change));
         async move {

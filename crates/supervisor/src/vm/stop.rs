@@ -18,7 +18,7 @@ use super::parked::unattended;
 use super::start::{StartOrder, millis, see_off};
 use super::walk::Walk;
 use super::{StartBy, Then, VmActor};
-use crate::messages::{RestartVm, StopVm};
+use crate::messages::{RestartVm, StopBy, StopVm};
 use crate::operation::{Accepted, Done};
 use crate::shared::Shared;
 
@@ -30,8 +30,7 @@ pub(super) struct StopOrder {
     pub(super) asked: Instant,
     /// Key of the restart this stop is the first half of.
     restart_key: Option<String>,
-    /// Nobody asked: the runner was lost.
-    pub(super) loss: bool,
+    pub(super) by: StopBy,
 }
 
 impl StopOrder {
@@ -42,7 +41,7 @@ impl StopOrder {
             key: None,
             asked,
             restart_key: None,
-            loss: true,
+            by: StopBy::Loss,
         }
     }
 }
@@ -72,7 +71,7 @@ impl VmActor {
                         key: message.key,
                         asked,
                         restart_key: None,
-                        loss: false,
+                        by: message.by,
                     },
                     Then::Rest,
                     context,
@@ -112,7 +111,7 @@ impl VmActor {
                     key: None,
                     asked,
                     restart_key: message.key,
-                    loss: false,
+                    by: StopBy::Person,
                 };
                 self.walk(order, Then::Launch, context)
             }
@@ -132,7 +131,7 @@ impl VmActor {
                 key: None,
                 asked: Instant::now(),
                 restart_key: None,
-                loss: false,
+                by: StopBy::Person,
             },
             then,
             context,
@@ -226,19 +225,17 @@ impl VmActor {
         let Some(walk) = self.walk_of(stop.order) else {
             return Err(self.unconfirmed());
         };
-        let intent = match (stop.loss, stop.order.force) {
-            (true, _) => Intent::RunnerLost,
-            (false, true) => Intent::StopForced,
-            (false, false) => Intent::Stop,
+        let intent = match (stop.by, stop.order.force) {
+            (StopBy::Loss, _) => Intent::RunnerLost,
+            (StopBy::Person | StopBy::Exit, true) => Intent::StopForced,
+            (StopBy::Person | StopBy::Exit, false) => Intent::Stop,
         };
         self.apply(Fact::StopIntended {
             generation: self.record.generation,
             intent,
         })?;
-        let mut event = self.event("vm.stopping").with("force", stop.order.force);
-        if stop.loss {
-            event = event.with("because", "runner-lost");
-        }
+        let event = self.event("vm.stopping").with("force", stop.order.force);
+        let event = event.with("by", stop.by.as_str());
         let intended = self.persist_fact(Change::update(self.record.clone()).event(event));
         let accepted = self.begin(Activity::Stopping);
         if let Some(work) = &mut self.work {

@@ -35,7 +35,7 @@ impl VmActor {
     /// A stop: what keeps the VM down, if that is news.
     pub(super) fn stay_down(&mut self, by: StopBy, context: &mut Context<Self>) -> Option<Change> {
         self.disarm(context);
-        if by == StopBy::Exit {
+        if by != StopBy::Person {
             return None;
         }
         let before = self.record.upkeep.clone();

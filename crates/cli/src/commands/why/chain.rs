@@ -1,0 +1,97 @@
+//! Which part of a VM's history explains its present state.
+
+use maqet_protocol::control::Event;
+
+use super::words;
+
+/// The events from the last start that was wanted on, with all that the restart policy did since; all of them when nobody
+/// ever wanted one.
+pub(super) fn behind(mut events: Vec<Event>) -> Vec<Event> {
+    let from = (0..events.len()).rev().find(|at| is_wanted_start(&events, *at));
+    events.drain(..from.unwrap_or_default());
+    events
+}
+
+/// A start that was not the restart policy's. One that could not even begin is told by its failure alone.
+fn is_wanted_start(events: &[Event], at: usize) -> bool {
+    let Some((event, before)) = events.get(at).zip(events.get(..at)) else {
+        return false;
+    };
+    match (event.kind.as_str(), words::by(event)) {
+        ("vm.starting" | "vm.failed", Some(by)) => by != "policy",
+        // Of a version that did not say so: the policy tells beforehand.
+        ("vm.starting", None) => !announced(before),
+        _ => false,
+    }
+}
+
+/// Whether a restart was due.
+fn announced(before: &[Event]) -> bool {
+    let telling = before.iter().rev().find(|event| {
+        ["vm.restarting", "vm.restart-cancelled", "vm.starting"].contains(&event.kind.as_str())
+    });
+    telling.is_some_and(|event| event.kind == "vm.restarting")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{Event, behind};
+
+    /// Cursors of the chain of a history of these kinds, each with who wanted it.
+    fn cursors(history: &[(&str, Option<&str>)]) -> Vec<u64> {
+        let event = |(cursor, (kind, by)): (u64, &(&str, Option<&str>))| -> Event {
+            let event = json!({"cursor": cursor, "at": "2026-01-02T03:04:05.678Z", "vm": "web", "id": null,
+                "kind": kind, "by": by});
+            serde_json::from_value(event).unwrap()
+        };
+        let events = (1..).zip(history).map(event).collect();
+        behind(events).iter().map(|event| event.cursor).collect()
+    }
+
+    #[test]
+    fn a_chain_begins_with_the_last_wanted_start() {
+        let lives = [
+            ("vm.added", None),
+            ("vm.starting", Some("command")),
+            ("vm.stopped", None),
+            ("vm.starting", Some("autostart")),
+            ("vm.running", None),
+        ];
+        assert_eq!(cursors(&lives), [4, 5]);
+        assert_eq!(cursors(&lives[..1]), [1]);
+    }
+
+    #[test]
+    fn a_crash_loop_is_told_from_its_beginning() {
+        for by in [Some("policy"), None] {
+            let looping = [
+                ("vm.starting", Some("command")),
+                ("vm.failed", None),
+                ("vm.restarting", None),
+                ("vm.starting", by),
+                ("vm.failed", None),
+                ("vm.restarting", None),
+                ("vm.failed", Some("policy")),
+                ("vm.crash-loop", None),
+            ];
+            assert_eq!(cursors(&looping), [1, 2, 3, 4, 5, 6, 7, 8]);
+        }
+    }
+
+    #[test]
+    fn a_start_by_a_person_during_the_pause_begins_anew() {
+        let history = [
+            ("vm.starting", None),
+            ("vm.restarting", None),
+            ("vm.restart-cancelled", None),
+            ("vm.starting", None),
+        ];
+        assert_eq!(cursors(&history), [4]);
+        assert_eq!(
+            cursors(&[("vm.starting", None), ("vm.failed", Some("command"))]),
+            [2]
+        );
+    }
+}
