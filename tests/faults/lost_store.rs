@@ -4,23 +4,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use maqet_process::ProcessHandle;
 use maqet_process::identity::{ProcessIdentity, Role};
 use maqet_state::change::Change;
 use maqet_state::record::{Launch, VmRecord, VmState};
 use maqet_state::store::Store;
-use maqet_tests::wait::{self, PATIENCE};
 use maqet_tests::{Guest, Running, Sandbox};
 use serde_json::Value;
 
-use crate::scene::{Scene, kill, kinds, store_path};
+use crate::scene::{Scene, damaged, events, kill, kinds, store_path};
 
 /// Overwrites everything behind the first page.
 fn damage(path: &Path) -> Vec<u8> {
-    let mut bytes = fs::read(path).unwrap();
-    for byte in bytes.iter_mut().skip(4096) {
-        *byte ^= 0x5a;
-    }
+    let bytes = damaged(fs::read(path).unwrap());
     fs::write(path, &bytes).unwrap();
     bytes
 }
@@ -36,26 +31,9 @@ fn set_aside(sandbox: &Sandbox) -> Vec<PathBuf> {
 
 /// The first event of that kind.
 fn event(sandbox: &Sandbox, kind: &str) -> Value {
-    let output = sandbox.maqet(&["events", "--since", "0", "-o", "json"]).expect(0);
-    let events = output
-        .stdout
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let mut wanted = events.filter(|event| event["kind"] == kind);
-    wanted
-        .next()
-        .unwrap_or_else(|| panic!("no {kind} in {}", output.stdout))
-}
-
-/// The guest goes on under a runner that knows the new secret, and everything works again.
-#[track_caller]
-fn assert_taken_over(scene: &Scene, runner: &ProcessHandle, qemu: &ProcessHandle) {
-    scene.adopted_after(runner);
-    assert!(wait::exited(runner, PATIENCE), "two runners");
-    let (_, present) = scene.processes();
-    assert_eq!(present.pid(), qemu.pid());
-    scene.assert_ticking();
-    scene.assert_answering();
+    let events = events(sandbox);
+    let found = events.iter().find(|event| event["kind"] == kind);
+    found.unwrap_or_else(|| panic!("no {kind} in {events:?}")).clone()
 }
 
 #[test]
@@ -66,7 +44,7 @@ fn a_store_that_was_deleted_is_made_anew_from_the_directories() {
     kill(&[&scene.supervisor()]);
     fs::remove_file(store_path(&scene.sandbox)).unwrap();
 
-    assert_taken_over(&scene, &runner, &qemu);
+    scene.assert_taken_over(&runner, &qemu);
     assert_eq!(scene.sandbox.status("idle")["status"], "created");
     assert_eq!(set_aside(&scene.sandbox), Vec::<PathBuf>::new());
     assert_eq!(kinds(&scene.sandbox)[..2], ["store.rebuilt", "vm.restored"]);
@@ -83,7 +61,7 @@ fn a_damaged_store_is_set_aside_and_made_anew() {
     kill(&[&scene.supervisor()]);
     let damaged = damage(&store_path(&scene.sandbox));
 
-    assert_taken_over(&scene, &runner, &qemu);
+    scene.assert_taken_over(&runner, &qemu);
     let aside = set_aside(&scene.sandbox);
     assert_eq!(aside.len(), 1, "{aside:?}");
     assert!(
@@ -234,7 +212,7 @@ fn a_sound_store_that_is_behind_the_directories_learns_from_them() {
     kill(&[&scene.supervisor()]);
     fs::remove_file(store_path(&scene.sandbox)).unwrap();
     Store::open(&store_path(&scene.sandbox)).unwrap();
-    assert_taken_over(&scene, &runner, &qemu);
+    scene.assert_taken_over(&runner, &qemu);
     assert_eq!(kinds(&scene.sandbox)[0], "vm.restored");
     scene.assert_stops();
 }

@@ -30,3 +30,4 @@ mod small_disk;
 mod soak;
 mod start;
 mod supervisor;
+mod unfinished;

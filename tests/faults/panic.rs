@@ -11,7 +11,7 @@ use maqet_tests::{Guest, Held, Output, Running, Sandbox};
 use serde_json::Value;
 
 use crate::play::{Phase, VM, Victim, World};
-use crate::scene::{Scene, count, kill, process, say};
+use crate::scene::{Scene, count, events, kill, process, say};
 
 /// A question is answered from memory, a tiny guest started and stopped in tenths of a second.
 const PROMPTLY: Duration = Duration::from_secs(10);
@@ -32,12 +32,8 @@ fn panic_while_running(scene: &Scene) -> Output {
 
 /// The last event of that kind.
 fn last_event(sandbox: &Sandbox, kind: &str) -> Value {
-    let output = sandbox.maqet(&["events", "--since", "0", "-o", "json"]).expect(0);
-    let mut events = output
-        .stdout
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    events.rfind(|event| event["kind"] == kind).unwrap()
+    let events = events(sandbox);
+    events.into_iter().rfind(|event| event["kind"] == kind).unwrap()
 }
 
 #[test]

@@ -4,9 +4,19 @@ mod harmless;
 mod verdict;
 mod world;
 
+use std::time::Duration;
+
 pub(crate) use self::harmless::{Innocents, assert_no_leaks, leftovers};
 pub(crate) use self::verdict::judge;
 pub(crate) use self::world::{Outcome, VM, World};
+
+/// Median, 99 % and longest of some times.
+pub(crate) fn spread(times: &[Duration]) -> [Duration; 3] {
+    let mut times = times.to_vec();
+    times.sort();
+    let last = times.len().saturating_sub(1);
+    [50, 99, 100].map(|share| times.get(last * share / 100).copied().unwrap_or_default())
+}
 
 /// Who is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +66,11 @@ impl Phase {
     /// Place in [`Phase::ALL`].
     pub(crate) fn place(self) -> usize {
         Self::ALL.iter().position(|phase| *phase == self).unwrap()
+    }
+
+    /// It ends a VM, if only for a moment.
+    pub(crate) fn ends(self) -> bool {
+        matches!(self, Self::Stop | Self::Kill | Self::Restart | Self::Remove)
     }
 
     /// The words of `maqet`; none while the guest just runs.

@@ -5,11 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use maqet_state::store::Store;
-use maqet_tests::wait::{self, PATIENCE};
 use maqet_tests::{Guest, Sandbox};
 use serde_json::Value;
 
-use crate::scene::{Scene, kill, kinds, store_path};
+use crate::scene::{Scene, damaged, kill, kinds, store_path};
 
 /// Names of the VMs in a report, and where they came from.
 fn restored(report: &Value) -> Vec<(String, String)> {
@@ -63,9 +62,7 @@ fn a_rebuild_under_a_running_supervisor_costs_no_guest_a_tick() {
     let aside = report["set_aside"].as_str().unwrap();
     assert_eq!(fs::metadata(aside).unwrap().permissions().mode() & 0o777, 0o600);
 
-    scene.adopted_after(&runner);
-    assert!(wait::exited(&runner, PATIENCE), "two runners");
-    scene.assert_ticking();
+    scene.assert_taken_over(&runner, &qemu);
     assert_eq!(kinds(&scene.sandbox)[0], "store.rebuilt");
     // For people.
     let (runner, _) = scene.processes();
@@ -176,11 +173,7 @@ fn what_is_no_copy_changes_nothing() {
     scene.sandbox.maqet(&["supervisor", "stop"]).expect(0);
     let copy = home.join("copy.redb");
     back_up(&scene.sandbox, &copy);
-    let mut damaged = fs::read(&copy).unwrap();
-    for byte in damaged.iter_mut().skip(4096) {
-        *byte ^= 0x5a;
-    }
-    fs::write(home.join("damaged.redb"), damaged).unwrap();
+    fs::write(home.join("damaged.redb"), damaged(fs::read(&copy).unwrap())).unwrap();
     let store = fs::read(store_path(&scene.sandbox)).unwrap();
     scene
         .sandbox

@@ -12,7 +12,7 @@ use maqet_state::mirror::Mirror;
 use maqet_state::record::{Launch, VmRecord, VmState};
 use maqet_state::store::Store;
 use maqet_tests::wait::{self, PATIENCE};
-use maqet_tests::{Guest, Output, Sandbox};
+use maqet_tests::{Guest, Sandbox};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::Value;
@@ -116,6 +116,17 @@ impl Scene {
         })
     }
 
+    /// The guest goes on under another runner than this one.
+    #[track_caller]
+    pub(crate) fn assert_taken_over(&self, runner: &ProcessHandle, qemu: &ProcessHandle) {
+        self.adopted_after(runner);
+        assert!(wait::exited(runner, PATIENCE), "two runners");
+        let (_, present) = self.processes();
+        assert_eq!(present.pid(), qemu.pid());
+        self.assert_ticking();
+        self.assert_answering();
+    }
+
     /// QEMU can be talked to.
     #[track_caller]
     pub(crate) fn assert_answering(&self) {
@@ -193,6 +204,14 @@ pub(crate) fn store_path(sandbox: &Sandbox) -> PathBuf {
     sandbox.data_dir().join("state.redb")
 }
 
+/// What a store looks like of which everything behind the first page was overwritten.
+pub(crate) fn damaged(mut bytes: Vec<u8>) -> Vec<u8> {
+    for byte in bytes.iter_mut().skip(4096) {
+        *byte ^= 0x5a;
+    }
+    bytes
+}
+
 /// The living process of this number.
 #[track_caller]
 pub(crate) fn process(pid: &Value) -> ProcessHandle {
@@ -243,14 +262,17 @@ pub(crate) fn say(words: &str) {
         .unwrap();
 }
 
-/// The kinds of all events so far, oldest first.
+/// All events so far, oldest first.
+pub(crate) fn events(sandbox: &Sandbox) -> Vec<Value> {
+    let output = sandbox.maqet(&["events", "--since", "0", "-o", "json"]).expect(0);
+    let lines = output.stdout.lines();
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Their kinds.
 pub(crate) fn kinds(sandbox: &Sandbox) -> Vec<String> {
-    let output: Output = sandbox.maqet(&["events", "--since", "0", "-o", "json"]).expect(0);
-    let kinds = output.stdout.lines().map(|line| {
-        let event: Value = serde_json::from_str(line).unwrap();
-        event["kind"].as_str().unwrap().to_owned()
-    });
-    kinds.collect()
+    let kind = |event: &Value| event["kind"].as_str().unwrap().to_owned();
+    events(sandbox).iter().map(kind).collect()
 }
 
 /// How many events of this kind there are.

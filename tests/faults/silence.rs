@@ -7,7 +7,7 @@ use maqet_tests::wait::{self, PATIENCE};
 use maqet_tests::{Guest, Sandbox};
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, VM, kill, kinds, say, signal};
+use crate::scene::{Scene, VM, kill, kinds, process, say, signal};
 
 /// `ls` and everything about other VMs takes milliseconds; so much is allowed on a crowded host, and is less than any
 /// deadline that somebody silent is given.
@@ -84,20 +84,26 @@ fn assert_heard_again(scene: &Scene, silent: &ProcessHandle) {
     scene.assert_ticking();
 }
 
-fn with_a_neighbour() -> Scene {
+/// A VM whose runner or QEMU freezes, a neighbour beside it, and the time in which that was noticed.
+#[track_caller]
+fn with_a_silent(
+    one: impl FnOnce(ProcessHandle, ProcessHandle) -> ProcessHandle,
+) -> (Scene, ProcessHandle, Duration) {
     let scene = Scene::new();
     Guest::none("well").start(&scene.sandbox);
-    scene
+    let (runner, qemu) = scene.processes();
+    let silent = one(runner, qemu);
+    signal(&silent, Signal::Stop);
+    assert_others_are_served(&scene.sandbox);
+    let noticed = assert_silence_is_noticed(&scene);
+    assert_others_are_served(&scene.sandbox);
+    (scene, silent, noticed)
 }
 
 #[test]
 fn a_runner_that_freezes_stalls_nothing_but_itself() {
-    let scene = with_a_neighbour();
-    let (runner, qemu) = scene.processes();
-    signal(&runner, Signal::Stop);
-    assert_others_are_served(&scene.sandbox);
-    let noticed = assert_silence_is_noticed(&scene);
-    assert_others_are_served(&scene.sandbox);
+    let (scene, runner, noticed) = with_a_silent(|runner, _qemu| runner);
+    let qemu = process(&scene.status()["pid"]);
     let stop = ["stop", VM, "--timeout", "1s", "-o", "json"];
     let (output, refused) = timed(|| scene.sandbox.maqet(&stop));
     let error = output.expect(1).error();
@@ -123,12 +129,7 @@ fn a_runner_that_freezes_stalls_nothing_but_itself() {
 
 #[test]
 fn a_qemu_that_freezes_stalls_nothing_but_itself() {
-    let scene = with_a_neighbour();
-    let (_runner, qemu) = scene.processes();
-    signal(&qemu, Signal::Stop);
-    assert_others_are_served(&scene.sandbox);
-    let noticed = assert_silence_is_noticed(&scene);
-    assert_others_are_served(&scene.sandbox);
+    let (scene, qemu, noticed) = with_a_silent(|_runner, qemu| qemu);
     let (output, asked) = timed(|| scene.sandbox.maqet(&["pause", VM]));
     assert_ne!(output.code, 0, "{output:#?}");
     assert!(asked < Duration::from_secs(15), "{asked:?}");

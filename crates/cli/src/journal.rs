@@ -44,11 +44,11 @@ impl<'a> Journal<'a> {
         })
     }
 
-    /// Reads on from a supervisor that somebody else starts, and starts none itself: watching must not bring back what
-    /// was ended on purpose.
+    /// Follows into a supervisor that somebody else starts, and starts none itself: watching must not bring back what was
+    /// ended on purpose. Without following it is a question like any other, and gets its answer.
     #[must_use]
     pub(crate) fn only_watching(mut self) -> Self {
-        self.revives = false;
+        self.revives = !self.query.follow;
         self
     }
 

@@ -16,6 +16,7 @@ mod remove;
 mod silence;
 mod start;
 mod stop;
+mod unfinished;
 mod upkeep;
 mod view;
 mod walk;

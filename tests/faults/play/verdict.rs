@@ -71,7 +71,7 @@ impl Round<'_> {
         let killed = matches!(cause, "qemu-killed" | "runner-lost" | "ended-unknown");
         let fits = match vm["status"].as_str() {
             Some("running" | "created") => true,
-            Some("stopped") => matches!(cause, "stop" | "stop-forced"),
+            Some("stopped") => self.phase != Phase::Run && matches!(cause, "stop" | "stop-forced"),
             Some("failed") if cause == "start-failed" => {
                 matches!(self.phase, Phase::Start | Phase::Restart)
             }

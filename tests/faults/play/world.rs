@@ -112,6 +112,10 @@ impl World {
             panic!("{why}\n{outcome:?}\n{output:#?}\n{}", rest.listed);
         }
         self.assert_harmless(&rest);
+        if outcome.code != Some(0) && phase.ends() {
+            // A stop whose client is gone is carried out sooner or later, unless it is taken back; the next round begins now.
+            self.sandbox.maqet(&["start", VM]);
+        }
         if rest.took > SLOW {
             say(&format!("slow: {outcome:?}"));
             self.tell();

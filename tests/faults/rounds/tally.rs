@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::plan::Plan;
-use crate::play::{Outcome, Phase, Victim};
+use crate::play::{Outcome, Phase, Victim, spread};
 
 /// Counts over all rounds so far.
 #[derive(Debug)]
@@ -119,16 +119,10 @@ impl fmt::Display for Tally {
                 self.hit(victim)
             )?;
         }
-        let mut settled = self.settled.clone();
-        settled.sort();
-        let last = settled.len().saturating_sub(1);
-        let at = |share: usize| settled.get(last * share / 100).copied().unwrap_or_default();
+        let [median, most, longest] = spread(&self.settled);
         writeln!(
             formatter,
-            "until the list was right and nothing under way: median {:?}, 99 % {:?}, longest {:?}",
-            at(50),
-            at(99),
-            at(100)
+            "until the list was right and nothing under way: median {median:?}, 99 % {most:?}, longest {longest:?}"
         )?;
         write!(
             formatter,

@@ -12,7 +12,7 @@ use maqet_tests::{Guest, Output, Running, Sandbox};
 use serde_json::Value;
 
 use super::plan::{Deed, Fault, Ground, SELF_WILLED, Step, VMS, Violence};
-use crate::play::{Innocents, Victim};
+use crate::play::{Innocents, Phase, Victim};
 use crate::scene::{at_most, kill, process, signal, store_path};
 use crate::small_disk::SmallDisk;
 
@@ -99,12 +99,29 @@ impl House {
     }
 
     /// An `add` whose client was killed may still be on its way, and no list tells. The next one of that name comes after
-    /// it, or makes it come to nothing.
+    /// it, or makes it come to nothing. A stop whose client was killed is carried out sooner or later, unless it is taken
+    /// back.
     fn overtake(&self, called: &Called) {
-        if called.deed == Some(Deed::Add) && called.output.code == 137 {
-            let file = self.sandbox.home().join(format!("{}.yaml", called.vm));
-            let again = self.sandbox.maqet(&["add", &file.display().to_string()]);
-            assert!([0, 5].contains(&again.code), "{again:#?}");
+        if called.output.code != 137 {
+            return;
+        }
+        match called.deed {
+            Some(Deed::Add) => {
+                let file = self.sandbox.home().join(format!("{}.yaml", called.vm));
+                let again = self.sandbox.maqet(&["add", &file.display().to_string()]);
+                assert!([0, 5].contains(&again.code), "{again:#?}");
+            }
+            Some(deed) if deed.phase().is_some_and(Phase::ends) => self.take_back(called.vm),
+            Some(_) | None => {}
+        }
+    }
+
+    /// Has a VM that still runs run on; one that is stopped by now, or about to be, stays so.
+    fn take_back(&self, vm: &str) {
+        let rest = truth::settled(&self.sandbox);
+        if rest.vm(vm).is_some_and(|line| line["status"] == "running") {
+            let started = self.sandbox.maqet(&["start", vm]);
+            assert!([0, 3, 4, 5].contains(&started.code), "{started:#?}");
         }
     }
 

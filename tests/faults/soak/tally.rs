@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::check::deeds;
 use super::house::Acted;
 use super::plan::{Deed, Ground, Step};
-use crate::play::Victim;
+use crate::play::{Victim, spread};
 
 /// Descriptors a supervisor may have more than in its first step: connections come and go.
 const FDS_MORE_MAX: usize = 16;
@@ -143,19 +143,13 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut settled = self.settled.clone();
-        settled.sort();
-        let last = settled.len().saturating_sub(1);
-        let at = |share: usize| settled.get(last * share / 100).copied().unwrap_or_default();
+        let [median, most, longest] = spread(&self.settled);
         writeln!(
             formatter,
-            "{} steps in {} s, seed {}; at rest after {:?} (median), {:?} (99 %), {:?} (longest)",
+            "{} steps in {} s, seed {}; at rest after {median:?} (median), {most:?} (99 %), {longest:?} (longest)",
             self.steps,
             self.lasts().as_secs(),
-            self.seed,
-            at(50),
-            at(99),
-            at(100)
+            self.seed
         )?;
         writeln!(formatter, "ground      {}", listed(&self.grounds))?;
         for (deed, [done, refused, killed]) in &self.deeds {

@@ -10,12 +10,12 @@ use maqet_state::change::Change;
 use maqet_state::clock;
 use maqet_state::journal::NewEvent;
 use maqet_state::lifecycle::Activity;
-use maqet_state::record::{Intent, VmRecord};
+use maqet_state::record::VmRecord;
 use maqet_state::secret::Secret;
 use tokio::sync::oneshot;
 
 use super::{SupervisorActor, rebuild};
-use crate::messages::{Keep, LoadVm, StopBy, StopVm, VmActorGone};
+use crate::messages::{Keep, LoadVm, VmActorGone};
 use crate::recovery::Settled;
 use crate::shared::Shared;
 use crate::vm::{Lost, pause};
@@ -79,13 +79,7 @@ impl SupervisorActor {
 
     fn take_back(&mut self, lost: Lost, rebuilt: Result<Rebuilt, Refusal>, context: &mut Context<Self>) {
         match rebuilt {
-            Ok(Some((settled, secret))) => {
-                let unfinished = stop_intended(settled.record());
-                self.own(settled, secret);
-                if let Some((stop, entry)) = unfinished.zip(self.vms.get(&lost.id)) {
-                    context.spawn(finish(stop, entry.vm.clone()).into_actor(self));
-                }
-            }
+            Ok(Some((settled, secret))) => self.own(settled, secret),
             // It was lost when its record had gone.
             Ok(None) => {
                 self.shared.board.clear(&lost.id);
@@ -141,41 +135,6 @@ fn tell(record: &VmRecord, lost: &Lost, shared: &Shared) {
     let change = Box::new(Change::default().event(event));
     if let Err(error) = shared.state.try_send(Keep { change, done }) {
         tracing::error!(%error, "the journal does not tell that a VM's actor was rebuilt");
-    }
-}
-
-/// The stop that was under way, and wanted by a person or not.
-fn stop_intended(record: &VmRecord) -> Option<StopVm> {
-    let force = match record.state.launch()?.intent {
-        Intent::Stop => false,
-        Intent::StopForced => true,
-        Intent::Run | Intent::HostShutdown | Intent::RunnerLost => return None,
-    };
-    let by = if record.upkeep.stopped {
-        StopBy::Person
-    } else {
-        StopBy::Exit
-    };
-    let (timeout_ms, key) = (None, None);
-    Some(StopVm {
-        timeout_ms,
-        force,
-        key,
-        by,
-    })
-}
-
-/// A stop whose intent is durable is carried out, though nobody waits for it any more.
-async fn finish(stop: StopVm, vm: actix::Addr<crate::vm::VmActor>) {
-    let outcome = match vm.send(stop).await {
-        Ok(Ok(accepted)) => accepted.outcome().await.map(|_done| ()),
-        Ok(Err(refusal)) => Err(refusal),
-        Err(gone) => {
-            Err(Refusal::new(RefusalCode::Internal, "its actor is gone again").cause(gone.to_string()))
-        }
-    };
-    if let Err(refusal) = outcome {
-        tracing::warn!(%refusal, causes = ?refusal.causes, "a stop that was under way is not carried out");
     }
 }
 

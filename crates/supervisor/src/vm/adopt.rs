@@ -44,6 +44,7 @@ struct Replacement {
 impl VmActor {
     /// Continues from what recovery found.
     pub(super) fn take_over(&mut self, settled: Settled, context: &mut Context<Self>) {
+        self.resume_intended(context);
         match settled {
             Settled::Resting(_) => self.arm(context),
             Settled::Attached {

@@ -1,4 +1,4 @@
-//! Stops of a VM that does not run yet, or not any more.
+//! What is so already, and stops of a VM that does not run yet.
 
 use std::future::Future;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use maqet_state::change::Change;
 use super::VmActor;
 use super::start::was_cancelled;
 use crate::messages::StopVm;
-use crate::operation::Accepted;
+use crate::operation::{Accepted, Done, Operation};
 
 impl VmActor {
     /// There is nothing to end; what the stop changes about the future is durable before it is answered.
@@ -19,8 +19,23 @@ impl VmActor {
         let Some(change) = news else {
             return Accepted::ended(Ok(self.already_stopped()));
         };
-        let (noted, done) = (told_if_not(self.persist_fact(change)), self.already_stopped());
-        let operation = crate::operation::Operation::new(self.name());
+        self.so_already(change, self.already_stopped())
+    }
+
+    /// It runs; that it is not to be stopped any more, where it was, is durable before it is answered.
+    pub(super) fn already_running_durably(&mut self) -> Accepted {
+        let done = Done::Started(self.started(true, Instant::now()));
+        let meant_to_stop = self.is_meant_to_stop().is_some();
+        let withdrawn = meant_to_stop.then(|| self.withdraw_stop("it is to run after all"));
+        match withdrawn.flatten() {
+            Some(change) => self.so_already(change, done),
+            None => Accepted::ended(Ok(done)),
+        }
+    }
+
+    fn so_already(&self, change: Change, done: Done) -> Accepted {
+        let noted = told_if_not(self.persist_fact(change));
+        let operation = Operation::new(self.name());
         let accepted = operation.follow();
         actix_rt::spawn(async move {
             noted.await;
@@ -41,7 +56,7 @@ impl VmActor {
         let start = self
             .cancel_start()
             .ok_or_else(|| self.defect("no start to cancel"))?;
-        let operation = crate::operation::Operation::new(self.name());
+        let operation = Operation::new(self.name());
         let accepted = operation.follow();
         let answered = start
             .outcome()

@@ -47,9 +47,7 @@ impl VmActor {
                 Ok(self.start_now(key, StartBy::Person, context))
             }
             Decision::Join => self.join().ok_or_else(|| self.defect("nothing to join")),
-            Decision::AlreadyDone => Ok(Accepted::ended(Ok(Done::Started(
-                self.started(true, Instant::now()),
-            )))),
+            Decision::AlreadyDone => Ok(self.already_running_durably()),
             Decision::Deny(denial) => Err(self.deny(denial)),
             Decision::Do(_) => Err(self.defect("a start with another effect")),
         }

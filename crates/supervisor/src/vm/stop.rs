@@ -307,19 +307,8 @@ impl VmActor {
 
     /// QEMU is still there: the intent is taken back.
     pub(super) fn give_up(&mut self, refusal: Refusal, context: &mut Context<Self>) {
-        let generation = self.record.generation;
-        self.record.upkeep.stopped = false;
-        if self
-            .apply(Fact::StopIntended {
-                generation,
-                intent: Intent::Run,
-            })
-            .is_ok()
-        {
-            let event = self
-                .event("vm.stop-failed")
-                .with("message", refusal.message.clone());
-            self.persist_later(Change::update(self.record.clone()).event(event), context);
+        if let Some(change) = self.withdraw_stop(&refusal.message) {
+            self.persist_later(change, context);
         }
         let state = self.record.state.shown(self.activity).as_str();
         let refusal = refusal.vm(self.name()).state(state);
