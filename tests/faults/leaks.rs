@@ -218,12 +218,9 @@ fn enter(sandbox: &Sandbox, files: &[(&PathBuf, clock::Timestamp)]) {
     let id = store.vms().unwrap().remove(0).id;
     let mut change = Change::default();
     for (path, at) in files {
-        change = change.ledger(LedgerEdit::Enter(LedgerEntry {
-            kind: LedgerKind::File,
-            what: path.display().to_string(),
-            id: Some(id.clone()),
-            at: *at,
-        }));
+        let what = path.display().to_string();
+        let line = LedgerEntry::new(LedgerKind::File, what, id.clone(), *at);
+        change = change.ledger(LedgerEdit::Enter(line));
     }
     assert!(store.commit(vec![change]).unwrap().iter().all(Result::is_ok));
 }

@@ -11,6 +11,7 @@ mod found;
 mod frozen;
 mod identity;
 mod leaks;
+mod ledger;
 mod lost_store;
 mod oom;
 mod panic;

@@ -29,6 +29,17 @@ pub enum Role {
     Helper,
 }
 
+impl Role {
+    /// The name, as stored and shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Runner => "runner",
+            Self::Qemu => "qemu",
+            Self::Helper => "helper",
+        }
+    }
+}
+
 /// A file, by device and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileId {

@@ -46,6 +46,9 @@ method!(Prepare, "Prepare", Prepared);
 pub struct Prepared {
     /// Identity of the gate, which exec turns into QEMU.
     pub qemu: ProcessIdentity,
+    /// Host ports that are held for it, chosen ones too.
+    #[serde(default)]
+    pub ports: Vec<PortStatus>,
 }
 
 /// QEMU's identity is on disk: execute it, let the guest run.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use maqet_process::identity::ProcessIdentity;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
@@ -11,7 +12,7 @@ use crate::id::VmId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LedgerKind {
-    /// A process; named by its launch id and role.
+    /// A process; named by its launch id and role, `LAUNCH/runner`.
     Process,
     /// A regular file; named by its path.
     File,
@@ -46,6 +47,39 @@ pub struct LedgerEntry {
     pub id: Option<VmId>,
     /// When it was entered.
     pub at: Timestamp,
+    /// Who a process is: nothing else may ever say that a process found later is this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Box<ProcessIdentity>>,
+}
+
+impl LedgerEntry {
+    /// A line about something of this VM.
+    pub fn new(kind: LedgerKind, what: impl Into<String>, id: VmId, at: Timestamp) -> Self {
+        Self {
+            kind,
+            what: what.into(),
+            id: Some(id),
+            at,
+            identity: None,
+        }
+    }
+
+    /// A line about a process of this VM.
+    pub fn process(identity: ProcessIdentity, id: VmId, at: Timestamp) -> Self {
+        let what = format!("{}/{}", identity.launch_id, identity.role.as_str());
+        Self {
+            identity: Some(Box::new(identity)),
+            ..Self::new(LedgerKind::Process, what, id, at)
+        }
+    }
+
+    /// The edit that strikes the line.
+    pub fn strike(&self) -> LedgerEdit {
+        LedgerEdit::Strike {
+            kind: self.kind,
+            what: self.what.clone(),
+        }
+    }
 }
 
 /// A line to write or to strike.

@@ -18,10 +18,11 @@ use maqet_process::identity::{Liveness, ProcessIdentity};
 use maqet_process::pidfd::ProcessHandle;
 use maqet_process::point::{Point, pass};
 use maqet_protocol::CallError;
+use maqet_protocol::control::PortStatus;
 use maqet_protocol::endpoint::client::{Client, ReplyStream};
 use maqet_protocol::method::Method;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
-use maqet_protocol::runner::{Prepare, Release, Running, Watch};
+use maqet_protocol::runner::{Prepare, Prepared, Release, Running, Watch};
 use maqet_spec::VmSpec;
 use maqet_spec::vm::Accel;
 use maqet_state::clock;
@@ -119,7 +120,11 @@ pub(crate) async fn launch(plan: &Plan, made: &mut Processes) -> Result<Launched
     let prepared = ready.prepare(plan, preflight, made).await?;
     pass(Point::GateNamed);
     // The stream is opened while the commit is under way: before the release, so that nothing the guest does is missed.
-    let durable = record(plan, RecordStep::QemuRecorded(prepared.identity.clone()));
+    let step = RecordStep::QemuRecorded {
+        qemu: prepared.identity.clone(),
+        ports: prepared.ports.clone(),
+    };
+    let durable = record(plan, step);
     let (durable, watch) = futures_util::future::join(durable, prepared.ready.link.watch()).await;
     durable?;
     pass(Point::QemuRecorded);
@@ -282,7 +287,10 @@ impl ReadyRunner {
             log_dir: self.shared.places.vm_data(&plan.id),
             log_bytes_max: self.shared.settings.logs.bytes_max,
         };
-        let identity = call(&mut self.owner, &prepare, PREPARE_DEADLINE).await?.qemu;
+        let Prepared {
+            qemu: identity,
+            ports,
+        } = call(&mut self.owner, &prepare, PREPARE_DEADLINE).await?;
         let qemu = match identity.verify() {
             Liveness::Alive(handle) => handle,
             Liveness::Dead => return Err(not_itself("it is gone already")),
@@ -293,6 +301,7 @@ impl ReadyRunner {
             ready: self,
             qemu,
             identity,
+            ports,
             news: preflight.news,
         })
     }
@@ -313,6 +322,8 @@ pub(crate) struct PreparedQemu {
     qemu: ProcessHandle,
     /// Who it is, before and after.
     pub(crate) identity: ProcessIdentity,
+    /// Host ports held for it.
+    pub(crate) ports: Vec<PortStatus>,
     news: News,
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use actix::{Addr, Message};
 use maqet_process::identity::ProcessIdentity;
 use maqet_protocol::control::{
-    Added, AutostartSet, Changed, LeakReport, Leaks, Listed, QmpReturn, StoreStatus, SupervisorStatus,
-    VmInfo, VmStatus,
+    Added, AutostartSet, Changed, LeakReport, Leaks, Listed, PortStatus, QmpReturn, StoreStatus,
+    SupervisorStatus, VmInfo, VmStatus,
 };
 use maqet_protocol::refusal::Refusal;
 use maqet_protocol::runner::RunnerFact;
@@ -172,7 +172,12 @@ pub(crate) enum RecordStep {
     /// The runner exists, gated.
     Launching(Box<Launch>),
     /// QEMU's gate exists.
-    QemuRecorded(ProcessIdentity),
+    QemuRecorded {
+        /// Who it is.
+        qemu: ProcessIdentity,
+        /// Host ports held for it.
+        ports: Vec<PortStatus>,
+    },
     /// A new runner took over.
     RunnerReplaced(ProcessIdentity),
     /// An image is about to be made.

@@ -113,6 +113,11 @@ async fn serve(parts: Parts, readiness: &mut Readiness) -> anyhow::Result<()> {
     let shared = Rc::new(Shared::new(places, settings, state, runner_program, boot_id)?);
     let settling = recorded.into_iter().map(|recorded| rebuild(recorded, &shared));
     let settled = futures_util::future::join_all(settling.collect::<Vec<_>>()).await;
+    let records: Vec<_> = settled
+        .iter()
+        .map(|(settled, _secret)| settled.record())
+        .collect();
+    crate::ledger::put_in_order(&records, &shared).await;
     pass(Point::RecoverySettled);
     let (gone, lost) = mpsc::unbounded_channel();
     let ended = Rc::new(Notify::new());

@@ -135,6 +135,11 @@ impl StateActor {
         );
     }
 
+    /// Changes wait, or are being written.
+    fn is_writing(&self) -> bool {
+        self.committing || !self.queue.is_empty()
+    }
+
     fn commit_next(&mut self, context: &mut Context<Self>) {
         if !self.committing && !self.queue.is_empty() {
             self.commit(context);

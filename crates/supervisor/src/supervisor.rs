@@ -18,12 +18,14 @@ use maqet_state::change::Change;
 use maqet_state::clock::{self, Timestamp};
 use maqet_state::id::VmId;
 use maqet_state::journal::NewEvent;
+use maqet_state::ledger::LedgerEdit;
 use maqet_state::record::VmRecord;
 use maqet_state::secret::Secret;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use self::lost::Losses;
 use crate::autostart;
+use crate::ledger::Lines;
 use crate::messages::{
     AddVm, Beckon, Keep, ListVms, LookForLeaks, Owners, Persist, Shutdown, StartEnabled, StopBy, StopVm,
     VmActorGone, VmForgotten,
@@ -146,7 +148,13 @@ impl Handler<AddVm> for SupervisorActor {
                 name: record.name().to_owned(),
             };
             let event = NewEvent::new("vm.added", clock::now()).about(&record);
+            let lines = Lines {
+                id: &record.id,
+                places: &shared.places,
+                at: record.created_at,
+            };
             let mut change = Change::create(record.clone(), secret.clone()).event(event);
+            change.ledger.extend(lines.directories().map(LedgerEdit::Enter));
             if let Some(key) = key {
                 change = change.answering(key, serde_json::to_value(&added).unwrap_or_default());
             }

@@ -16,6 +16,7 @@ mod remove;
 mod silence;
 mod start;
 mod stop;
+mod tally;
 mod unfinished;
 mod upkeep;
 mod view;
@@ -66,6 +67,8 @@ pub(crate) struct VmActor {
     parked: Option<stop::StopOrder>,
     /// A runner that has told its QEMU's end and is about to exit; the next launch waits for that.
     leaving: Option<ProcessHandle>,
+    /// What is in the ledger.
+    tally: tally::Tally,
     /// The restart that is due.
     due: Option<SpawnHandle>,
     /// Held by whoever has to do with a runner that is not `live`: one after the other has the runtime directory.
@@ -175,6 +178,7 @@ impl VmActor {
     /// Starts the owner of a VM as recovery (or `add`) found it.
     pub(crate) fn own(settled: Settled, secret: Arc<Secret>, shared: Rc<Shared>, guard: Guard) -> Addr<Self> {
         let record = settled.record().clone();
+        let tally = tally::Tally::of(&record);
         let actor = Self {
             shared,
             secret,
@@ -184,6 +188,7 @@ impl VmActor {
             live: None,
             parked: None,
             leaving: None,
+            tally,
             due: None,
             turn: Arc::default(),
             settled: Some(settled),

@@ -40,9 +40,12 @@ impl Session {
         match result {
             Ok(gate) => {
                 self.barred.bar(gate.qemu.identity.pidfs_inode);
-                let qemu = gate.qemu.identity.clone();
+                let prepared = Prepared {
+                    qemu: gate.qemu.identity.clone(),
+                    ports: gate.qemu.ports.clone(),
+                };
                 self.stage = Stage::Gated { owner, gate };
-                give(answer, Ok(Prepared { qemu }));
+                give(answer, Ok(prepared));
             }
             Err(refusal) => {
                 self.sweep();

@@ -272,6 +272,7 @@ fn line(kind: LedgerKind, what: &str, vm: Option<VmId>) -> LedgerEntry {
         what: what.to_owned(),
         id: vm,
         at: at(1),
+        identity: None,
     }
 }
 

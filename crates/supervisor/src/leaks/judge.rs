@@ -12,9 +12,7 @@ use maqet_state::ledger::LedgerKind;
 use super::known::{Held, Known};
 use super::seen::{Half, Line, Seen, VmDirectory};
 use crate::ipc::SOCKET as CONTROL_SOCKET;
-
-/// Sockets that a runner and its QEMU make in the VM's runtime directory.
-const VM_SOCKETS: [&str; 4] = ["runner.sock", "qmp0.sock", "qmp1.sock", "serial.sock"];
+use crate::ledger::SOCKETS;
 
 /// Letters of a command line that are shown.
 const LINE_LETTERS_MAX: usize = 160;
@@ -146,7 +144,7 @@ fn directory_of(known: &Known, directory: &VmDirectory) -> Vec<Suspect> {
 }
 
 fn socket_of(held: &Held, directory: &VmDirectory, name: &str) -> Option<Suspect> {
-    let detail = match (VM_SOCKETS.contains(&name), held.runs) {
+    let detail = match (SOCKETS.contains(&name), held.runs) {
         (true, true) => return None,
         (true, false) => "its VM does not run",
         (false, _) => "nothing of maqet makes a socket of this name",

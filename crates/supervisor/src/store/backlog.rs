@@ -189,6 +189,7 @@ mod tests {
             what: "/disk".to_owned(),
             id: None,
             at: Timestamp(1),
+            identity: None,
         });
         let mut backlog = Backlog::default();
         backlog.keep(Change::default().ledger(enter));

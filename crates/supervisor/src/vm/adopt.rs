@@ -59,10 +59,9 @@ impl VmActor {
                     return;
                 };
                 live.runner = Some(runner);
-                let confirmed = serde_json::to_value(&running).unwrap_or_default();
                 live.running = Some(*running);
                 self.attach(live, *watch, context);
-                self.confirm(confirmed, context);
+                self.confirm(context);
                 self.resume_after_loss(context);
             }
             Settled::Frozen {
@@ -112,7 +111,13 @@ impl VmActor {
         serde_json::from_value(value).ok()
     }
 
-    fn confirm(&mut self, running: serde_json::Value, context: &mut Context<Self>) {
+    /// What the runner said of a QEMU that was taken over goes on record.
+    fn confirm(&mut self, context: &mut Context<Self>) {
+        let Some(known) = self.live.as_ref().and_then(|live| live.running.as_ref()) else {
+            return;
+        };
+        let running = serde_json::to_value(known).unwrap_or_default();
+        let ports = known.ports.clone();
         if self
             .apply(Fact::Confirmed {
                 generation: self.record.generation,
@@ -121,7 +126,9 @@ impl VmActor {
             .is_ok()
         {
             let event = self.event("runner.adopted");
-            self.persist_later(Change::update(self.record.clone()).event(event), context);
+            let change = Change::update(self.record.clone()).event(event);
+            let change = self.enter_ports(&ports, change);
+            self.persist_later(change, context);
         }
     }
 
@@ -188,13 +195,12 @@ impl VmActor {
                 Self::watch_runner(launch_id, &replacement.runner, context);
                 live.link = replacement.link;
                 live.runner = Some(replacement.runner);
-                let running = serde_json::to_value(&replacement.running).unwrap_or_default();
                 live.running = Some(replacement.running);
                 Self::watch_silence(live, context);
                 self.follow(replacement.watch, context);
                 self.silent(Who::Qemu, false, context);
                 self.silent(Who::Runner, false, context);
-                self.confirm(running, context);
+                self.confirm(context);
                 self.resume_stop(context);
                 // One that came too late for the stop that waited for it.
                 self.end_after_loss(context);
@@ -279,11 +285,10 @@ impl VmActor {
         self.follow(watch, context);
         self.silent(Who::Runner, false, context);
         if let Some(running) = state.running {
-            let confirmed = serde_json::to_value(&running).unwrap_or_default();
             if let Some(live) = &mut self.live {
                 live.running = Some(running);
             }
-            self.confirm(confirmed, context);
+            self.confirm(context);
         }
         match state.exit {
             Some(exit) => self.qemu_ended(exit, context),

@@ -154,7 +154,12 @@ impl VmActor {
         let own = |handle: &ProcessHandle| handle.pid() == message.pid;
         if let Some(leaving) = self.leaving.take_if(|leaving| own(leaving)) {
             collect(&leaving, &self.shared);
-            return self.sweep();
+            self.sweep();
+            return self.strike_left(context);
+        }
+        if self.leaving.is_none() && !self.is_live(&message.launch_id) {
+            // A start that came to nothing has seen it off.
+            return self.strike_left(context);
         }
         if !self.is_live(&message.launch_id) {
             return;
@@ -230,11 +235,13 @@ impl VmActor {
         }
         let mut change = Change::default();
         let mut applied = Ok(());
-        if self.record.state.launch().is_some() {
+        if let Some(launch) = self.record.state.launch().cloned() {
+            let struck = self.strike_launch(&launch, Change::default());
             let generation = self.record.generation;
             applied = self.end(Fact::Ended { generation, exit });
             let event = end_of(&self.record, clock::now());
-            change = self.telling_what_follows(Change::update(self.record.clone()).event(event));
+            let upsert = Some(self.record.clone());
+            change = self.telling_what_follows(Change { upsert, ..struck }.event(event));
         }
         let durable = self.persist_fact(change);
         async move {

@@ -37,6 +37,7 @@ impl VmActor {
             name: self.name().to_owned(),
             busy: self.activity != Activity::Idle
                 || self.is_changing_hands()
+                || self.tally.is_pending()
                 || self.turn.try_lock().is_err(),
             launch_id: self.record.state.launch().map(|launch| launch.launch_id.clone()),
             runs: !pids.is_empty(),

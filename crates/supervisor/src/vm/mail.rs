@@ -214,8 +214,10 @@ impl Handler<RecordStep> for VmActor {
 
 impl VmActor {
     fn change_of(&mut self, step: RecordStep) -> Result<Change, Refusal> {
+        let entered;
         let fact = match step {
             RecordStep::Launching(launch) => {
+                let entered = self.enter_launch(&launch, Change::default());
                 self.apply(Fact::Launching(launch))?;
                 let mut event = self
                     .event("vm.starting")
@@ -224,7 +226,8 @@ impl VmActor {
                     self.count(by);
                     event = event.with("by", by.as_str());
                 }
-                return Ok(Change::update(self.record.clone()).event(event));
+                let upsert = Some(self.record.clone());
+                return Ok(Change { upsert, ..entered }.event(event));
             }
             RecordStep::MakingFile(path) => return Ok(Change::default().ledger(self.enter(&path))),
             RecordStep::FileNotMade(path) => return Ok(Change::default().ledger(strike(&path))),
@@ -237,23 +240,24 @@ impl VmActor {
                     .ledger(strike(&path))
                     .event(event));
             }
-            RecordStep::QemuRecorded(qemu) => {
+            RecordStep::QemuRecorded { qemu, ports } => {
                 self.shared.confined.enter(&qemu);
+                entered = self.enter_qemu(&qemu, &ports, Change::default());
                 Fact::QemuRecorded { qemu }
             }
-            RecordStep::RunnerReplaced(runner) => Fact::RunnerReplaced { runner },
+            RecordStep::RunnerReplaced(runner) => {
+                entered = self.enter_runner(&runner, Change::default());
+                Fact::RunnerReplaced { runner }
+            }
         };
         self.apply(fact)?;
-        Ok(Change::update(self.record.clone()))
+        let upsert = Some(self.record.clone());
+        Ok(Change { upsert, ..entered })
     }
 
     fn enter(&self, path: &Path) -> LedgerEdit {
-        LedgerEdit::Enter(LedgerEntry {
-            kind: LedgerKind::File,
-            what: path.display().to_string(),
-            id: Some(self.record.id.clone()),
-            at: clock::now(),
-        })
+        let (what, id) = (path.display().to_string(), self.record.id.clone());
+        LedgerEdit::Enter(LedgerEntry::new(LedgerKind::File, what, id, clock::now()))
     }
 }
 

@@ -121,7 +121,8 @@ impl VmActor {
                 .collect(),
             deleted,
         };
-        let mut change = Change::remove(self.record.id.clone()).event(self.event("vm.removed"));
+        let change = Change::remove(self.record.id.clone()).event(self.event("vm.removed"));
+        let mut change = self.strike_vm(change);
         if let Some(key) = key {
             change = change.answering(key, serde_json::to_value(&removed).unwrap_or_default());
         }

@@ -168,12 +168,7 @@ fn a_directory_needs_a_stored_vm() {
 #[test]
 fn a_file_line_is_a_start_under_way_or_one_that_was_cut_off() {
     let line = |what: &str, there| Line {
-        entry: LedgerEntry {
-            kind: LedgerKind::File,
-            what: what.to_owned(),
-            id: Some(id()),
-            at: Timestamp(5),
-        },
+        entry: LedgerEntry::new(LedgerKind::File, what, id(), Timestamp(5)),
         there: Some(there),
     };
     let lines = [
