@@ -122,3 +122,77 @@ fn deleting_storage_deletes_what_maqet_made_and_nothing_else() {
     assert!(own.exists());
     assert!(!sandbox.home().join("root.qcow2").exists());
 }
+
+/// A chain of three images, each of which says where the next one is relative to itself.
+#[test]
+fn an_overlay_gets_what_it_stands_on_and_writes_only_to_itself() {
+    let sandbox = Sandbox::new();
+    let at = |name: &str| sandbox.home().join(name);
+    fs::create_dir(at("bases")).unwrap();
+    let create = |args: &[&str]| {
+        let mut command = Command::new("qemu-img");
+        let made = command
+            .current_dir(sandbox.home())
+            .args(["create", "-q", "-f"])
+            .args(args)
+            .status();
+        assert!(made.unwrap().success(), "{args:?}");
+    };
+    create(&["raw", "bases/base.raw", "1M"]);
+    create(&["qcow2", "-b", "base.raw", "-F", "raw", "bases/middle.qcow2"]);
+    create(&["qcow2", "-b", "bases/middle.qcow2", "-F", "qcow2", "root.qcow2"]);
+    let before = fs::read(at("bases/middle.qcow2")).unwrap();
+    let disk = "disks: {root: {path: ./root.qcow2, interface: ide}}";
+    Guest::tiny("acpi").options(&["write"]).line(disk).start(&sandbox);
+    until_serial(&sandbox, "acpi", "wrote \\d+ sectors");
+    assert_eq!(one(&sandbox.json(&["stop", "acpi"]))["how"], "guest");
+    let expected: Vec<u8> = (0..WRITTEN_SECTORS).flat_map(written_sector).collect();
+    assert!(
+        sectors(&sandbox, &at("root.qcow2")) == expected,
+        "the disk has other bytes"
+    );
+    assert!(
+        fs::read(at("bases/middle.qcow2")).unwrap() == before,
+        "the backing file was written to"
+    );
+    assert!(
+        fs::read(at("bases/base.raw"))
+            .unwrap()
+            .iter()
+            .all(|byte| *byte == 0)
+    );
+}
+
+#[test]
+fn an_image_that_stands_on_a_file_of_the_host_does_not_start() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.home().join("root.qcow2");
+    let made = Command::new("qemu-img")
+        .args([
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-u",
+            "-b",
+            "/etc/passwd",
+            "-F",
+            "raw",
+        ])
+        .arg(&root)
+        .arg("1M")
+        .status();
+    assert!(made.unwrap().success());
+    Guest::tiny("web")
+        .line("disks: {root: {path: ./root.qcow2, interface: ide}}")
+        .add(&sandbox);
+    let error = sandbox.maqet(&["start", "web", "-o", "json"]).expect(78).error();
+    let told = error.to_string();
+    for words in [
+        "disk `root` cannot be opened",
+        "stands on `/etc/passwd`",
+        "belongs to the system",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+}

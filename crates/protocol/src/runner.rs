@@ -38,6 +38,9 @@ pub struct Prepare {
     pub log_dir: PathBuf,
     /// Bound of each log file, bytes; one older file of that size is kept beside it.
     pub log_bytes_max: u64,
+    /// Directories where QEMU may write whatever tree they are in, if the spec names something there.
+    #[serde(default)]
+    pub roots: Vec<PathBuf>,
 }
 method!(Prepare, "Prepare", Prepared);
 

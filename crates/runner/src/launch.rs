@@ -135,17 +135,19 @@ pub(crate) async fn gate(place: Place, order: Prepare) -> Result<Gate, Refusal> 
     let failed = failure(&place, "QEMU's gate cannot be made");
     let words_from = logs.size(QEMU_LOG);
     let executables = executables(&order.binary).map_err(|error| failed(&error))?;
-    let wired = wire(&place, &spec, accel, &logs)?;
+    let policy = PathPolicy::for_host(order.roots).map_err(|error| failed(&error))?;
+    let wired = wire(&place, &spec, accel, &logs, &policy)?;
     let mut gate_order = wired.order(&place, &spec, order.binary.clone(), &logs)?;
-    gate_order.confinement = confine(&place, &spec, &order.binary, accel, &logs)?;
+    let around = Surroundings {
+        binary: &order.binary,
+        accel,
+        serial_log: serial_log(&place, &spec, &logs)?,
+        policy: &policy,
+    };
+    gate_order.confinement = confine(&place, &spec, around)?;
     let sandbox = sandbox(&spec, gate_order.confinement.is_some());
     pass(Point::DisksOpened);
-    let mut gated = spawn_gate(Path::new(SELF), gate_order).map_err(|error| failed(&error))?;
-    pass(Point::GateSpawned);
-    match timeout(GATE_STANDS, gated.listening()).await {
-        Ok(standing) => standing.map_err(|error| failed(&error))?,
-        Err(elapsed) => return Err(failed(&elapsed)),
-    }
+    let gated = stand(&place, gate_order).await?;
     let launch_id = &order.launch_id;
     let identity = ProcessIdentity::take(
         &gated.handle,
@@ -170,6 +172,18 @@ pub(crate) async fn gate(place: Place, order: Prepare) -> Result<Gate, Refusal> 
         held,
     };
     Ok(Gate { gated, qemu })
+}
+
+/// Makes a gate and waits until it stands.
+async fn stand(place: &Place, order: GateOrder) -> Result<Gated, Refusal> {
+    let failed = failure(place, "QEMU's gate cannot be made");
+    let mut gated = spawn_gate(Path::new(SELF), order).map_err(|error| failed(&error))?;
+    pass(Point::GateSpawned);
+    match timeout(GATE_STANDS, gated.listening()).await {
+        Ok(standing) => standing.map_err(|error| failed(&error))?,
+        Err(elapsed) => return Err(failed(&elapsed)),
+    }
+    Ok(gated)
 }
 
 /// Turns errors into refusals of a start.
@@ -204,7 +218,13 @@ impl Wired {
     }
 }
 
-fn wire(place: &Place, spec: &VmSpec, accel: &str, logs: &Logs) -> Result<Wired, Refusal> {
+fn wire(
+    place: &Place,
+    spec: &VmSpec,
+    accel: &str,
+    logs: &Logs,
+    policy: &PathPolicy,
+) -> Result<Wired, Refusal> {
     let mut numbers = PASSED_NUMBER_MIN..;
     let mut next = || numbers.next().unwrap_or(i32::MAX);
     let sockets = [CONTROL_MONITOR, SPARE_MONITOR, SERIAL_SOCKET];
@@ -223,9 +243,8 @@ fn wire(place: &Place, spec: &VmSpec, accel: &str, logs: &Logs) -> Result<Wired,
     let mut passed = Vec::new();
     let mut opened = Vec::new();
     for disk in &spec.disks {
-        let number = next();
-        passed.push((disks::open(place, disk)?, number));
-        opened.push((disk.name.clone(), number));
+        let chain = disks::open(place, disk, policy)?;
+        opened.push(disks::wire(disk, chain, &mut passed, &mut next));
     }
     let number = |at: usize| listen.get(at).map_or(-1, |(_, number): &(OwnedFd, i32)| *number);
     let wiring = Wiring {
@@ -259,27 +278,18 @@ fn environment() -> Vec<(OsString, OsString)> {
         .collect()
 }
 
-/// What QEMU may touch, as far as the spec asks for and the kernel can do.
-fn confine(
-    place: &Place,
-    spec: &VmSpec,
-    binary: &Path,
-    accel: &str,
-    logs: &Logs,
-) -> Result<Option<Confinement>, Refusal> {
-    let failed = failure(place, "QEMU cannot be confined");
-    let serial_log = spec.serial.log.then(|| logs.path(SERIAL_LOG));
-    if serial_log.is_some() {
-        // A rule is made for what is there.
-        logs.open(SERIAL_LOG).map_err(|error| failed(&error))?;
+/// The log that QEMU's serial port writes. A rule is made for what is there, so it is made first.
+fn serial_log(place: &Place, spec: &VmSpec, logs: &Logs) -> Result<Option<PathBuf>, Refusal> {
+    if !spec.serial.log {
+        return Ok(None);
     }
-    let policy = PathPolicy::for_host(Vec::new()).map_err(|error| failed(&error))?;
-    let around = Surroundings {
-        binary,
-        accel,
-        serial_log,
-        policy: &policy,
-    };
+    logs.open(SERIAL_LOG)
+        .map_err(|error| failure(place, "the serial log cannot be made")(&error))?;
+    Ok(Some(logs.path(SERIAL_LOG)))
+}
+
+/// What QEMU may touch, as far as the spec asks for and the kernel can do.
+fn confine(place: &Place, spec: &VmSpec, around: Surroundings<'_>) -> Result<Option<Confinement>, Refusal> {
     let plan = confinement::plan(spec, around);
     let level = Level::of_this_kernel();
     match plan

@@ -8,7 +8,7 @@ mod devices;
 use std::path::{Path, PathBuf};
 
 use crate::machine::{Family, qemu_architecture};
-use crate::vm::{OnReboot, Sandbox, VmSpec};
+use crate::vm::{DiskFormat, OnReboot, Sandbox, VmSpec};
 
 /// What a start decides that is not in the spec. All descriptors are numbers in the QEMU process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,11 +24,31 @@ pub struct Wiring {
     pub recovery_fd: i32,
     /// The serial port, if the machine has one.
     pub serial: Option<SerialWiring>,
-    /// Opened image of each disk of the spec, by the disk's name.
-    pub disks: Vec<(String, i32)>,
+    /// Opened images of each disk of the spec.
+    pub disks: Vec<DiskWiring>,
     /// Host ports of the forwards, one list per network in the order of the spec, resolved where the spec says
     /// `auto`.
     pub forwards: Vec<Vec<u16>>,
+}
+
+/// Wiring of a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskWiring {
+    /// The disk's name.
+    pub name: String,
+    /// Its image.
+    pub fd: i32,
+    /// What the image stands on, the nearest first.
+    pub below: Vec<LayerWiring>,
+}
+
+/// One image below another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerWiring {
+    /// The image, open for reading.
+    pub fd: i32,
+    /// Its format.
+    pub format: DiskFormat,
 }
 
 /// Wiring of the serial port.
@@ -70,7 +90,16 @@ impl Wiring {
             control_fd: 5,
             recovery_fd: 6,
             serial: Some(SerialWiring { fd: 7, log }),
-            disks: spec.disks.iter().map(|disk| disk.name.clone()).zip(8..).collect(),
+            disks: spec
+                .disks
+                .iter()
+                .zip(8..)
+                .map(|(disk, fd)| DiskWiring {
+                    name: disk.name.clone(),
+                    fd,
+                    below: Vec::new(),
+                })
+                .collect(),
             forwards: spec
                 .networks
                 .iter()

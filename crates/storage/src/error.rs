@@ -110,6 +110,30 @@ pub enum StorageError {
         /// Number of hard links.
         links: u64,
     },
+    /// No qcow2 image, or one that cannot be read.
+    #[error("`{}` is not a qcow2 image", path.display())]
+    NotQcow2 {
+        /// The file.
+        path: PathBuf,
+    },
+    /// What an image stands on cannot be followed.
+    #[error("`{}` cannot be used: {reason}", path.display())]
+    Chain {
+        /// The image.
+        path: PathBuf,
+        /// Why, as a clause about "it".
+        reason: &'static str,
+    },
+    /// A file that an image stands on cannot be used.
+    #[error("`{}` stands on `{}`", path.display(), backing.display())]
+    Backing {
+        /// The image.
+        path: PathBuf,
+        /// Its backing file.
+        backing: PathBuf,
+        /// What is wrong with that.
+        source: Box<Self>,
+    },
     /// The image keeps its data in another file, which nobody declared.
     #[error("`{}` keeps its data in another file", path.display())]
     DataFile {
@@ -145,6 +169,15 @@ impl StorageError {
                 path.display()
             )),
             Self::Run { source, .. } => source.hint(),
+            Self::Backing { source, .. } => source.hint(),
+            Self::NotQcow2 { path } => Some(format!(
+                "look at it with `qemu-img info {}`; a raw image needs `format: raw`",
+                path.display()
+            )),
+            Self::Chain { path, .. } => Some(format!(
+                "name it anew: qemu-img rebase -u -F qcow2 -b BASE {}; or make it stand alone: qemu-img convert",
+                path.display()
+            )),
             Self::File { .. }
             | Self::NotAProgram { .. }
             | Self::Tool { .. }

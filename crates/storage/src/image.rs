@@ -3,10 +3,13 @@
 //! An image is made without a name and gets it only when it is complete and on the disk. A half-made image is
 //! never seen, an existing file is never touched, and a full disk leaves nothing behind.
 
+mod chain;
 mod create;
+mod header;
 mod inspect;
 mod open;
 
+pub use chain::{Chain, Layer, open_chain};
 pub use create::{Created, create};
 pub use inspect::{Inspection, inspect};
 pub use open::{Image, open};

@@ -1,8 +1,9 @@
 //! Where nobody may write: one policy for everything that maqet or QEMU writes on behalf of a spec.
 //!
-//! Judged in this order, the first match decides: credentials and login scripts are refused; configured roots and
-//! the user's own home are allowed; kernel and network file systems are refused; system trees are refused;
-//! everything else is allowed and left to file permissions. The lists are data, see [`places`].
+//! Judged in this order, the first match decides: credentials, login scripts and sockets of other programs are refused;
+//! maqet's own directories, configured roots and the user's own home are allowed; kernel and network file systems are
+//! refused; other users' homes and system trees are refused; [`places::SCRATCH`] is allowed; everything else is refused,
+//! and can be made a root. The lists are data, see [`places`].
 //!
 //! A policy judges names. What a name leads to is settled by opening it first and judging the result again, as
 //! [`crate::image`] does.
@@ -15,7 +16,7 @@ mod tests;
 use std::path::{Component, Path, PathBuf};
 
 pub use mounts::Mount;
-use places::{CREDENTIALS, FILE_SYSTEMS, LOGIN_SCRIPTS, SYSTEM_TREES};
+use places::{CREDENTIALS, FILE_SYSTEMS, HOMES, LOGIN_SCRIPTS, SCRATCH, SOCKETS, SYSTEM_TREES};
 
 use crate::error::StorageError;
 
@@ -36,10 +37,16 @@ pub enum Rule {
     Credentials,
     /// Files that a shell or a login executes.
     LoginScripts,
+    /// Where other programs keep their sockets.
+    Sockets,
     /// File systems of the kernel, of other hosts, or removable.
     Mount,
+    /// Homes of other users.
+    OthersHome,
     /// Trees that belong to the system.
     System,
+    /// None of the places where maqet writes.
+    Elsewhere,
 }
 
 /// A path that is off limits.
@@ -60,6 +67,9 @@ impl Denied {
             Rule::Form => "the path must be absolute and without `..`".to_owned(),
             Rule::Credentials => format!("`{}` holds credentials or settings", self.entry),
             Rule::LoginScripts => format!("`{}` is run at login", self.entry),
+            Rule::Sockets => format!("`{}` is where other programs meet", self.entry),
+            Rule::OthersHome => "it is in somebody else's home".to_owned(),
+            Rule::Elsewhere => "it is in none of the places where maqet writes".to_owned(),
             Rule::Mount => format!("it is on a mounted {} file system", self.entry),
             Rule::System => format!("`{}` belongs to the system", self.entry),
         }
@@ -69,23 +79,26 @@ impl Denied {
     pub fn hint(&self) -> String {
         match self.rule {
             Rule::Form => "write the path out in full".to_owned(),
-            Rule::Credentials | Rule::LoginScripts => "choose a directory of its own for images".to_owned(),
-            Rule::Mount | Rule::System => {
-                "choose a place in your home or in maqet's data directory".to_owned()
+            Rule::Credentials | Rule::LoginScripts | Rule::Sockets => {
+                "choose a directory of its own for images".to_owned()
+            }
+            Rule::Mount | Rule::OthersHome | Rule::System | Rule::Elsewhere => {
+                let directory = self.path.parent().unwrap_or(&self.path);
+                format!(
+                    "choose a place in your home or in /tmp; or allow this one in the supervisor's configuration: \
+                     `storage: {{roots: [{}]}}`",
+                    directory.display()
+                )
             }
         }
     }
 }
 
 impl PathPolicy {
-    /// A policy from its parts. `roots` are allowed whatever tree they are in; `home` is, unless it holds
+    /// A policy from its parts. `roots` (maqet's own directories, and what is configured) are allowed whatever tree they are in; `home` is, unless it holds
     /// or is a system tree: service users often live in `/`.
     pub fn new(home: Option<PathBuf>, roots: Vec<PathBuf>, mounts: Vec<Mount>) -> Self {
-        // Root's home is a system tree to everybody but root.
-        let owns_system = |home: &Path| {
-            let holds = |tree: &&str| Path::new(tree).starts_with(home) && **tree != *"/root";
-            SYSTEM_TREES.iter().any(holds)
-        };
+        let owns_system = |home: &Path| SYSTEM_TREES.iter().any(|tree| Path::new(tree).starts_with(home));
         Self {
             home: home.filter(|home| home.is_absolute() && !owns_system(home)),
             roots: roots
@@ -122,15 +135,24 @@ impl PathPolicy {
         if let Some(entry) = self.listed(LOGIN_SCRIPTS, path) {
             return denied(Rule::LoginScripts, entry);
         }
+        if let Some(entry) = first(SOCKETS, path) {
+            return denied(Rule::Sockets, entry);
+        }
         if self.root_of(path).is_some() || self.home.as_ref().is_some_and(|home| path.starts_with(home)) {
             return Ok(());
         }
         if let Some(kind) = self.foreign_mount(path) {
             return denied(Rule::Mount, kind);
         }
-        match SYSTEM_TREES.iter().find(|tree| path.starts_with(tree)) {
-            Some(tree) => denied(Rule::System, tree),
-            None => Ok(()),
+        if let Some(homes) = first(HOMES, path) {
+            return denied(Rule::OthersHome, homes);
+        }
+        if let Some(tree) = first(SYSTEM_TREES, path) {
+            return denied(Rule::System, tree);
+        }
+        match first(SCRATCH, path) {
+            Some(_) => Ok(()),
+            None => denied(Rule::Elsewhere, "/"),
         }
     }
 
@@ -180,4 +202,12 @@ impl PathPolicy {
             });
         foreign.then_some(mount.kind.as_str())
     }
+}
+
+/// The first entry that the path is in. `*` ends a prefix of a name.
+fn first(list: &'static [&'static str], path: &Path) -> Option<&'static str> {
+    list.iter().copied().find(|entry| match entry.strip_suffix('*') {
+        Some(start) => path.as_os_str().as_encoded_bytes().starts_with(start.as_bytes()),
+        None => path.starts_with(entry),
+    })
 }

@@ -43,6 +43,20 @@ pub(crate) struct Places {
 }
 
 impl Places {
+    /// maqet's own directories and those that are configured: where images may be whatever tree they are in.
+    pub(crate) fn writable(&self, configured: &[PathBuf]) -> Vec<PathBuf> {
+        let cache = xdg("XDG_CACHE_HOME", ".cache").ok();
+        let own = [
+            Some(self.data.clone()),
+            Some(self.runtime.clone()),
+            cache.map(|cache| cache.join("maqet")),
+        ];
+        own.into_iter()
+            .flatten()
+            .chain(configured.iter().cloned())
+            .collect()
+    }
+
     /// Resolves flags, then environment (read by clap), then the XDG defaults.
     pub(crate) fn resolve(args: &Args) -> anyhow::Result<Self> {
         let data = match &args.data_dir {

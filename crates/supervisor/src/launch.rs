@@ -280,6 +280,7 @@ impl ReadyRunner {
         made: &mut Processes,
     ) -> Result<PreparedQemu, Refusal> {
         let prepare = Prepare {
+            roots: plan.shared.places.writable(&plan.shared.settings.storage.roots),
             spec: preflight.spec,
             binary: preflight.binary,
             launch_id: plan.launch_id.clone(),

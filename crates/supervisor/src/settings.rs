@@ -16,6 +16,16 @@ pub(crate) struct Settings {
     pub(crate) logs: Logs,
     /// The journal.
     pub(crate) journal: Journal,
+    /// Disks.
+    pub(crate) storage: Storage,
+}
+
+/// Where disks may be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Storage {
+    /// Directories, absolute, where images are made and written to beside homes, `/tmp` and maqet's own.
+    pub(crate) roots: Vec<PathBuf>,
 }
 
 /// What the end of the supervisor does to running VMs.
@@ -100,6 +110,12 @@ impl Settings {
         if settings.journal.entries_max < 100 {
             return Err("`journal.entries_max` is below 100".to_owned());
         }
+        if let Some(root) = settings.storage.roots.iter().find(|root| !root.is_absolute()) {
+            return Err(format!(
+                "`storage.roots`: `{}` is not an absolute path",
+                root.display()
+            ));
+        }
         Ok(settings)
     }
 }
@@ -126,12 +142,13 @@ mod tests {
     fn every_key_is_read() {
         let settings = Settings::parse(
             "config.yaml",
-            "on_exit: stop\nlogs: {bytes_max: 1M}\njournal: {entries_max: 500}\n",
+            "on_exit: stop\nlogs: {bytes_max: 1M}\njournal: {entries_max: 500}\nstorage: {roots: [/srv/vm]}\n",
         )
         .unwrap();
         assert_eq!(settings.on_exit, OnExit::Stop);
         assert_eq!(settings.logs.bytes_max, 1 << 20);
         assert_eq!(settings.journal.entries_max, 500);
+        assert_eq!(settings.storage.roots, [Path::new("/srv/vm")]);
     }
 
     #[test]
@@ -139,5 +156,6 @@ mod tests {
         assert!(Settings::parse("config.yaml", "on_exitt: stop\n").is_err());
         assert!(Settings::parse("config.yaml", "logs: {bytes_max: 1}\n").is_err());
         assert!(Settings::parse("config.yaml", "journal: {entries_max: 1}\n").is_err());
+        assert!(Settings::parse("config.yaml", "storage: {roots: [vm]}\n").is_err());
     }
 }

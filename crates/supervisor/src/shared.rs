@@ -66,6 +66,7 @@ impl Shared {
         runner_program: PathBuf,
         boot_id: String,
     ) -> Result<Self, StorageError> {
+        let roots = places.writable(&settings.storage.roots);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
             places,
@@ -75,7 +76,7 @@ impl Shared {
             binaries: Binaries::new(),
             probes: Probes::new(),
             kvm: Kvm::new(),
-            policy: PathPolicy::for_host(Vec::new())?,
+            policy: PathPolicy::for_host(roots)?,
             confined: Arc::default(),
             runner_program,
             board: Board::default(),

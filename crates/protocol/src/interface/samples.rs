@@ -214,7 +214,7 @@ pub(super) fn runner() -> Vec<Sample> {
     vec![
         of::<Prepare>(
             json!({"spec": spec(), "binary": "/usr/bin/qemu-system-x86_64", "launch_id": ID, "generation": 3,
-                "log_dir": "/l", "log_bytes_max": 1024}),
+                "log_dir": "/l", "log_bytes_max": 1024, "roots": ["/srv/vm"]}),
             json!({"qemu": identity(), "ports": running()["ports"]}),
         ),
         of::<Release>(json!({}), running()),

@@ -1,11 +1,14 @@
 //! Disks and networks on QEMU's command line.
 
-use crate::argv::{Wiring, WiringError, Words, comma};
+use crate::argv::{DiskWiring, Wiring, WiringError, Words, comma};
 use crate::machine::Family;
-use crate::vm::{Disk, DiskInterface, Network, NetworkKind, VmSpec};
+use crate::vm::{Disk, DiskFormat, DiskInterface, Network, NetworkKind, VmSpec};
 
 /// Ports of one AHCI controller.
 const AHCI_PORTS: usize = 6;
+
+/// Numbers of descriptor sets kept for what a disk stands on; its own image has the disk's number.
+const SETS_PER_DISK: usize = 1000;
 
 /// Every disk as descriptor, file node, format node and device.
 pub(super) fn disks(
@@ -23,17 +26,9 @@ pub(super) fn disks(
     // A kernel that QEMU loads itself has the first place in the boot order, and no place may be taken twice.
     let mut boot_index = usize::from(spec.kernel.is_some());
     for (set, disk) in spec.disks.iter().enumerate() {
-        let fd = wiring
-            .disks
-            .iter()
-            .find(|(name, _)| *name == disk.name)
-            .map(|(_, fd)| *fd);
-        nodes(
-            words,
-            disk,
-            set,
-            fd.ok_or_else(|| WiringError::Disk(disk.name.clone()))?,
-        );
+        let wired = wiring.disks.iter().find(|wired| wired.name == disk.name);
+        let wired = wired.ok_or_else(|| WiringError::Disk(disk.name.clone()))?;
+        nodes(words, disk, set, wired);
         if let Some(device) = buses.attach(words, disk) {
             words.pair(
                 "-device",
@@ -45,18 +40,55 @@ pub(super) fn disks(
     Ok(())
 }
 
-/// QEMU gets the open image, never its path. The file node's name has a dot, which no disk name has.
-fn nodes(words: &mut Words, disk: &Disk, set: usize, fd: i32) {
+/// QEMU gets the open images, never their paths, and each layer of a chain by name. Names of nodes that are not a disk's have
+/// a dot, which no disk name has.
+fn nodes(words: &mut Words, disk: &Disk, set: usize, wired: &DiskWiring) {
+    // QEMU wants a node to be there before another stands on it.
+    let mut stands_on = String::new();
+    for (depth, layer) in wired.below.iter().enumerate().rev() {
+        let place = format!("{set}.{}", depth + 1);
+        let name = format!("below.{place}");
+        let set = SETS_PER_DISK * (set + 1) + depth;
+        let options = format!(",read-only=on{stands_on}");
+        node(
+            words,
+            (layer.fd, set),
+            &place,
+            (layer.format, &name),
+            ",read-only=on",
+            &options,
+        );
+        stands_on = format!(",backing={name}");
+    }
     let readonly = if disk.readonly { ",read-only=on" } else { "" };
+    let options = format!("{readonly}{stands_on}");
+    node(
+        words,
+        (wired.fd, set),
+        &set.to_string(),
+        (disk.format, &disk.name),
+        readonly,
+        &options,
+    );
+}
+
+/// A descriptor, the node of the file, and the node of the format on it.
+fn node(
+    words: &mut Words,
+    (fd, set): (i32, usize),
+    place: &str,
+    (format, name): (DiskFormat, &str),
+    of_file: &str,
+    of_format: &str,
+) {
     words.pair("-add-fd", format!("fd={fd},set={set}"));
     words.pair(
         "-blockdev",
-        format!("driver=file,node-name=file.{set},filename=/dev/fdset/{set}{readonly}"),
+        format!("driver=file,node-name=file.{place},filename=/dev/fdset/{set}{of_file}"),
     );
-    let (format, name) = (disk.format, &disk.name);
     words.pair(
         "-blockdev",
-        format!("driver={format},node-name={name},file=file.{set}{readonly}"),
+        format!("driver={format},node-name={name},file=file.{place}{of_format}"),
     );
 }
 

@@ -105,7 +105,25 @@ pub const FILE_SYSTEMS: &[&str] = &[
     "erofs",
 ];
 
-/// Trees that belong to the system. `/home`, `/tmp` and `/var/tmp` do not.
+/// Where other programs keep sockets, in directories that everybody uses. `*` ends a prefix.
+pub const SOCKETS: &[&str] = &[
+    "/tmp/.ICE-unix",
+    "/tmp/.Test-unix",
+    "/tmp/.X11-unix",
+    "/tmp/.XIM-unix",
+    "/tmp/.font-unix",
+    "/tmp/.X*",
+    "/tmp/dbus-*",
+    "/tmp/snap-private-tmp",
+    "/tmp/ssh-*",
+    "/tmp/systemd-private-*",
+    "/tmp/tmux-*",
+];
+
+/// Where homes are, one's own aside.
+pub const HOMES: &[&str] = &["/home", "/root"];
+
+/// Trees that belong to the system.
 pub const SYSTEM_TREES: &[&str] = &[
     "/bin",
     "/boot",
@@ -119,23 +137,18 @@ pub const SYSTEM_TREES: &[&str] = &[
     "/libx32",
     "/lost+found",
     "/media",
+    "/mnt",
     "/nix",
+    "/opt",
     "/proc",
-    "/root",
     "/run",
     "/sbin",
     "/snap",
+    "/srv",
     "/sys",
     "/usr",
-    "/var/backups",
-    "/var/cache",
-    "/var/lib",
-    "/var/local",
-    "/var/lock",
-    "/var/log",
-    "/var/mail",
-    "/var/opt",
-    "/var/run",
-    "/var/snap",
-    "/var/spool",
+    "/var",
 ];
+
+/// Where everybody may put things.
+pub const SCRATCH: &[&str] = &["/tmp"];

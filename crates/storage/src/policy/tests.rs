@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::mounts::parse;
-use super::places::{CREDENTIALS, FILE_SYSTEMS, LOGIN_SCRIPTS, SYSTEM_TREES};
+use super::places::{CREDENTIALS, FILE_SYSTEMS, HOMES, LOGIN_SCRIPTS, SCRATCH, SOCKETS, SYSTEM_TREES};
 use super::{Mount, PathPolicy, Rule};
 
 fn mount(point: &str, kind: &str) -> Mount {
@@ -22,7 +22,8 @@ fn policy() -> PathPolicy {
         mount("/srv/images/local", "xfs"),
         mount("/home/ann/remote", "fuse.sshfs"),
     ];
-    PathPolicy::new(Some("/home/ann".into()), vec!["/var/lib/maqet".into()], mounts)
+    let roots = ["/var/lib/maqet", "/srv/vm"].map(PathBuf::from).to_vec();
+    PathPolicy::new(Some("/home/ann".into()), roots, mounts)
 }
 
 fn rule_of(path: impl AsRef<Path>) -> Option<Rule> {
@@ -62,7 +63,7 @@ fn some_names_are_refused_anywhere_even_in_a_root() {
             assert_eq!(rule_of(format!("{around}/{entry}/x")), Some(Rule::Credentials));
         }
     }
-    assert_eq!(rule_of("/srv/.config/disk"), None);
+    assert_eq!(rule_of("/srv/vm/.config/disk"), None);
 }
 
 #[test]
@@ -74,24 +75,61 @@ fn every_system_tree_is_refused() {
             Some(Rule::System),
             "{tree}"
         );
-        assert_eq!(rule_of(format!("{tree}-of-mine/disk.raw")), None, "{tree}");
+        assert_eq!(
+            rule_of(format!("{tree}-of-mine/disk.raw")),
+            Some(Rule::Elsewhere),
+            "{tree}"
+        );
     }
+}
+
+#[test]
+fn sockets_and_homes_of_others_are_refused() {
+    for entry in SOCKETS {
+        let path = entry.replace('*', "a1");
+        assert_eq!(rule_of(&path), Some(Rule::Sockets), "{path}");
+        assert_eq!(rule_of(format!("{path}/agent.1")), Some(Rule::Sockets), "{path}");
+    }
+    for entry in HOMES {
+        assert_eq!(rule_of(format!("{entry}/bob/disk.raw")), Some(Rule::OthersHome));
+    }
+    for entry in SCRATCH {
+        assert_eq!(rule_of(format!("{entry}/vm/disk.raw")), None);
+    }
+}
+
+#[test]
+fn a_refusal_says_how_to_allow_the_place() {
+    let denied = policy().check(Path::new("/data/vm/disk.raw")).unwrap_err();
+    assert_eq!(denied.rule, Rule::Elsewhere);
+    assert!(
+        denied.hint().contains("`storage: {roots: [/data/vm]}`"),
+        "{}",
+        denied.hint()
+    );
+    let roots = vec!["/data/vm".into()];
+    let allowed = PathPolicy::new(None, roots, Vec::new());
+    assert!(allowed.check(&denied.path).is_ok());
 }
 
 #[test]
 fn every_listed_file_system_is_refused_where_it_is_mounted() {
     for entry in FILE_SYSTEMS {
         let kind = entry.replace('*', "x");
-        let policy = PathPolicy::new(None, Vec::new(), vec![mount("/", "ext4"), mount("/data", &kind)]);
-        let denied = policy.check(Path::new("/data/disk.raw")).unwrap_err();
+        let policy = PathPolicy::new(
+            None,
+            Vec::new(),
+            vec![mount("/", "ext4"), mount("/tmp/data", &kind)],
+        );
+        let denied = policy.check(Path::new("/tmp/data/disk.raw")).unwrap_err();
         assert_eq!((denied.rule, denied.entry.as_str()), (Rule::Mount, kind.as_str()));
-        assert!(policy.check(Path::new("/database/disk.raw")).is_ok());
+        assert!(policy.check(Path::new("/tmp/database/disk.raw")).is_ok());
     }
     for kind in [
         "ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "f2fs", "virtiofs", "9p",
     ] {
-        let policy = PathPolicy::new(None, Vec::new(), vec![mount("/data", kind)]);
-        assert!(policy.check(Path::new("/data/disk.raw")).is_ok(), "{kind}");
+        let policy = PathPolicy::new(None, Vec::new(), vec![mount("/tmp/data", kind)]);
+        assert!(policy.check(Path::new("/tmp/data/disk.raw")).is_ok(), "{kind}");
     }
 }
 
@@ -102,12 +140,8 @@ fn ordinary_places_are_allowed() {
         "/home/ann/.local/share/maqet/web.qcow2",
         "/home/ann/.cache/maqet/x",
         "/home/ann/.configuration/x",
-        "/home/bob/shared/disk.raw",
         "/tmp/x",
-        "/var/tmp/x",
         "/srv/vm/x",
-        "/opt/images/x",
-        "/mnt/disk/x",
         "/var/lib/maqet/web.qcow2",
     ] {
         assert_eq!(rule_of(path), None, "{path}");
@@ -120,7 +154,8 @@ fn the_order_of_the_rules_is_what_the_design_says() {
     assert_eq!(rule_of("/home/ann/.ssh/id"), Some(Rule::Credentials));
     assert_eq!(rule_of("/home/ann/remote/disk.raw"), None);
     assert_eq!(rule_of("/srv/images/disk.raw"), Some(Rule::Mount));
-    assert_eq!(rule_of("/srv/images/local/disk.raw"), None);
+    assert_eq!(rule_of("/srv/images/local/disk.raw"), Some(Rule::System));
+    assert_eq!(rule_of("/home/bob/disk.raw"), Some(Rule::OthersHome));
     assert_eq!(rule_of("/var/lib/other/disk.raw"), Some(Rule::System));
     let mounts = vec![mount("/usr/share", "nfs")];
     let denied = PathPolicy::new(None, Vec::new(), mounts)
@@ -151,7 +186,7 @@ fn a_home_or_root_that_is_the_system_opens_nothing() {
     let root = PathPolicy::new(Some("/root".into()), Vec::new(), Vec::new());
     assert!(root.check(Path::new("/root/vm/x")).is_ok());
     assert!(root.check(Path::new("/root/.ssh/x")).is_err());
-    assert_eq!(rule_of("/root/vm/x"), Some(Rule::System));
+    assert_eq!(rule_of("/root/vm/x"), Some(Rule::OthersHome));
 }
 
 #[test]

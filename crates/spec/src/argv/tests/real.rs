@@ -69,7 +69,11 @@ impl Start {
             disks: spec
                 .disks
                 .iter()
-                .map(|disk| (disk.name.clone(), self.image(disk)))
+                .map(|disk| DiskWiring {
+                    name: disk.name.clone(),
+                    fd: self.image(disk),
+                    below: Vec::new(),
+                })
                 .collect(),
             ..Wiring::sample(spec)
         }
@@ -101,7 +105,7 @@ impl Start {
     }
 }
 
-fn create(path: &Path, format: crate::vm::DiskFormat) {
+fn create(path: &Path, format: DiskFormat) {
     let made = Command::new("qemu-img")
         .args(["create", "-q", "-f", &format.to_string()])
         .arg(path)

@@ -1,0 +1,272 @@
+//! Opening an image with everything it stands on.
+//!
+//! QEMU opens no backing file by itself: it gets each image of the chain open, with its format. So nothing is guessed, no
+//! image's words lead QEMU anywhere, and what was opened is what is used.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use maqet_spec::vm::DiskFormat;
+
+use super::header::Header;
+use super::{Image, open};
+use crate::error::StorageError;
+use crate::policy::PathPolicy;
+
+/// Most images below another. Each costs QEMU memory for its tables.
+const DEPTH_MAX: usize = 64;
+
+/// An image and what it stands on.
+#[derive(Debug)]
+pub struct Chain {
+    /// The image itself.
+    pub top: Image,
+    /// Below it, the nearest first; open for reading only.
+    pub below: Vec<Layer>,
+}
+
+/// One image below another.
+#[derive(Debug)]
+pub struct Layer {
+    /// The file.
+    pub image: Image,
+    /// Its format, as the image above it says.
+    pub format: DiskFormat,
+}
+
+/// Opens an image and, following the words of qcow2 headers, all that it stands on.
+///
+/// What is written to, and what stands below, must be where the policy allows it: an image that came from elsewhere could
+/// name any file as its backing file, and the guest would read it.
+///
+/// # Errors
+/// As for [`open`](super::open()); [`StorageError::Denied`]; [`StorageError::NotQcow2`]; [`StorageError::DataFile`];
+/// [`StorageError::Chain`] when the chain cannot be followed, [`StorageError::Backing`] when a file of it cannot be used.
+pub fn open_chain(
+    path: &Path,
+    format: DiskFormat,
+    readonly: bool,
+    policy: &PathPolicy,
+) -> Result<Chain, StorageError> {
+    let top = open(path, readonly)?;
+    if !readonly {
+        policy.check(&top.path)?;
+    }
+    let mut below: Vec<Layer> = Vec::new();
+    let mut next = under(&top, format)?;
+    while let Some((path, format)) = next {
+        let above = below.last().map_or(&top, |layer| &layer.image);
+        let image = backing(above, &path, policy)?;
+        let seen = std::iter::once(&top).chain(below.iter().map(|layer| &layer.image));
+        if seen.clone().any(|other| other.file_id == image.file_id) {
+            return Err(broken(above, "it stands on itself"));
+        }
+        if below.len() >= DEPTH_MAX {
+            return Err(broken(&top, "it stands on more than 64 images"));
+        }
+        next = under(&image, format)?;
+        below.push(Layer { image, format });
+    }
+    Ok(Chain { top, below })
+}
+
+fn backing(above: &Image, path: &Path, policy: &PathPolicy) -> Result<Image, StorageError> {
+    let judged = |image: Image| match policy.check(&image.path) {
+        Ok(()) => Ok(image),
+        Err(denied) => Err(denied.into()),
+    };
+    open(path, true)
+        .and_then(judged)
+        .map_err(|source| StorageError::Backing {
+            path: above.path.clone(),
+            backing: path.to_owned(),
+            source: Box::new(source),
+        })
+}
+
+/// Path and format of what an image stands on.
+fn under(image: &Image, format: DiskFormat) -> Result<Option<(PathBuf, DiskFormat)>, StorageError> {
+    if format == DiskFormat::Raw {
+        return Ok(None);
+    }
+    let fail = StorageError::file("read", &image.path);
+    let file = File::from(image.fd.try_clone().map_err(fail)?);
+    let header = match Header::read(&file) {
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            let path = image.path.clone();
+            return Err(StorageError::NotQcow2 { path });
+        }
+        read => read.map_err(StorageError::file("read", &image.path))?,
+    };
+    if header.data_file {
+        let path = image.path.clone();
+        return Err(StorageError::DataFile { path });
+    }
+    let Some(name) = header.backing else {
+        return Ok(None);
+    };
+    let format = match header.backing_format.as_deref() {
+        Some("qcow2") => DiskFormat::Qcow2,
+        Some("raw") => DiskFormat::Raw,
+        Some(_) => return Err(broken(image, "its backing file is neither qcow2 nor raw")),
+        None => return Err(broken(image, "it does not say which format its backing file has")),
+    };
+    Ok(Some((located(image, &name)?, format)))
+}
+
+/// Where a backing file is: relative to the image that names it. Names that QEMU would take for a protocol are no paths.
+fn located(image: &Image, name: &str) -> Result<PathBuf, StorageError> {
+    let first = name.split('/').next().unwrap_or_default();
+    if first.contains(':') {
+        return Err(broken(
+            image,
+            "its backing file is no file but a protocol's address",
+        ));
+    }
+    if name.is_empty() || name.contains('\0') {
+        return Err(broken(image, "the name of its backing file is no name"));
+    }
+    Ok(image.path.parent().unwrap_or(Path::new("/")).join(name))
+}
+
+fn broken(image: &Image, reason: &'static str) -> StorageError {
+    StorageError::Chain {
+        path: image.path.clone(),
+        reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use super::*;
+
+    struct Place {
+        root: tempfile::TempDir,
+        policy: PathPolicy,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let root = tempfile::tempdir().unwrap();
+            let home = fs::canonicalize(root.path()).unwrap();
+            let policy = PathPolicy::new(Some(home), Vec::new(), Vec::new());
+            Self { root, policy }
+        }
+
+        fn at(&self, name: &str) -> PathBuf {
+            fs::canonicalize(self.root.path()).unwrap().join(name)
+        }
+
+        fn img(&self, args: &[&str]) {
+            let mut command = Command::new("qemu-img");
+            let done = command.current_dir(self.root.path()).args(args).status();
+            assert!(done.unwrap().success(), "{args:?}");
+        }
+
+        fn create(&self, args: &[&str]) {
+            self.img(&[&["create", "-q", "-f", "qcow2"], args].concat());
+        }
+
+        fn open(&self, name: &str) -> Result<Chain, StorageError> {
+            open_chain(&self.at(name), DiskFormat::Qcow2, false, &self.policy)
+        }
+    }
+
+    #[test]
+    fn every_image_of_a_chain_is_opened_with_its_format() {
+        let place = Place::new();
+        fs::create_dir(place.root.path().join("bases")).unwrap();
+        place.img(&["create", "-q", "-f", "raw", "bases/base.raw", "1M"]);
+        place.create(&["-b", "base.raw", "-F", "raw", "bases/middle.qcow2"]);
+        place.create(&["-b", "bases/middle.qcow2", "-F", "qcow2", "top.qcow2"]);
+        let chain = place.open("top.qcow2").unwrap();
+        let layers: Vec<_> = chain
+            .below
+            .iter()
+            .map(|layer| (layer.image.path.clone(), layer.format))
+            .collect();
+        let expected = [
+            (place.at("bases/middle.qcow2"), DiskFormat::Qcow2),
+            (place.at("bases/base.raw"), DiskFormat::Raw),
+        ];
+        assert_eq!(layers, expected);
+        place.create(&["alone.qcow2", "1M"]);
+        assert!(place.open("alone.qcow2").unwrap().below.is_empty());
+        // An image that is declared raw refers to nothing.
+        let raw = open_chain(&place.at("top.qcow2"), DiskFormat::Raw, false, &place.policy);
+        assert!(raw.unwrap().below.is_empty());
+    }
+
+    #[test]
+    fn chains_that_lead_astray_are_refused() {
+        let place = Place::new();
+        place.create(&["base", "1M"]);
+        let reasons: [(&[&str], &str); 4] = [
+            (
+                &["-u", "-b", "./top", "-F", "qcow2", "top", "1M"],
+                "stands on itself",
+            ),
+            (
+                &["-u", "-b", "json:{}", "-F", "raw", "top", "1M"],
+                "a protocol's address",
+            ),
+            (
+                &["-u", "-b", "nbd://host/x", "-F", "raw", "top", "1M"],
+                "a protocol's address",
+            ),
+            (
+                &["-u", "-b", "base", "-F", "vmdk", "top", "1M"],
+                "neither qcow2 nor raw",
+            ),
+        ];
+        for (args, reason) in reasons {
+            place.create(args);
+            let error = place.open("top").unwrap_err();
+            assert!(error.to_string().contains(reason), "{args:?}: {error}");
+        }
+        place.create(&["-o", "data_file=data", "top", "1M"]);
+        assert!(matches!(place.open("top"), Err(StorageError::DataFile { .. })));
+        fs::write(place.at("top"), "text").unwrap();
+        assert!(matches!(place.open("top"), Err(StorageError::NotQcow2 { .. })));
+    }
+
+    #[test]
+    fn a_backing_file_that_is_off_limits_missing_or_no_file_is_told_with_the_chain() {
+        let place = Place::new();
+        fs::create_dir(place.at(".ssh")).unwrap();
+        fs::write(place.at(".ssh/id"), "key").unwrap();
+        for (backing, denied) in [
+            ("/etc/passwd", true),
+            (".ssh/id", true),
+            ("missing", false),
+            ("/dev/null", false),
+        ] {
+            place.create(&["-u", "-b", backing, "-F", "raw", "top", "1M"]);
+            let Err(StorageError::Backing { source, backing, .. }) = place.open("top") else {
+                panic!("{backing} was opened");
+            };
+            assert_eq!(
+                matches!(*source, StorageError::Denied(_)),
+                denied,
+                "{}",
+                backing.display()
+            );
+        }
+    }
+
+    #[test]
+    fn a_chain_has_an_end() {
+        let place = Place::new();
+        place.create(&["0", "1M"]);
+        for number in 1..=DEPTH_MAX + 1 {
+            let below = (number - 1).to_string();
+            place.create(&["-u", "-b", &below, "-F", "qcow2", &number.to_string(), "1M"]);
+        }
+        assert_eq!(place.open(&DEPTH_MAX.to_string()).unwrap().below.len(), DEPTH_MAX);
+        let error = place.open(&(DEPTH_MAX + 1).to_string()).unwrap_err();
+        assert!(error.to_string().contains("more than 64"), "{error}");
+    }
+}
