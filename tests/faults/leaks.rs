@@ -1,12 +1,14 @@
 //! Whatever is left is found, whatever is not ours is left alone.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
-use maqet_process::Signal;
+use maqet_process::{ProcessHandle, ProcessIdentity, Role, Signal};
 use maqet_state::change::Change;
 use maqet_state::clock;
+use maqet_state::id::VmId;
 use maqet_state::ledger::{LedgerEdit, LedgerEntry, LedgerKind};
 use maqet_state::store::Store;
 use maqet_tests::wait::{self, PATIENCE};
@@ -180,36 +182,194 @@ fn a_process_that_only_looks_like_ours_is_told_of_and_never_signalled() {
     leaks(&scene.sandbox, &[], 0);
 }
 
-#[test]
-fn a_runner_that_nobody_has_is_told_of() {
+/// A scene whose VM is forgotten while nobody looks and its processes live: the store of another day. `keeping` says which
+/// lines of the ledger that store has.
+fn orphaned(keeping: fn(&LedgerEntry) -> bool) -> Scene {
     let scene = Scene::new();
     scene.sandbox.leaves_processes();
-    let (runner, qemu) = scene.processes();
     kill(&[&scene.supervisor()]);
-    // Its VM is forgotten while nobody looks: the store of another day.
     let store = Store::open(&store_path(&scene.sandbox)).unwrap().store;
     let id = store.vms().unwrap().remove(0).id;
-    fs::remove_file(
-        scene
-            .sandbox
-            .data_dir()
-            .join("vms")
-            .join(id.as_str())
-            .join("vm.json"),
-    )
-    .unwrap();
-    store.commit(vec![Change::remove(id)]).unwrap();
-    drop(store);
+    let directory = scene.sandbox.data_dir().join("vms").join(id.as_str());
+    fs::remove_file(directory.join("vm.json")).unwrap();
+    let mut change = Change::remove(id);
+    let ledger = store.ledger().unwrap();
+    for line in ledger.iter().filter(|line| !keeping(line)) {
+        change = change.ledger(line.strike());
+    }
+    store.commit(vec![change]).unwrap();
+    scene
+}
+
+/// Processes that the report names, by number.
+fn told(report: &Value, process: &ProcessHandle) -> bool {
+    report["leaks"]
+        .to_string()
+        .contains(&format!("\"{}: ", process.pid()))
+}
+
+#[test]
+fn orphans_that_the_ledger_identifies_are_ended_when_that_is_asked_for() {
+    let (runner, qemu) = {
+        let scene = orphaned(|_line| true);
+        let (runner, qemu) = orphans(&scene);
+        let report = leaks(&scene.sandbox, &[], 1);
+        for process in [&runner, &qemu] {
+            assert!(told(&report, process) && !process.has_exited(), "{report}");
+        }
+        let report = leaks(&scene.sandbox, &["--fix"], 1);
+        let left = found(&report);
+        assert_eq!(left, [("directory".to_owned(), scene.id.clone())], "{report}");
+        assert!(!runtime_of(&scene).exists(), "{report}");
+        let log = fs::read_to_string(
+            scene
+                .sandbox
+                .data_dir()
+                .join("vms")
+                .join(&scene.id)
+                .join("serial.log"),
+        );
+        assert!(log.unwrap().contains("powering off"), "the guest was shut down");
+        scene.sandbox.maqet(&["cleanup", "--force"]).expect(0);
+        assert_eq!(leaks(&scene.sandbox, &[], 0)["looked_at"]["ledger"], 0);
+        (runner, qemu)
+    };
+    assert!(wait::exited(&runner, PATIENCE) && wait::exited(&qemu, PATIENCE));
+}
+
+/// Runner and QEMU of a scene that was orphaned, by the census of its own directory.
+fn orphans(scene: &Scene) -> (ProcessHandle, ProcessHandle) {
+    let mut all = scene.sandbox.processes();
+    all.retain(|left| !left.line.contains("maqet-supervisor"));
+    let at = all
+        .iter()
+        .position(|left| left.line.contains("--launch-id"))
+        .unwrap();
+    let runner = all.remove(at).handle;
+    (runner, all.remove(0).handle)
+}
+
+#[test]
+fn orphans_that_nothing_identifies_are_told_of_and_left_alone() {
+    let scene = orphaned(|line| line.kind != LedgerKind::Process);
+    let (runner, qemu) = orphans(&scene);
     let report = leaks(&scene.sandbox, &["--fix"], 1);
-    let told = report["leaks"].to_string();
     for process in [&runner, &qemu] {
-        assert!(told.contains(&format!("\"{}: ", process.pid())), "{told}");
-        assert!(!process.has_exited());
+        assert!(told(&report, process) && !process.has_exited(), "{report}");
     }
     assert!(
         runtime_of(&scene).exists(),
         "a directory in use is not taken away"
     );
+}
+
+/// Commits lines for the only VM, while no supervisor runs.
+fn enter_lines(sandbox: &Sandbox, lines: impl FnOnce(VmId) -> Vec<LedgerEntry>) {
+    sandbox.maqet(&["supervisor", "stop"]).expect(0);
+    let store = Store::open(&store_path(sandbox)).unwrap().store;
+    let id = store.vms().unwrap().remove(0).id;
+    let edits = lines(id).into_iter().map(LedgerEdit::Enter);
+    let change = edits.fold(Change::default(), Change::ledger);
+    assert!(store.commit(vec![change]).unwrap().iter().all(Result::is_ok));
+}
+
+#[test]
+fn a_line_that_names_an_innocent_process_ends_nobody() {
+    let scene = Scene::new();
+    let launch = "f".repeat(32);
+    let innocent = forge(&["nothing"]);
+    let carrier = forge(&["qemu", &format!("socket,id=qmp0-{launch}")]);
+    let gone = forge(&["nothing"]);
+    let take = |process: &Running, role| {
+        ProcessIdentity::take(process.handle(), role, &launch, 1, Vec::new()).unwrap()
+    };
+    let lines = [take(&innocent, Role::Qemu), take(&gone, Role::Runner)];
+    gone.signal(Signal::Kill);
+    gone.output();
+    enter_lines(&scene.sandbox, |id| {
+        lines
+            .map(|identity| LedgerEntry::process(identity, id.clone(), clock::now()))
+            .to_vec()
+    });
+    for words in [&[][..], &["--fix"]] {
+        let report = leaks(&scene.sandbox, words, 1);
+        assert!(told(&report, carrier.handle()), "{report}");
+        assert!(
+            report["leaks"].to_string().contains("nobody can tell whether"),
+            "{report}"
+        );
+        assert_eq!(report["leaks"].as_array().unwrap().len(), 2, "{report}");
+    }
+    assert!(!innocent.handle().has_exited() && !carrier.handle().has_exited());
+    scene.assert_answering();
+}
+
+#[test]
+fn ports_in_the_ledger_are_held_against_who_has_them() {
+    let scene = Scene::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let name = |listener: &TcpListener| format!("tcp:{}", listener.local_addr().unwrap());
+    let (taken_name, free_name) = (name(&taken), name(&free));
+    drop(free);
+    let lines = |id: VmId| {
+        let line = |what: &String| LedgerEntry::new(LedgerKind::Port, what, id.clone(), clock::now());
+        vec![line(&taken_name), line(&free_name)]
+    };
+    // Of a running VM: nobody knows whether its QEMU was told to let one go, but it must not be another's.
+    enter_lines(&scene.sandbox, lines);
+    let report = leaks(&scene.sandbox, &[], 1);
+    assert_eq!(report["looked_at"]["ports"], 2, "{report}");
+    assert_eq!(report["leaks"][0]["kind"], "port", "{report}");
+    assert_eq!(report["leaks"].as_array().unwrap().len(), 1, "{report}");
+    let detail = report["leaks"][0]["detail"].as_str().unwrap();
+    assert_eq!(
+        detail,
+        format!("process {} has it, and not the VM's QEMU", std::process::id())
+    );
+    let report = leaks(&scene.sandbox, &["--fix"], 0);
+    assert!(
+        report["actions"][0]["done"] == true && taken.local_addr().is_ok(),
+        "{report}"
+    );
+    scene.assert_answering();
+    // Once the VM rests, what is left of its lines is struck by the next supervisor.
+    scene.sandbox.maqet(&["stop", VM]).expect(0);
+    scene.sandbox.maqet(&["supervisor", "stop"]).expect(0);
+    assert_eq!(leaks(&scene.sandbox, &[], 0)["looked_at"]["ports"], 0);
+}
+
+#[test]
+fn a_temporary_image_is_left_of_a_making_only_when_nobody_has_it_open() {
+    let sandbox = Sandbox::new();
+    let disk = sandbox.home().join("web.raw");
+    let disks = format!(
+        "disks: {{root: {{path: {}, size: 1M, format: raw}}}}",
+        disk.display()
+    );
+    Guest::tiny("web").line(&disks).add(&sandbox);
+    let [dead, open, linked, other] = [
+        ".maqet-new-0123456789abcdef.tmp",
+        ".maqet-new-1123456789abcdef.tmp",
+        ".maqet-new-2123456789abcdef.tmp",
+        ".maqet-new-mine.tmp",
+    ]
+    .map(|name| sandbox.home().join(name));
+    for path in [&dead, &linked, &other] {
+        fs::write(path, "x").unwrap();
+    }
+    let _making = fs::File::create(&open).unwrap();
+    fs::hard_link(&linked, sandbox.home().join("kept.raw")).unwrap();
+    let report = leaks(&sandbox, &[], 1);
+    let expected = [
+        "file .maqet-new-0123456789abcdef.tmp",
+        "file .maqet-new-2123456789abcdef.tmp",
+    ];
+    assert_eq!(named(&report), expected, "{report}");
+    assert_eq!(report["leaks"][0]["vm"], "web", "{report}");
+    let report = leaks(&sandbox, &["--fix"], 1);
+    assert_eq!(named(&report), [expected[1]], "{report}");
+    assert!(!dead.exists() && open.exists() && linked.exists() && other.exists());
 }
 
 /// Enters files in the ledger as being made for the only VM, while no supervisor runs.

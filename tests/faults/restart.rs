@@ -70,6 +70,10 @@ fn a_crash_loop_is_given_up_until_somebody_starts_the_vm() {
     assert_eq!(listed[0]["restart_state"]["tries"], 2, "{listed}");
     let table = scene.sandbox.maqet(&["ls"]).expect(0).stdout;
     assert!(table.contains("failed (crash loop)"), "{table}");
+    let report = scene.sandbox.json(&["doctor"]);
+    let mut checks = report["checks"].as_array().unwrap().iter();
+    let told = checks.find(|check| check["check"] == "vm-crash-loop");
+    assert_eq!(told.unwrap()["where"], VM, "{report}");
     // It stays so, also for the next supervisor.
     kill(&[&scene.supervisor()]);
     assert_eq!(scene.status()["restart_state"]["gave_up"], true);

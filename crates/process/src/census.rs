@@ -55,6 +55,18 @@ fn glimpse(pid: i32) -> Option<Glimpse> {
     Some(Glimpse { pid, words, output })
 }
 
+/// Where the descriptors of the process that has this number lead: paths, `socket:[INODE]` and the like.
+///
+/// # Errors
+/// `NotFound` when there is none, `PermissionDenied` for another user's, and whatever else `/proc` answers.
+pub fn descriptors(pid: i32) -> io::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd"))?;
+    // One that is closed meanwhile is not open.
+    Ok(entries
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .collect())
+}
+
 /// How long ago the process that has this number was started.
 ///
 /// # Errors
@@ -104,7 +116,11 @@ mod tests {
         io::Read::read_exact(child.stderr.as_mut().unwrap(), &mut [0; 6]).unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let seen = glimpse(pid).unwrap();
-        assert_eq!((seen.words[0].as_str(), seen.output), ("tee", Some(path)));
+        assert_eq!(
+            (seen.words[0].as_str(), &seen.output),
+            ("tee", &Some(path.clone()))
+        );
+        assert!(descriptors(pid).unwrap().contains(&path));
         drop(child.stdin.take());
         assert!(child.wait().unwrap().success());
         assert!(age(-5).is_err());

@@ -22,6 +22,7 @@ mod kernel;
 pub mod offers;
 pub mod pidfd;
 pub mod point;
+pub mod ports;
 pub mod presence;
 mod procfs;
 pub mod signal;

@@ -10,7 +10,7 @@ mod inspect;
 mod open;
 
 pub use chain::{Chain, Layer, open_chain};
-pub use create::{Created, create};
+pub use create::{Created, create, is_temporary};
 pub use inspect::{Inspection, inspect};
 pub use open::{Image, open};
 

@@ -3,11 +3,13 @@
 //! [`known`] asks every VM's owner what it has, [`seen`] looks at processes and directories, [`judge`] (pure) compares,
 //! [`fix`] takes away what is provably ours and dead. Everything changes while it is looked at, so owners are asked
 //! before and after each look, and only what no answer explains, twice, is a leak. A VM that something is being done to
-//! explains all that is its own. Nothing is signalled by what is merely seen.
+//! explains all that is its own. Nothing is signalled by what is merely seen: a process ends only if the ledger has its
+//! identity, and nobody has it.
 
 mod fix;
 mod judge;
 mod known;
+mod ports;
 mod seen;
 
 use std::collections::BTreeMap;
@@ -16,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use actix::Addr;
 use maqet_process::pidfd::ProcessHandle;
-use maqet_protocol::control::{Leak, LeakReport, Leaks, LookedAt};
+use maqet_protocol::control::{Leak, LeakKind, LeakReport, Leaks, LookedAt};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 
 use self::judge::{Key, Suspect};
@@ -76,8 +78,8 @@ async fn glance(
 ) -> Result<(Suspects, LookedAt), Refusal> {
     let before = Known::ask(supervisor, shared).await?;
     let places = shared.places.clone();
-    let lines = before.lines.clone();
-    let seen = tokio::task::spawn_blocking(move || Seen::look(&places, lines)).await;
+    let recorded = before.clone();
+    let seen = tokio::task::spawn_blocking(move || Seen::look(&places, &recorded)).await;
     let seen = seen
         .map_err(|panic| failed(&panic))?
         .map_err(|error| failed(&error))?;
@@ -90,9 +92,11 @@ async fn glance(
 
 /// Gives processes that are ending the time to end.
 async fn let_leave(suspects: &Suspects) {
-    let pids = suspects.values().filter_map(|suspect| suspect.pid);
-    let handles: Vec<_> = pids
-        .filter_map(|pid| ProcessHandle::open(pid).ok().flatten())
+    let processes = suspects
+        .values()
+        .filter(|suspect| suspect.kind == LeakKind::Process);
+    let handles: Vec<_> = processes
+        .filter_map(|suspect| ProcessHandle::open(suspect.pid?).ok().flatten())
         .collect();
     let ended = futures_util::future::join_all(handles.iter().map(ProcessHandle::exited));
     // Those that stay are what is looked for.
@@ -108,6 +112,7 @@ fn looked_at(known: &Known, seen: &Seen) -> LookedAt {
         ledger: count(seen.lines.len()),
         directories: count(seen.directories.len()),
         sockets: count(seen.sockets()),
+        ports: count(seen.ports()),
         took_ms: 0,
     }
 }

@@ -33,13 +33,15 @@ pub struct LeakReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LeakKind {
-    /// A process that names one of our launches or writes to one of our logs, and that nobody holds.
+    /// A process that is in the ledger, names one of our launches, or writes to one of our logs, and that nobody holds.
     Process,
     /// A socket of a VM that does not run, or one that nobody ever makes.
     Socket,
+    /// A host port that the ledger has for a VM, and that somebody else has.
+    Port,
     /// A directory of a VM that is not stored.
     Directory,
-    /// A file that was being made when that was cut off.
+    /// A file that was being made when that was cut off, under its own name or a temporary one.
     File,
     /// A line of the ledger about something that is gone.
     Ledger,
@@ -75,6 +77,9 @@ pub struct LookedAt {
     pub directories: u64,
     /// Sockets below the runtime directory.
     pub sockets: u64,
+    /// Host ports in the ledger.
+    #[serde(default)]
+    pub ports: u64,
     /// Milliseconds it took.
     pub took_ms: u64,
 }

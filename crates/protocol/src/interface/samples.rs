@@ -146,7 +146,7 @@ fn changed() -> Value {
 fn leak_report() -> Value {
     json!({
         "leaks": [{"kind": "socket", "what": "/r/vms/x/qmp0.sock", "vm": "web", "since": AT, "detail": "nobody listens"}],
-        "looked_at": {"vms": 2, "busy": 1, "processes": 90, "ledger": 12, "directories": 4, "sockets": 5, "took_ms": 3},
+        "looked_at": {"vms": 2, "busy": 1, "processes": 90, "ledger": 12, "directories": 4, "sockets": 5, "ports": 1, "took_ms": 3},
         "actions": [{"kind": "file", "what": "/vm/new.qcow2", "detail": "deleted", "done": true}]
     })
 }

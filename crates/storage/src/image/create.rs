@@ -35,6 +35,10 @@ const HEADROOM_BYTES: u64 = 1 << 20;
 const SECTOR_BYTES: u64 = 512;
 /// How temporary names begin, where a file cannot be without one.
 const TEMPORARY_PREFIX: &str = ".maqet-new-";
+/// How they end.
+const TEMPORARY_SUFFIX: &str = ".tmp";
+/// Hexadecimal digits between the two.
+const TEMPORARY_DIGITS: usize = 16;
 /// Number of the unnamed file in qemu-img.
 const FILE_NUMBER: i32 = 3;
 
@@ -78,6 +82,20 @@ pub async fn create(
         file_id,
         virtual_bytes,
         free_bytes,
+    })
+}
+
+/// Whether this is a name that only an image in the making has; what bears it and is open nowhere is left of a making that
+/// was cut off.
+pub fn is_temporary(name: &str) -> bool {
+    let digits = name
+        .strip_prefix(TEMPORARY_PREFIX)
+        .and_then(|rest| rest.strip_suffix(TEMPORARY_SUFFIX));
+    digits.is_some_and(|digits| {
+        digits.len() == TEMPORARY_DIGITS
+            && digits
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     })
 }
 
@@ -214,7 +232,9 @@ impl Unnamed {
         let fail = |error: Errno| StorageError::file("make a file in", place.parent())(error);
         // A random number from the standard library's only source of them.
         let unique = RandomState::new().build_hasher().finish();
-        let name = OsString::from(format!("{TEMPORARY_PREFIX}{unique:016x}.tmp"));
+        let name = OsString::from(format!(
+            "{TEMPORARY_PREFIX}{unique:0TEMPORARY_DIGITS$x}{TEMPORARY_SUFFIX}"
+        ));
         let flags = READ_WRITE | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let fd = openat(&place.directory, &name, flags, PRIVATE).map_err(fail)?;
         let directory = place

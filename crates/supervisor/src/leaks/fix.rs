@@ -1,5 +1,7 @@
 //! Taking away what is provably ours and dead.
 
+mod processes;
+
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -20,13 +22,19 @@ use crate::shared::Shared;
 /// An empty image is written within this time; one that changed later may hold somebody's data.
 const MAKING_MS_MAX: u64 = 60_000;
 
+/// What becomes of a line about nothing.
+const STRUCK: &str = "struck from the ledger";
+
 /// What was done, or why nothing was.
 type Done = Result<String, String>;
 
 /// Repairs what can be, in the order of kinds: processes first, since they may use the rest.
 pub(super) async fn repair(suspects: &Suspects, logs: bool, shared: &Rc<Shared>) -> Vec<Repair> {
     let mut repairs = Vec::with_capacity(suspects.len());
-    for suspect in suspects.values() {
+    let mut ordered: Vec<_> = suspects.values().collect();
+    // A runner that is asked to end takes its QEMU along in order.
+    ordered.sort_by_key(|suspect| (suspect.kind, !processes::is_runner(suspect)));
+    for suspect in ordered {
         let done = repair_one(suspect, suspects, logs, shared).await;
         repairs.push(Repair {
             kind: suspect.kind,
@@ -39,10 +47,21 @@ pub(super) async fn repair(suspects: &Suspects, logs: bool, shared: &Rc<Shared>)
     repairs
 }
 
+/// What is gone is struck from the ledger.
 async fn repair_one(suspect: &Suspect, suspects: &Suspects, logs: bool, shared: &Rc<Shared>) -> Done {
+    let done = take_away(suspect, suspects, logs, shared).await?;
+    if let Some((kind, what)) = suspect.line.clone() {
+        strike(kind, what, shared).await?;
+    }
+    Ok(done)
+}
+
+async fn take_away(suspect: &Suspect, suspects: &Suspects, logs: bool, shared: &Rc<Shared>) -> Done {
     match (suspect.kind, &suspect.path) {
-        (LeakKind::Process, _) => Err("left alone: nothing on record proves that it is maqet's".to_owned()),
+        (LeakKind::Process, _) => processes::end(suspect, shared).await,
         (LeakKind::Socket, Some(path)) => remove_socket(path).await,
+        (LeakKind::Port, _) => processes::not_had(suspect, suspects)
+            .map(|()| format!("{STRUCK}; whoever has it is not the VM's, and is left alone")),
         (LeakKind::Directory, Some(path)) => {
             not_in_use(suspect, suspects)?;
             if path.starts_with(&shared.places.runtime) {
@@ -51,12 +70,9 @@ async fn repair_one(suspect: &Suspect, suspects: &Suspects, logs: bool, shared: 
                 remove_logs(path, logs)
             }
         }
-        (LeakKind::File, Some(path)) => {
-            let done = remove_image(path, suspect)?;
-            strike(suspect, shared).await?;
-            Ok(done)
-        }
-        (LeakKind::Ledger, _) => strike(suspect, shared).await,
+        (LeakKind::File, Some(path)) if suspect.line.is_some() => remove_image(path, suspect),
+        (LeakKind::File, Some(path)) => remove_temporary(path),
+        (LeakKind::Ledger, _) => Ok(STRUCK.to_owned()),
         (LeakKind::Socket | LeakKind::Directory | LeakKind::File, None) => Err("it has no place".to_owned()),
     }
 }
@@ -66,16 +82,20 @@ async fn remove_socket(path: &Path) -> Done {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         return Err("it has no name".to_owned());
     };
+    match fs::symlink_metadata(path) {
+        Ok(about) if about.file_type().is_socket() => {}
+        Ok(_another) => return Err("left alone: it is no socket any more".to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok("it went with the process that had made it".to_owned());
+        }
+        Err(error) => return Err(error.to_string()),
+    }
     let directory = maqet_process::directory::open_private(parent).map_err(|error| error.to_string())?;
     if maqet_process::socket::connect(std::os::fd::AsFd::as_fd(&directory), name)
         .await
         .is_ok()
     {
         return Err("left alone: somebody listens on it".to_owned());
-    }
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|about| about.file_type().is_socket());
-    if !is_socket {
-        return Err("left alone: it is no socket any more".to_owned());
     }
     rustix::fs::unlinkat(&directory, name, rustix::fs::AtFlags::empty())
         .map_err(|error| error.to_string())?;
@@ -85,7 +105,7 @@ async fn remove_socket(path: &Path) -> Done {
 fn not_in_use(suspect: &Suspect, suspects: &Suspects) -> Result<(), String> {
     let in_use = suspects
         .values()
-        .any(|other| other.pid.is_some() && other.id == suspect.id);
+        .any(|other| other.kind == LeakKind::Process && other.id == suspect.id && processes::lives(other));
     if in_use {
         return Err("left alone: a process of that VM lives".to_owned());
     }
@@ -135,6 +155,17 @@ fn remove_image(path: &Path, suspect: &Suspect) -> Done {
     Ok("deleted: it was as maqet had made it, empty".to_owned())
 }
 
+/// Deletes an image that nobody gave a name to and that was open nowhere: its name says whose it is.
+fn remove_temporary(path: &Path) -> Done {
+    let about = fs::symlink_metadata(path).map_err(|error| error.to_string())?;
+    let ours = about.uid() == rustix::process::geteuid().as_raw() && about.nlink() == 1 && about.is_file();
+    if !ours {
+        return Err("left alone: it is not as maqet made it".to_owned());
+    }
+    fs::remove_file(path).map_err(|error| error.to_string())?;
+    Ok("deleted: it never got its name".to_owned())
+}
+
 /// A regular file of ours, born after it was entered in the ledger and not written to since its making.
 fn is_as_made(about: &Metadata, entered: Timestamp) -> bool {
     let Some(born) = about.created().ok().and_then(milliseconds) else {
@@ -154,15 +185,7 @@ fn milliseconds(time: std::time::SystemTime) -> Option<u64> {
     u64::try_from(since.as_millis()).ok()
 }
 
-async fn strike(suspect: &Suspect, shared: &Rc<Shared>) -> Done {
-    let Some((kind, what)) = suspect.line.clone() else {
-        return Err("it has no line in the ledger".to_owned());
-    };
-    strike_line(kind, what, shared).await?;
-    Ok("struck from the ledger".to_owned())
-}
-
-async fn strike_line(kind: LedgerKind, what: String, shared: &Rc<Shared>) -> Result<(), String> {
+async fn strike(kind: LedgerKind, what: String, shared: &Rc<Shared>) -> Result<(), String> {
     let (done, durable) = oneshot::channel();
     let change = Box::new(Change::default().ledger(LedgerEdit::Strike { kind, what }));
     shared

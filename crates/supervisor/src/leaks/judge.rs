@@ -1,8 +1,11 @@
 //! What is there and that nobody has: the comparison, without any I/O.
 
+mod lines;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use maqet_process::ProcessIdentity;
 use maqet_process::census::Glimpse;
 use maqet_protocol::control::{Leak, LeakKind};
 use maqet_state::clock::{self, Timestamp};
@@ -10,7 +13,7 @@ use maqet_state::id::VmId;
 use maqet_state::ledger::LedgerKind;
 
 use super::known::{Held, Known};
-use super::seen::{Half, Line, Seen, VmDirectory};
+use super::seen::{Half, Seen, VmDirectory};
 use crate::ipc::SOCKET as CONTROL_SOCKET;
 use crate::ledger::SOCKETS;
 
@@ -32,8 +35,10 @@ pub(super) struct Suspect {
     pub(super) id: Option<VmId>,
     /// The VM, for people.
     pub(super) vm: Option<String>,
-    /// A process.
+    /// A process, or the one that has the port.
     pub(super) pid: Option<i32>,
+    /// Who the process is on record as.
+    pub(super) identity: Option<Box<ProcessIdentity>>,
     /// Something in the file system.
     pub(super) path: Option<PathBuf>,
     /// A line of the ledger.
@@ -50,8 +55,18 @@ pub(super) fn judge(known: &Known, seen: &Seen) -> BTreeMap<Key, Suspect> {
         .iter()
         .flat_map(|directory| directory_of(known, directory));
     let loose = seen.loose_sockets.iter().filter_map(|path| loose(path));
-    let lines = seen.lines.iter().filter_map(|line| line_of(known, line));
-    let all = processes.into_iter().chain(directories).chain(loose).chain(lines);
+    let temporaries = seen.temporaries.iter().map(|path| temporary(known, path));
+    let lines = seen
+        .lines
+        .iter()
+        .filter_map(|line| lines::judge(known, seen, line));
+    // What is on record of a thing comes last, and replaces what its looks say.
+    let all = processes
+        .into_iter()
+        .chain(directories)
+        .chain(loose)
+        .chain(temporaries)
+        .chain(lines);
     all.map(|suspect| ((suspect.kind, suspect.what.clone()), suspect))
         .collect()
 }
@@ -166,42 +181,15 @@ fn loose(path: &Path) -> Option<Suspect> {
     Some(Suspect::at(LeakKind::Socket, path, None, detail))
 }
 
-/// A line is entered before the thing is made and struck after it is gone: what is left of it when nobody is at work is
-/// a thing whose making or whose end was cut off.
-fn line_of(known: &Known, line: &Line) -> Option<Suspect> {
-    let entry = &line.entry;
-    if entry.kind != LedgerKind::File || entry.id.as_ref().is_some_and(|id| known.is_busy(id)) {
-        return None;
-    }
-    let path = Path::new(&entry.what);
-    let named = known
+fn temporary(known: &Known, path: &Path) -> Suspect {
+    let beside = |held: &&Held| held.disks.iter().any(|disk| disk.parent() == path.parent());
+    let vm = known
         .vms
         .values()
-        .find(|held| held.disks.iter().any(|disk| disk == path));
-    let vm = entry.id.clone().map(|id| (id.clone(), known.name_of(&id)));
-    let row = format!("{} {}", entry.kind, entry.what);
-    let suspect = match (line.there, named) {
-        (Some(true), None) => {
-            let detail = "it was being made for a start that was cut off, and no VM names it";
-            Suspect::at(LeakKind::File, path, vm, detail)
-        }
-        (Some(true), Some(held)) => {
-            let detail = format!(
-                "the start that made it was cut off; `{}` has the file as its disk",
-                held.name
-            );
-            Suspect::new(LeakKind::Ledger, row, vm, detail)
-        }
-        (Some(false) | None, _) => {
-            let detail = "what it names was never made, or is gone";
-            Suspect::new(LeakKind::Ledger, row, vm, detail.to_owned())
-        }
-    };
-    Some(Suspect {
-        line: Some((entry.kind, entry.what.clone())),
-        since: Some(entry.at),
-        ..suspect
-    })
+        .find(beside)
+        .map(|held| (held.id.clone(), held.name.clone()));
+    let detail = "it is a temporary image of a making that was cut off, and nobody has it open";
+    Suspect::at(LeakKind::File, path, vm, detail)
 }
 
 impl Suspect {
@@ -213,6 +201,7 @@ impl Suspect {
             id,
             vm,
             pid: None,
+            identity: None,
             path: None,
             line: None,
             since: None,

@@ -1,13 +1,13 @@
 //! What is on record, and what its owners have.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use actix::Addr;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_state::id::VmId;
-use maqet_state::ledger::LedgerEntry;
+use maqet_state::ledger::{LedgerEntry, LedgerKind};
 
 use crate::messages::{Owners, ReadLedger, WhatIsHeld};
 use crate::shared::Shared;
@@ -28,6 +28,8 @@ pub(crate) struct Held {
     pub(crate) runs: bool,
     /// Its processes, each by a pidfd that shows no end.
     pub(crate) pids: Vec<i32>,
+    /// Its QEMU, one of them.
+    pub(crate) qemu: Option<i32>,
     /// Disk images it names.
     pub(crate) disks: Vec<PathBuf>,
 }
@@ -42,6 +44,7 @@ impl Held {
             launch_id: None,
             runs: true,
             pids: Vec::new(),
+            qemu: None,
             disks: Vec::new(),
         }
     }
@@ -93,13 +96,30 @@ impl Known {
         self.vms.values().any(|held| held.pids.contains(&pid))
     }
 
+    /// Directories in which maqet makes images, and nothing is being made now.
+    pub(super) fn image_directories(&self) -> BTreeSet<PathBuf> {
+        let of = |busy: bool| {
+            let vms = self.vms.values().filter(move |held| held.busy == busy);
+            vms.flat_map(|held| &held.disks).filter_map(|disk| disk.parent())
+        };
+        let resting: BTreeSet<_> = of(false).collect();
+        let busy: BTreeSet<_> = of(true).collect();
+        let files = self.lines.iter().filter(|line| line.kind == LedgerKind::File);
+        let of_lines = files.filter_map(|line| Path::new(&line.what).parent());
+        let all = resting.into_iter().chain(of_lines);
+        all.filter(|place| !busy.contains(place))
+            .map(Path::to_owned)
+            .collect()
+    }
+
     /// Launches on record, each with its VM.
     pub(super) fn launches(&self) -> BTreeMap<&str, &VmId> {
         let present = self
             .vms
             .values()
             .filter_map(|held| Some((held.launch_id.as_deref()?, &held.id)));
-        let entered = self.lines.iter().filter_map(|line| {
+        let processes = self.lines.iter().filter(|line| line.kind == LedgerKind::Process);
+        let entered = processes.filter_map(|line| {
             let (launch, _role) = line.what.split_once('/')?;
             Some((launch, line.id.as_ref()?))
         });

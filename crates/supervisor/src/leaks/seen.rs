@@ -1,16 +1,22 @@
 //! What there is.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use maqet_process::ProcessError;
 use maqet_process::census::{self, Glimpse};
+use maqet_process::{Liveness, ProcessError};
 use maqet_state::id::VmId;
 use maqet_state::ledger::{LedgerEntry, LedgerKind};
 
+use maqet_storage::image::is_temporary;
+
+use super::known::Known;
+use super::ports::Ports;
 use crate::args::Places;
+use crate::recovery::look_for;
 
 /// Everything that was looked at.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +29,8 @@ pub(super) struct Seen {
     pub(super) loose_sockets: Vec<PathBuf>,
     /// Lines of the ledger, and whether what they name is there.
     pub(super) lines: Vec<Line>,
+    /// Temporary images that nobody has open.
+    pub(super) temporaries: Vec<PathBuf>,
     /// Directory of the VMs' data.
     pub(super) data: PathBuf,
     /// Directory of the VMs' sockets.
@@ -52,24 +60,31 @@ pub(super) struct VmDirectory {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) entry: LedgerEntry,
-    /// What it names is there; `None` for what cannot be looked for.
+    /// What it names is there; `None` for what nobody can tell.
     pub(super) there: Option<bool>,
+    /// The process it names, or one that has the port it names.
+    pub(super) pid: Option<i32>,
+    /// The port it names is its own QEMU's.
+    pub(super) is_qemus: bool,
 }
 
 impl Seen {
     /// Looks at everything; blocks for a few milliseconds.
-    pub(super) fn look(places: &Places, lines: Vec<LedgerEntry>) -> Result<Self, ProcessError> {
+    pub(super) fn look(places: &Places, known: &Known) -> Result<Self, ProcessError> {
         let own = i32::try_from(std::process::id()).unwrap_or_default();
         let mut processes = census::own()?;
         processes.retain(|glimpse| glimpse.pid != own);
         let (data, runtime) = (places.data.join("vms"), places.runtime.join("vms"));
         let mut directories = directories(Half::Data, &data)?;
         directories.extend(self::directories(Half::Runtime, &runtime)?);
+        let ports = Ports::look(known, &processes)?;
+        let temporaries = temporaries(&known.image_directories(), &processes)?;
         Ok(Self {
+            temporaries,
             processes,
             directories,
             loose_sockets: loose_sockets(&places.runtime)?,
-            lines: lines.into_iter().map(line).collect(),
+            lines: known.lines.iter().map(|entry| line(entry, &ports)).collect(),
             data,
             runtime,
         })
@@ -80,16 +95,65 @@ impl Seen {
         let inside = self.directories.iter().map(|directory| directory.sockets.len());
         self.loose_sockets.len() + inside.sum::<usize>()
     }
+
+    /// How many ports are in the ledger.
+    pub(super) fn ports(&self) -> usize {
+        let ports = self
+            .lines
+            .iter()
+            .filter(|line| line.entry.kind == LedgerKind::Port);
+        ports.count()
+    }
 }
 
-fn line(entry: LedgerEntry) -> Line {
-    let there = match entry.kind {
+fn line(entry: &LedgerEntry, ports: &Ports) -> Line {
+    let (there, pid, is_qemus) = match entry.kind {
         LedgerKind::File | LedgerKind::Socket | LedgerKind::Directory => {
-            Some(fs::symlink_metadata(&entry.what).is_ok())
+            (Some(fs::symlink_metadata(&entry.what).is_ok()), None, false)
         }
-        LedgerKind::Process | LedgerKind::Port => None,
+        LedgerKind::Process => {
+            let (there, pid) = process(entry);
+            (there, pid, false)
+        }
+        LedgerKind::Port => ports.of(entry),
     };
-    Line { entry, there }
+    Line {
+        entry: entry.clone(),
+        there,
+        pid,
+        is_qemus,
+    }
+}
+
+/// Whether the very process lives, and its number.
+fn process(entry: &LedgerEntry) -> (Option<bool>, Option<i32>) {
+    match entry.identity.as_deref().map(look_for) {
+        Some(Liveness::Alive(handle)) => (Some(true), Some(handle.pid())),
+        Some(Liveness::Dead) => (Some(false), None),
+        Some(Liveness::Unknown(_)) | None => (None, None),
+    }
+}
+
+/// Images under the temporary names of [`maqet_storage::image`], except those that somebody is still making.
+fn temporaries(places: &BTreeSet<PathBuf>, processes: &[Glimpse]) -> Result<Vec<PathBuf>, ProcessError> {
+    let mut found = Vec::new();
+    for place in places {
+        let files = entries(place)?
+            .into_iter()
+            .filter(|(_, name, kind)| kind.is_file() && is_temporary(name));
+        found.extend(files.map(|(path, _, _)| path));
+    }
+    if found.is_empty() {
+        return Ok(found);
+    }
+    let own = i32::try_from(std::process::id()).ok();
+    let pids = processes.iter().map(|glimpse| glimpse.pid).chain(own);
+    let open: BTreeSet<PathBuf> = pids
+        .filter_map(|pid| census::descriptors(pid).ok())
+        .flatten()
+        .collect();
+    found.retain(|path| !open.contains(path));
+    Ok(found)
 }
 
 fn directories(half: Half, parent: &Path) -> Result<Vec<VmDirectory>, ProcessError> {

@@ -41,6 +41,7 @@ impl VmActor {
                 || self.turn.try_lock().is_err(),
             launch_id: self.record.state.launch().map(|launch| launch.launch_id.clone()),
             runs: !pids.is_empty(),
+            qemu: live.map(|live| live.qemu.pid()).filter(|pid| pids.contains(pid)),
             pids,
             disks: self
                 .record

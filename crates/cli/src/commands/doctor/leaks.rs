@@ -83,11 +83,12 @@ fn looked_at(looked_at: &LookedAt) -> String {
         ledger,
         directories,
         sockets,
+        ports,
         took_ms,
     } = looked_at;
     format!(
         "{vms} VMs ({busy} busy), {processes} processes, {ledger} ledger lines, {directories} directories, \
-         {sockets} sockets in {took_ms} ms"
+         {sockets} sockets, {ports} ports in {took_ms} ms"
     )
 }
 
@@ -99,13 +100,13 @@ mod tests {
 
     fn report(leaks: &serde_json::Value, actions: &serde_json::Value) -> LeakReport {
         let looked_at = json!({"vms": 2, "busy": 1, "processes": 90, "ledger": 12, "directories": 4, "sockets": 5,
-            "took_ms": 3});
+            "ports": 1, "took_ms": 3});
         serde_json::from_value(json!({"leaks": leaks, "looked_at": looked_at, "actions": actions})).unwrap()
     }
 
     #[test]
     fn nothing_left_says_what_was_looked_at() {
-        insta::assert_snapshot!(text(&report(&json!([]), &json!([]))), @"nothing is left: 2 VMs (1 busy), 90 processes, 12 ledger lines, 4 directories, 5 sockets in 3 ms");
+        insta::assert_snapshot!(text(&report(&json!([]), &json!([]))), @"nothing is left: 2 VMs (1 busy), 90 processes, 12 ledger lines, 4 directories, 5 sockets, 1 ports in 3 ms");
     }
 
     #[test]
@@ -124,7 +125,7 @@ mod tests {
         KIND     WHAT       VM   SINCE                     WHY
         process  42: sleep  web  -                         it carries the id of a launch
         socket   /r/x.sock  -    2026-01-02T03:04:05.678Z  no
-        looked at 2 VMs (1 busy), 90 processes, 12 ledger lines, 4 directories, 5 sockets in 3 ms
+        looked at 2 VMs (1 busy), 90 processes, 12 ledger lines, 4 directories, 5 sockets, 1 ports in 3 ms
         ");
     }
 }

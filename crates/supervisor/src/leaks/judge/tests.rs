@@ -3,6 +3,7 @@
 use maqet_state::ledger::LedgerEntry;
 
 use super::*;
+use crate::leaks::seen::Line;
 
 const LAUNCH: &str = "0123456789abcdef0123456789abcdef";
 
@@ -18,6 +19,7 @@ fn held() -> Held {
         launch_id: Some(LAUNCH.to_owned()),
         runs: true,
         pids: vec![10, 11],
+        qemu: Some(11),
         disks: vec!["/vm/web.qcow2".into()],
     }
 }
@@ -170,6 +172,8 @@ fn a_file_line_is_a_start_under_way_or_one_that_was_cut_off() {
     let line = |what: &str, there| Line {
         entry: LedgerEntry::new(LedgerKind::File, what, id(), Timestamp(5)),
         there: Some(there),
+        pid: None,
+        is_qemus: false,
     };
     let lines = [
         line("/vm/web.qcow2", true),
@@ -192,4 +196,120 @@ fn a_file_line_is_a_start_under_way_or_one_that_was_cut_off() {
     ];
     assert_eq!(shown, expected);
     assert_eq!(kinds(&known(Held { busy: true, ..held() }), &seen), []);
+}
+
+/// A line of the ledger, and what was seen of it.
+fn line(kind: LedgerKind, what: &str, there: Option<bool>, pid: Option<i32>) -> Line {
+    Line {
+        entry: LedgerEntry::new(kind, what, id(), Timestamp(5)),
+        there,
+        pid,
+        is_qemus: false,
+    }
+}
+
+fn with_line(line: Line) -> Seen {
+    Seen {
+        lines: vec![line],
+        ..seen()
+    }
+}
+
+fn resting() -> Held {
+    Held {
+        runs: false,
+        pids: Vec::new(),
+        qemu: None,
+        launch_id: None,
+        ..held()
+    }
+}
+
+/// Kinds of what is found when the VM is so; `None` when it is not stored.
+fn found(held: Option<Held>, line: Line) -> Vec<LeakKind> {
+    let known = held.map_or_else(Known::default, known);
+    kinds(&known, &with_line(line))
+        .into_iter()
+        .map(|(kind, _)| kind)
+        .collect()
+}
+
+#[test]
+fn a_process_line_is_of_a_process_that_somebody_has() {
+    let present = format!("{LAUNCH}/qemu");
+    let earlier = format!("{}/qemu", "f".repeat(32));
+    let of = |what: &str, there, pid| line(LedgerKind::Process, what, there, pid);
+    assert_eq!(found(Some(held()), of(&present, Some(true), Some(11))), []);
+    assert_eq!(found(Some(held()), of(&present, Some(false), None)), []);
+    assert_eq!(found(Some(held()), of(&present, None, None)), []);
+    assert_eq!(
+        found(Some(held()), of(&present, Some(true), Some(12))),
+        [LeakKind::Process]
+    );
+    assert_eq!(
+        found(Some(held()), of(&earlier, Some(true), Some(12))),
+        [LeakKind::Process]
+    );
+    assert_eq!(found(Some(held()), of(&earlier, None, None)), [LeakKind::Process]);
+    assert_eq!(
+        found(Some(held()), of(&earlier, Some(false), None)),
+        [LeakKind::Ledger]
+    );
+    assert_eq!(
+        found(None, of(&present, Some(true), Some(11))),
+        [LeakKind::Process]
+    );
+    let busy = Held { busy: true, ..held() };
+    assert_eq!(found(Some(busy), of(&earlier, Some(true), Some(12))), []);
+}
+
+#[test]
+fn what_a_line_says_of_a_process_goes_with_what_it_looks_like() {
+    let mut seen = with_line(line(
+        LedgerKind::Process,
+        &format!("{LAUNCH}/runner"),
+        Some(true),
+        Some(12),
+    ));
+    seen.processes = vec![glimpse(12, &runner_line(&id()))];
+    let suspects = judge(&known(resting()), &seen);
+    assert_eq!(suspects.len(), 1, "{suspects:?}");
+    let suspect = suspects.values().next().unwrap();
+    assert!(
+        suspect.line.is_some() && suspect.what.starts_with("12: maqet-runner"),
+        "{suspect:?}"
+    );
+}
+
+#[test]
+fn sockets_and_directories_in_the_ledger_need_a_launch_and_a_vm() {
+    let socket = |there| line(LedgerKind::Socket, "/r/vms/x/qmp0.sock", Some(there), None);
+    assert_eq!(found(Some(held()), socket(true)), []);
+    assert_eq!(found(Some(held()), socket(false)), []);
+    assert_eq!(found(Some(resting()), socket(true)), [LeakKind::Socket]);
+    assert_eq!(found(Some(resting()), socket(false)), [LeakKind::Ledger]);
+    assert_eq!(found(None, socket(true)), [LeakKind::Socket]);
+    let directory = |there| line(LedgerKind::Directory, "/r/vms/x", Some(there), None);
+    assert_eq!(found(Some(resting()), directory(false)), []);
+    assert_eq!(found(None, directory(true)), [LeakKind::Directory]);
+    assert_eq!(found(None, directory(false)), [LeakKind::Ledger]);
+}
+
+#[test]
+fn a_port_in_the_ledger_is_its_qemus_or_nobodys() {
+    let port = |there, pid, is_qemus| Line {
+        is_qemus,
+        ..line(LedgerKind::Port, "tcp:127.0.0.1:2222", Some(there), pid)
+    };
+    assert_eq!(found(Some(held()), port(true, Some(11), true)), []);
+    assert_eq!(found(Some(held()), port(false, None, false)), []);
+    // A QEMU that cannot be looked into, or a process of another user.
+    assert_eq!(found(Some(held()), port(true, None, false)), []);
+    assert_eq!(found(Some(held()), port(true, Some(12), false)), [LeakKind::Port]);
+    assert_eq!(found(Some(resting()), port(true, None, false)), [LeakKind::Port]);
+    assert_eq!(
+        found(Some(resting()), port(false, None, false)),
+        [LeakKind::Ledger]
+    );
+    assert_eq!(found(None, port(true, Some(12), false)), [LeakKind::Port]);
 }

@@ -95,6 +95,7 @@ fn vms(all: &[VmSummary]) -> Vec<Check> {
                     .hint(hint),
             );
         }
+        checks.extend(crash_loop(vm));
         if vm.status == Status::Failed {
             let cause = vm
                 .last_exit
@@ -128,6 +129,21 @@ fn vms(all: &[VmSummary]) -> Vec<Check> {
         ));
     }
     checks
+}
+
+/// Its restart policy has given it up: nobody will start it but a person.
+fn crash_loop(vm: &VmSummary) -> Option<Check> {
+    let state = vm.restart_state.filter(|state| state.gave_up)?;
+    let what = format!(
+        "its restart policy gave it up after {} restarts; it stays down until somebody starts it",
+        state.tries
+    );
+    let hint = format!("maqet why {0}, then maqet start {0}", vm.name);
+    Some(
+        Check::new("vm-crash-loop", Outcome::Warn, what)
+            .at(&vm.name)
+            .hint(hint),
+    )
 }
 
 async fn leftovers(session: &Session<'_>) -> Check {
