@@ -6,7 +6,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, NetPort, PathBeneath, Ruleset, RulesetAttr,
@@ -23,6 +23,54 @@ const ABI_KNOWN: ABI = ABI::V6;
 
 /// Its number.
 const ABI_NUMBER: u32 = 6;
+
+/// Programs, libraries, firmware, keymaps.
+const PROGRAMS: [&str; 8] = [
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/nix/store",
+    "/gnu/store",
+];
+
+/// What the dynamic linker and the C library read before a program begins.
+const LINKER: [&str; 4] = [
+    "/etc/ld.so.cache",
+    "/etc/ld.so.preload",
+    "/dev/random",
+    "/dev/urandom",
+];
+
+/// Devices that lead nowhere.
+const DEVICES: [&str; 2] = ["/dev/null", "/dev/zero"];
+
+/// Beside a program that is not the system's: where it keeps its libraries and data.
+const BESIDE: [&str; 5] = ["../lib", "../lib64", "../libexec", "../share", "pc-bios"];
+
+/// What a program needs to run at all.
+pub fn of_program(program: &Path) -> Vec<Rule> {
+    let of = |paths: &[&str], access| {
+        paths
+            .iter()
+            .map(move |path| Rule::new(path, access))
+            .collect::<Vec<_>>()
+    };
+    let mut rules = of(&PROGRAMS, Access::Execute);
+    rules.extend(of(&LINKER, Access::Read));
+    rules.extend(of(&DEVICES, Access::Device));
+    if !PROGRAMS.iter().any(|tree| program.starts_with(tree)) {
+        rules.push(Rule::new(program, Access::Execute));
+        let beside = program
+            .parent()
+            .into_iter()
+            .flat_map(|home| BESIDE.map(|name| home.join(name)));
+        rules.extend(beside.map(|path| Rule::new(path, Access::Execute)));
+    }
+    rules
+}
 
 /// What may be done below a path, or to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -128,9 +176,7 @@ impl Confinement {
         if Level::of_this_kernel().abi().is_none() {
             return Ok(());
         }
-        self.restrict()
-            .map_err(io::Error::other)
-            .map_err(ProcessError::call("confine by Landlock"))
+        self.restrict().map_err(io::Error::other).map_err(failed)
     }
 
     fn restrict(&self) -> Result<(), RulesetError> {
@@ -150,6 +196,11 @@ impl Confinement {
         }
         created.restrict_self().map(drop)
     }
+}
+
+/// A process that cannot be confined.
+pub fn failed(error: io::Error) -> ProcessError {
+    ProcessError::call("confine by Landlock")(error)
 }
 
 impl Rule {

@@ -10,28 +10,14 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use maqet_process::confine::{Access, Confinement, Floor, Level, Rule};
+use maqet_process::confine::{self, Access, Confinement, Floor, Level, Rule};
 use maqet_spec::VmSpec;
 use maqet_spec::named;
 use maqet_spec::vm::{Sandbox, SandboxPaths};
 use maqet_storage::PathPolicy;
 
-/// Programs, libraries, firmware, keymaps.
-const PROGRAMS: [&str; 8] = [
-    "/usr",
-    "/bin",
-    "/sbin",
-    "/lib",
-    "/lib32",
-    "/lib64",
-    "/nix/store",
-    "/gnu/store",
-];
-
 /// What the C library, the user network and QEMU's look at the host read.
-const READ: [&str; 20] = [
-    "/etc/ld.so.cache",
-    "/etc/ld.so.preload",
+const READ: [&str; 16] = [
     "/etc/localtime",
     "/etc/host.conf",
     "/etc/hosts",
@@ -47,22 +33,14 @@ const READ: [&str; 20] = [
     "/proc/meminfo",
     "/sys/devices/system",
     "/sys/kernel/mm",
-    "/dev/random",
-    "/dev/urandom",
     "/etc/qemu",
 ];
-
-/// Devices that lead nowhere.
-const DEVICES: [&str; 2] = ["/dev/null", "/dev/zero"];
 
 /// What a window needs.
 const DISPLAY: [&str; 4] = ["/etc/fonts", "/var/cache/fontconfig", "/etc/gtk-3.0", "/etc/X11"];
 
 /// The graphics cards, for a window.
 const GRAPHICS: &str = "/dev/dri";
-
-/// Beside a QEMU that is not the system's: where it keeps its libraries and firmware.
-const BESIDE: [&str; 5] = ["../lib", "../lib64", "../libexec", "../share", "pc-bios"];
 
 /// One QEMU's surroundings.
 #[derive(Debug)]
@@ -119,25 +97,10 @@ pub(crate) fn plan(spec: &VmSpec, around: Surroundings<'_>) -> Option<Confinemen
 }
 
 fn system(binary: &Path, accel: &str) -> Vec<Rule> {
-    let of = |paths: &[&str], access| {
-        paths
-            .iter()
-            .map(move |path| Rule::new(path, access))
-            .collect::<Vec<_>>()
-    };
-    let mut rules = of(&PROGRAMS, Access::Execute);
-    rules.extend(of(&READ, Access::Read));
-    rules.extend(of(&DEVICES, Access::Device));
+    let mut rules = confine::of_program(binary);
+    rules.extend(READ.map(|path| Rule::new(path, Access::Read)));
     if accel == "kvm" {
         rules.push(Rule::new("/dev/kvm", Access::Device));
-    }
-    if !PROGRAMS.iter().any(|tree| binary.starts_with(tree)) {
-        rules.push(Rule::new(binary, Access::Execute));
-        let beside = binary
-            .parent()
-            .into_iter()
-            .flat_map(|home| BESIDE.map(|name| home.join(name)));
-        rules.extend(beside.map(|path| Rule::new(path, Access::Execute)));
     }
     rules
 }

@@ -257,6 +257,7 @@ fn tool<'b>(
         fds,
         limit: RUN_LIMIT,
         cpu_seconds: Some(RUN_CPU_SECONDS),
+        access: None,
     }
 }
 

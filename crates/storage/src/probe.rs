@@ -164,6 +164,7 @@ async fn ask(binary: &Binary) -> Result<Arc<Capabilities>, StorageError> {
         fds: Vec::new(),
         limit: ASK_LIMIT,
         cpu_seconds: None,
+        access: None,
     };
     let (machines, accels, help) = tokio::try_join!(
         question(&["-machine", "help"]).output(),

@@ -1,10 +1,11 @@
-//! Running helper programs: deadline, empty environment, no input, bounded output, never left behind.
+//! Running helper programs: deadline, empty environment, no input, bounded output, confined, never left behind.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
+use maqet_process::confine::{self, Access, Confinement, Rule};
 use maqet_process::spawn::Spawn;
 use maqet_process::{ExitStatus, ProcessError, ProcessHandle, Signal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -14,9 +15,13 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 
 use crate::error::StorageError;
+use crate::place::magic_link;
 
 /// Most that is kept of what a program writes to each stream, bytes; the rest is read and dropped.
 const OUTPUT_BYTES_MAX: usize = 4 << 20;
+/// Most memory a confined program has, bytes: a crafted image cannot make it take the host's. Bounded a moment after its
+/// start.
+const MEMORY_BYTES_MAX: u64 = 1 << 30;
 /// Most of standard error that an error message repeats, bytes.
 const WORDS_BYTES_MAX: usize = 1000;
 
@@ -42,6 +47,9 @@ pub(crate) struct Tool<'t> {
     pub(crate) limit: Duration,
     /// Processor time it has, whole seconds; past that SIGXCPU ends it. `None` is as much as it wants.
     pub(crate) cpu_seconds: Option<u64>,
+    /// What it may do with the files it is handed, and with nothing else: it is confined as far as the kernel can, and its
+    /// memory is bounded. `None` for a program that must see the host as QEMU would.
+    pub(crate) access: Option<Access>,
 }
 
 impl Tool<'_> {
@@ -93,14 +101,46 @@ impl Tool<'_> {
         spawn.fds = self.fds;
         spawn.stdout = Some(stdout_write);
         spawn.stderr = Some(stderr_write);
-        let child = spawn.spawn().map_err(StorageError::run(self.program))?;
-        let started = Started(child.handle);
+        let handle = match self.access {
+            None => spawn.spawn().map(|child| child.handle),
+            Some(access) => confined(self.program, spawn, access),
+        };
+        let started = Started(handle.map_err(StorageError::run(self.program))?);
+        if self.access.is_some() {
+            let bound = (Resource::As, MEMORY_BYTES_MAX);
+            started
+                .limit(bound.0, bound.1, bound.1)
+                .map_err(StorageError::file("limit", self.program))?;
+        }
         if let Some(seconds) = self.cpu_seconds {
             started
-                .limit_cpu(seconds)
+                .limit(Resource::Cpu, seconds, seconds + 1)
                 .map_err(StorageError::file("limit", self.program))?;
         }
         Ok((started, stdout, stderr))
+    }
+}
+
+/// Starts a program on a thread that is confined first: what a thread starts is confined as it is. The thread ends with that.
+fn confined(program: &Path, spawn: Spawn, access: Access) -> Result<ProcessHandle, ProcessError> {
+    let mut rules = confine::of_program(program);
+    let handed = spawn.fds.iter().map(|(fd, _)| Rule::new(magic_link(fd), access));
+    rules.extend(handed);
+    let confinement = Confinement {
+        rules,
+        ..Confinement::default()
+    };
+    let work = move || {
+        confinement.enforce()?;
+        spawn.spawn().map(|child| child.handle)
+    };
+    let ended = std::thread::Builder::new()
+        .spawn(work)
+        .map(std::thread::JoinHandle::join);
+    match ended {
+        Ok(Ok(started)) => started,
+        Ok(Err(_panic)) => Err(confine::failed(std::io::ErrorKind::Other.into())),
+        Err(error) => Err(confine::failed(error)),
     }
 }
 
@@ -135,12 +175,12 @@ struct Started(ProcessHandle);
 
 impl Started {
     /// The number is its own: it is our child and not reaped.
-    fn limit_cpu(&self, seconds: u64) -> rustix::io::Result<()> {
+    fn limit(&self, what: Resource, current: u64, maximum: u64) -> rustix::io::Result<()> {
         let limit = Rlimit {
-            current: Some(seconds),
-            maximum: Some(seconds + 1),
+            current: Some(current),
+            maximum: Some(maximum),
         };
-        prlimit(Pid::from_raw(self.0.pid()), Resource::Cpu, limit).map(drop)
+        prlimit(Pid::from_raw(self.0.pid()), what, limit).map(drop)
     }
 }
 
@@ -174,6 +214,7 @@ mod tests {
             fds: Vec::new(),
             limit,
             cpu_seconds: None,
+            access: None,
         }
     }
 
@@ -229,6 +270,46 @@ mod tests {
         spinning.cpu_seconds = Some(1);
         let outcome = spinning.run().await.unwrap();
         assert_eq!(outcome.status, ExitStatus::Signal(24));
+    }
+
+    #[tokio::test]
+    async fn a_confined_program_touches_what_it_is_handed() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("file");
+        std::fs::write(&path, "text").unwrap();
+        let script = format!(
+            "read -r x < /proc/self/fd/3; echo $x; echo more >> /proc/self/fd/3 && echo wrote; \
+             read -r x < {} && echo outside; \
+             while [ $(ulimit -v) = unlimited ]; do :; done; ulimit -v",
+            path.display()
+        );
+        let confined = confine::Level::of_this_kernel().abi().is_some();
+        for access in [Access::Read, Access::Write] {
+            std::fs::write(&path, "text").unwrap();
+            let handed = std::fs::File::options()
+                .read(true)
+                .write(true)
+                .open(&path)
+                .unwrap();
+            // The inode is the same, and the name is not what it was handed.
+            let other = root.path().join("other");
+            std::fs::write(&other, "secret").unwrap();
+            let mut tool = shell("", LONG);
+            tool.args = ["-c", &script.replace("file", "other")]
+                .map(OsString::from)
+                .to_vec();
+            tool.fds = vec![(handed.into(), 3)];
+            tool.access = Some(access);
+            let said = tool.run().await.unwrap().stdout;
+            assert!(said.starts_with("text\n"), "{said}");
+            assert_eq!(
+                said.contains("wrote"),
+                access == Access::Write || !confined,
+                "{said}"
+            );
+            assert_eq!(said.contains("outside"), !confined, "{said}");
+            assert!(said.ends_with("1048576\n"), "{said}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use maqet_process::confine::Access;
 use maqet_process::identity::FileId;
 use maqet_spec::size::Size;
 use maqet_spec::vm::DiskFormat;
@@ -152,7 +153,8 @@ async fn write_with_qemu_img(
         args: args.map(OsString::from).to_vec(),
         fds: vec![(copy.into(), FILE_NUMBER)],
         limit: CREATE_LIMIT,
-        cpu_seconds: None,
+        cpu_seconds: Some(CREATE_LIMIT.as_secs()),
+        access: Some(Access::Write),
     };
     tool.output().await.map(drop)
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use maqet_process::confine::Access;
 use maqet_process::identity::FileId;
 use maqet_spec::vm::DiskFormat;
 use serde::Deserialize;
@@ -86,7 +87,8 @@ pub async fn inspect(
         args: args.map(OsString::from).to_vec(),
         fds: vec![(file.into(), FILE_NUMBER)],
         limit: INSPECT_LIMIT,
-        cpu_seconds: None,
+        cpu_seconds: Some(INSPECT_LIMIT.as_secs()),
+        access: Some(Access::Read),
     };
     let answer = tool.output().await?;
     let info: Info = serde_json::from_str(&answer).map_err(|error| StorageError::Answer {
