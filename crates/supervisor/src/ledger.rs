@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use maqet_process::identity::{Liveness, ProcessIdentity};
+use maqet_process::identity::{Liveness, ProcessIdentity, Role};
 use maqet_protocol::control::PortStatus;
 use maqet_protocol::runner::Running;
 use maqet_state::change::Change;
@@ -14,7 +14,9 @@ use maqet_state::record::{Launch, VmRecord};
 use tokio::sync::oneshot;
 
 use crate::args::Places;
+use crate::launch::end;
 use crate::messages::{Keep, ReadLedger};
+use crate::recovery::look_for;
 use crate::shared::Shared;
 
 /// Sockets that a runner and its QEMU make in the VM's runtime directory.
@@ -88,12 +90,16 @@ pub(crate) fn ports_of(launch: &Launch) -> BTreeSet<String> {
         .collect()
 }
 
-/// Brings the ledger in line with records that were just settled. Not waited for: it says what the kernel says anyway.
+/// Brings the ledger in line with records that were just settled, and ends runners whose launch is over. What is written
+/// is not waited for: it says what the kernel says anyway.
 pub(crate) async fn put_in_order(records: &[&VmRecord], shared: &Shared) {
     let found = match shared.state.send(ReadLedger).await {
         Ok(Ok(found)) => found,
         other => return tracing::error!(?other, "the ledger cannot be read; nothing is struck"),
     };
+    for record in records {
+        end_forsaken(&found, record, shared).await;
+    }
     let edits = records
         .iter()
         .flat_map(|record| settle(&found, record, &shared.places, clock::now()));
@@ -105,6 +111,27 @@ pub(crate) async fn put_in_order(records: &[&VmRecord], shared: &Shared) {
     let change = Box::new(change);
     if let Err(error) = shared.state.send(Keep { change, done }).await {
         tracing::error!(%error, "the ledger is not put in order");
+    }
+}
+
+/// Ends runners that outlived their launch and whoever waited for them to go: one that is frozen would come to when the next
+/// launch has its directory.
+async fn end_forsaken(found: &[LedgerEntry], record: &VmRecord, shared: &Shared) {
+    let present = record.state.launch().map(|launch| launch.launch_id.as_str());
+    let own = found.iter().filter(|line| line.id.as_ref() == Some(&record.id));
+    let identities = own.filter_map(|line| line.identity.as_deref());
+    let earlier = |identity: &&ProcessIdentity| {
+        identity.role == Role::Runner && Some(identity.launch_id.as_str()) != present
+    };
+    for identity in identities.filter(earlier) {
+        if let Liveness::Alive(runner) = look_for(identity) {
+            tracing::warn!(
+                vm = record.name(),
+                pid = runner.pid(),
+                "ending a runner whose launch is over"
+            );
+            end(&runner, shared).await;
+        }
     }
 }
 

@@ -84,6 +84,17 @@ impl Settled {
             | Self::Orphaned { record, .. } => record,
         }
     }
+
+    /// Numbers of the processes it holds; whoever owns it collects them.
+    pub(crate) fn pids(&self) -> Vec<i32> {
+        match self {
+            Self::Resting(_) => Vec::new(),
+            Self::Attached { runner, qemu, .. } | Self::Frozen { runner, qemu, .. } => {
+                vec![runner.pid(), qemu.pid()]
+            }
+            Self::Orphaned { qemu, .. } => vec![qemu.pid()],
+        }
+    }
 }
 
 impl Recorded {

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use actix::Addr;
+use maqet_process::error::ProcessError;
 use maqet_process::identity::ProcessIdentity;
+use maqet_process::spawn::{Child, Spawn};
 use maqet_storage::binary::Binaries;
 use maqet_storage::error::StorageError;
 use maqet_storage::kvm::Kvm;
@@ -44,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) confined: Arc<Confined>,
     /// The runner program.
     pub(crate) runner_program: PathBuf,
+    /// How runners are started; tests play them.
+    pub(crate) spawn_runner: fn(Spawn) -> Result<Child, ProcessError>,
     /// What `ls` shows.
     pub(crate) board: Board,
     /// This boot of the host; restarts and stops are about one.
@@ -79,6 +83,7 @@ impl Shared {
             policy: PathPolicy::for_host(roots)?,
             confined: Arc::default(),
             runner_program,
+            spawn_runner: Spawn::spawn,
             board: Board::default(),
             boot_id,
             reaper: Reaper::default(),

@@ -13,6 +13,7 @@ use maqet_process::identity::{FileId, ProcessIdentity, Role};
 use maqet_process::pidfd::ProcessHandle;
 use maqet_process::spawn::Spawn;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_protocol::runner::ExitNote;
 use maqet_state::id::VmId;
 use maqet_state::secret::Secret;
 
@@ -85,7 +86,7 @@ impl GatedRunner {
             UnixStream::pair().map_err(|error| failed("the runner's channel", &error))?;
         let spawn = runner_command(order, &runtime, log, inherited.into())
             .map_err(|error| failed("the runner's log", &error))?;
-        let child = spawn.spawn().map_err(|error| failed("the runner", &error))?;
+        let child = (order.shared.spawn_runner)(spawn).map_err(|error| failed("the runner", &error))?;
         let reaper = &order.shared.reaper;
         reaper.await_by_owner(child.handle.pid(), order.id);
         let executables = FileId::of_path(&order.shared.runner_program)
@@ -172,12 +173,16 @@ fn runner_command(
     Ok(spawn)
 }
 
-/// Sockets and notes of an earlier launch would be taken for this one's.
+/// Sockets of an earlier launch would be taken for this one's. The note of its end stays: it names its launch, and may
+/// know the end of one that a full disk keeps out of the store.
 fn clear_runtime(runtime: &Path) -> std::io::Result<()> {
     let directory = maqet_process::directory::open_private(runtime).map_err(std::io::Error::other)?;
     drop(directory);
     for entry in fs::read_dir(runtime)? {
-        fs::remove_file(entry?.path())?;
+        let entry = entry?;
+        if entry.file_name() != ExitNote::FILE {
+            fs::remove_file(entry.path())?;
+        }
     }
     Ok(())
 }

@@ -113,11 +113,7 @@ async fn made_again(lost: Lost, shared: Rc<Shared>) -> Result<Rebuilt, Refusal> 
     tell(&recorded.record, &lost, &shared);
     let (settled, secret) = rebuild(recorded, &shared).await;
     crate::ledger::put_in_order(&[settled.record()], &shared).await;
-    let launch = settled.record().state.launch();
-    let qemu = launch.and_then(|launch| launch.qemu.as_ref());
-    let alive = launch.map(|launch| &launch.runner).into_iter().chain(qemu);
-    let alive: Vec<i32> = alive.map(|identity| identity.pid).collect();
-    shared.reaper.inherited(&lost.id, &alive);
+    shared.reaper.inherited(&lost.id, &settled.pids());
     Ok(Some((settled, secret)))
 }
 

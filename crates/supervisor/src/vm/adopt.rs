@@ -375,6 +375,11 @@ async fn spawn_and_adopt(order: &Replacing, made: &mut Processes) -> Result<Repl
         Err(error) => return Err(super::busy().cause(error.to_string())),
     }
     pass(Point::AdopterRecorded);
+    if order.watched.has_exited() {
+        // Its end may be on record by now, and this runner with it not any more.
+        let gone = "QEMU ended before a new runner could take it over";
+        return Err(Refusal::new(RefusalCode::WrongState, gone));
+    }
     let mut ready = gated.go(&order.secret).await?;
     pass(Point::AdopterReady);
     let watch = ready.link.watch().await?;

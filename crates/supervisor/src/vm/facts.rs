@@ -113,7 +113,6 @@ impl VmActor {
     /// The end is known. A stop under way takes it from here; otherwise it is recorded at once.
     pub(super) fn qemu_ended(&mut self, exit: LastExit, context: &mut Context<Self>) {
         let Some(live) = &mut self.live else { return };
-        let exit = completed(exit, &live.qemu);
         live.exit.get_or_insert(exit.clone());
         if self.activity == Activity::Idle {
             self.end_later(exit, context);
@@ -213,23 +212,31 @@ impl VmActor {
         sweep(&self.shared.places.vm_runtime(&self.record.id));
     }
 
+    /// Nothing runs any more. The end comes back with what only the one who collects QEMU gets to know.
+    fn let_go(&mut self, live: Live, exit: LastExit) -> LastExit {
+        let exit = completed(exit, &live.qemu);
+        // After its runner's death QEMU is the supervisor's child; for another's child this does nothing.
+        if live.qemu.has_exited() {
+            collect(&live.qemu, &self.shared);
+        }
+        self.leaving = live.runner;
+        self.shared.board.ended(&self.record.id);
+        // A runner that is there cleans up by itself; one that was killed could not.
+        if self.leaving.is_none() {
+            self.sweep();
+        }
+        exit
+    }
+
     /// Records the end of the present launch. The future ends when it is durable.
     pub(super) fn record_end(
         &mut self,
         exit: LastExit,
     ) -> impl Future<Output = Result<(), Refusal>> + 'static {
-        if let Some(live) = self.live.take() {
-            // After its runner's death QEMU is the supervisor's child; for another's child this does nothing.
-            if live.qemu.has_exited() {
-                collect(&live.qemu, &self.shared);
-            }
-            self.leaving = live.runner;
-            self.shared.board.ended(&self.record.id);
-            // A runner that is there cleans up by itself; one that was killed could not.
-            if self.leaving.is_none() {
-                self.sweep();
-            }
-        }
+        let exit = match self.live.take() {
+            Some(live) => self.let_go(live, exit),
+            None => exit,
+        };
         if let Some(qemu) = self.record.state.launch().and_then(|launch| launch.qemu.as_ref()) {
             self.shared.confined.leave(qemu);
         }

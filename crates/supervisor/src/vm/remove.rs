@@ -105,7 +105,7 @@ impl VmActor {
             .into_actor(self)
             .map(move |deleted, actor, context| match deleted {
                 Ok(deleted) => actor.forget_record(deleted, order.key, context),
-                Err(refusal) => actor.finish(Err(refusal.vm(actor.name()))),
+                Err(refusal) => actor.keep(refusal.vm(actor.name()), context),
             });
         context.spawn(deleted);
     }
@@ -131,9 +131,15 @@ impl VmActor {
             .into_actor(self)
             .map(move |result, actor, context| match result {
                 Ok(()) => actor.forgotten(removed, context),
-                Err(refusal) => actor.finish(Err(refusal)),
+                Err(refusal) => actor.keep(refusal, context),
             });
         context.spawn(done);
+    }
+
+    /// It is not removed. The runner of its last launch has gone meanwhile.
+    fn keep(&mut self, refusal: Refusal, context: &mut Context<Self>) {
+        self.strike_left(context);
+        self.finish(Err(refusal));
     }
 
     fn forgotten(&mut self, removed: Removed, context: &mut Context<Self>) {

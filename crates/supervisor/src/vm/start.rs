@@ -115,6 +115,7 @@ impl VmActor {
         order: &StartOrder,
         context: &mut Context<Self>,
     ) {
+        self.tally.launched();
         let running = serde_json::to_value(&launched.running).unwrap_or_default();
         let event = self
             .event("vm.running")

@@ -35,6 +35,11 @@ impl Tally {
         }
     }
 
+    /// A launch runs: what was left of the one before was struck with its first commit.
+    pub(super) fn launched(&mut self) {
+        self.leaving.clear();
+    }
+
     /// Something is still to be struck.
     pub(super) fn is_pending(&self) -> bool {
         !self.leaving.is_empty()
@@ -52,7 +57,8 @@ impl VmActor {
 
     /// With the first commit of a start: the runner before it is gone, the new one is not let go yet.
     pub(super) fn enter_launch(&mut self, launch: &Launch, change: Change) -> Change {
-        let left = std::mem::take(&mut self.tally.leaving);
+        // Kept until the launch runs: the commit may be refused.
+        let left = self.tally.leaving.clone();
         self.tally.ports.clear();
         enter(striking(change, &left), self.lines().runner(&launch.runner))
     }
@@ -86,7 +92,8 @@ impl VmActor {
     /// With the commit of an end: QEMU is gone, its runner perhaps not yet.
     pub(super) fn strike_launch(&mut self, launch: &Launch, change: Change) -> Change {
         let ports = std::mem::take(&mut self.tally.ports);
-        let mut gone = self.lines().ports(&ports);
+        let mut gone = std::mem::take(&mut self.tally.leaving);
+        gone.extend(self.lines().ports(&ports));
         gone.extend(launch.qemu.iter().map(|qemu| self.lines().process(qemu)));
         let runner = self.lines().runner(&launch.runner);
         if self.leaving.is_some() {
@@ -105,9 +112,9 @@ impl VmActor {
         }
     }
 
-    /// With the commit of a removal: the directories are gone.
-    pub(super) fn strike_vm(&mut self, change: Change) -> Change {
-        let mut gone = std::mem::take(&mut self.tally.leaving);
+    /// With the commit of a removal: the directories are gone. One that is refused strikes nothing.
+    pub(super) fn strike_vm(&self, change: Change) -> Change {
+        let mut gone = self.tally.leaving.clone();
         gone.extend(self.lines().directories());
         striking(change, &gone)
     }
