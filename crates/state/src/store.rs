@@ -22,6 +22,8 @@ use serde_json::Value;
 
 pub use self::draft::Draft;
 use self::handle::{Handle, Need};
+#[cfg(any(test, feature = "faults"))]
+pub use self::medium::faults;
 pub use self::migrate::Migration;
 pub use self::schema::SCHEMA_VERSION;
 use self::schema::{ANSWERS, Answer, LEDGER, NAMES, SECRETS, Text, VMS, Versioned, decode, decode_bytes};

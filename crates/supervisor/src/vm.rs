@@ -346,3 +346,6 @@ impl actix::Handler<Panic> for VmActor {
         panic!("a defect, on purpose");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,8 +12,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use redb::backends::FileBackend;
 use redb::{BackendError, DatabaseError, StorageBackend};
 
-#[cfg(test)]
-pub(crate) mod faults;
+#[cfg(any(test, feature = "faults"))]
+pub mod faults;
 
 /// Unit in which unwritten bytes are kept, bytes.
 const BLOCK_BYTES: usize = 4096;
@@ -29,7 +29,7 @@ pub(crate) struct Medium {
     kept: Option<Mutex<Kept>>,
     /// The file was opened for reading only, which takes no exclusive lock.
     shared: bool,
-    #[cfg(test)]
+    #[cfg(any(test, feature = "faults"))]
     faults: Option<faults::Faults>,
 }
 
@@ -47,7 +47,7 @@ impl Medium {
     /// A file that is written.
     pub(crate) fn written(file: File) -> Result<Self, DatabaseError> {
         Ok(Self {
-            #[cfg(test)]
+            #[cfg(any(test, feature = "faults"))]
             faults: faults::of(&file),
             file: FileBackend::new(file)?,
             kept: None,
@@ -76,12 +76,12 @@ impl Medium {
     }
 
     /// In tests, a fault that is due.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "faults"))]
     fn strike(&self) -> io::Result<()> {
         self.faults.as_ref().map_or(Ok(()), faults::Faults::strike)
     }
 
-    #[cfg(not(test))]
+    #[cfg(not(any(test, feature = "faults")))]
     #[expect(
         clippy::unnecessary_wraps,
         clippy::unused_self,

@@ -1,15 +1,15 @@
-//! Disks that fail on purpose: from a given write or flush on, for so many times.
+//! Disks that fail on purpose: from a given write or flush on, for so many times. In builds for tests alone.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The failures that await the writers of one file.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Faults(Arc<Mutex<Plan>>);
+pub struct Faults(Arc<Mutex<Plan>>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Plan {
@@ -25,18 +25,21 @@ struct Plan {
 static PLANS: Mutex<BTreeMap<(u64, u64), Faults>> = Mutex::new(BTreeMap::new());
 
 impl Faults {
-    /// The disk under the file at `path`, which does not fail yet.
-    pub(crate) fn under(path: &Path) -> Self {
-        let metadata = std::fs::metadata(path).unwrap();
+    /// The disk under the file at `path`, which does not fail yet. Asked before a store opens that file.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn under(path: &Path) -> io::Result<Self> {
+        let metadata = std::fs::metadata(path)?;
         let faults = Self::default();
         let key = (metadata.dev(), metadata.ino());
-        PLANS.lock().unwrap().insert(key, faults.clone());
-        faults
+        locked(&PLANS).insert(key, faults.clone());
+        Ok(faults)
     }
 
-    /// Lets `count` writes and flushes fail, beginning with the `first` from now.
-    pub(crate) fn plan(&self, first: u64, count: u64) {
-        *self.0.lock().unwrap() = Plan {
+    /// Lets `count` writes and flushes fail, beginning with the `first` from now; none when `first` is 0.
+    pub fn plan(&self, first: u64, count: u64) {
+        *locked(&self.0) = Plan {
             seen: 0,
             first,
             count,
@@ -44,12 +47,12 @@ impl Faults {
     }
 
     /// Writes and flushes since the plan was made.
-    pub(crate) fn seen(&self) -> u64 {
-        self.0.lock().unwrap().seen
+    pub fn seen(&self) -> u64 {
+        locked(&self.0).seen
     }
 
     pub(super) fn strike(&self) -> io::Result<()> {
-        let mut plan = self.0.lock().unwrap();
+        let mut plan = locked(&self.0);
         plan.seen += 1;
         let due = plan.first > 0 && (plan.first..plan.first.saturating_add(plan.count)).contains(&plan.seen);
         if due {
@@ -61,10 +64,10 @@ impl Faults {
 }
 
 pub(super) fn of(file: &File) -> Option<Faults> {
-    let metadata = file.metadata().unwrap();
-    PLANS
-        .lock()
-        .unwrap()
-        .get(&(metadata.dev(), metadata.ino()))
-        .cloned()
+    let metadata = file.metadata().ok()?;
+    locked(&PLANS).get(&(metadata.dev(), metadata.ino())).cloned()
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

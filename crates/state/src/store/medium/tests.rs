@@ -36,7 +36,7 @@ fn place(directory: &Path) -> (PathBuf, Faults) {
     let store = Store::open(&path).unwrap().store;
     commit(&store, "before").unwrap();
     drop(store);
-    let faults = Faults::under(&path);
+    let faults = Faults::under(&path).unwrap();
     (path, faults)
 }
 
