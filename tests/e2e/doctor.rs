@@ -113,7 +113,8 @@ fn a_failed_vm_is_a_warning_with_the_way_to_its_reason() {
         (&"web".into(), &"maqet why web".into()),
         "{failed}"
     );
-    assert_eq!(failed["what"], "failed: qemu-killed");
+    let what = "failed: QEMU was killed, and not by maqet (signal 9, SIGKILL)";
+    assert_eq!(failed["what"], what);
 }
 
 /// Names of all VMs.

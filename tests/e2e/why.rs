@@ -194,9 +194,9 @@ fn the_end_of_the_host_is_told() {
     assert_told(
         &sandbox,
         &[
-            "the host was shutting down",
+            "its runner was told to end",
             "the guest was asked to shut down",
-            "it ended: the host",
+            "it ended: its runner",
         ],
     );
 }

@@ -8,11 +8,13 @@ mod create;
 mod header;
 mod inspect;
 mod open;
+mod version;
 
 pub use chain::{Chain, Layer, open_chain};
 pub use create::{Created, create, is_temporary};
 pub use inspect::{Inspection, inspect};
 pub use open::{Image, open};
+pub use version::version;
 
 use maqet_spec::vm::DiskFormat;
 

@@ -16,6 +16,8 @@ use crate::error::CliError;
 use crate::journal;
 use crate::session::Session;
 
+pub(in crate::commands) use self::causes::sentence;
+
 /// Longest text of one value in a line.
 const VALUE_LETTERS_MAX: usize = 80;
 
@@ -80,7 +82,7 @@ impl Chain {
             since: summary.since,
             last_exit: summary.last_exit.clone(),
             because: because(summary, &events),
-            steps: events.iter().filter_map(step).collect(),
+            steps: chain::telling(&events).filter_map(step).collect(),
             next: next(summary),
             events,
         }
@@ -95,7 +97,7 @@ fn because(summary: &VmSummary, events: &[Event]) -> Option<String> {
             let start = events.iter().rev().find(|event| event.kind == "vm.starting");
             start.map(|event| words::starting(event).to_owned())
         }
-        Status::Stopped | Status::Failed => summary.last_exit.as_ref().map(causes::sentence),
+        Status::Stopped | Status::Failed => summary.last_exit.as_ref().map(sentence),
     }
 }
 

@@ -161,8 +161,9 @@ fn text(examination: &Examination) -> String {
         .iter()
         .filter_map(|check| Some((check.name, check.hint.as_ref()?)));
     parts.extend(hints.map(|(check, hint)| format!("hint: {check}: {hint}")));
-    let Summary { ok, warn, fail } = examination.summary;
-    parts.push(format!("{ok} ok, {warn} warnings, {fail} failed"));
+    let Summary { ok, warn, fail } = &examination.summary;
+    let plural = if *warn == 1 { "" } else { "s" };
+    parts.push(format!("{ok} ok, {warn} warning{plural}, {fail} failed"));
     parts.join("\n")
 }
 
@@ -184,7 +185,7 @@ mod tests {
         kvm         warn  a test guest hangs under kvm
         supervisor  FAIL  none answers
         hint: kvm: VMs run under tcg
-        1 ok, 1 warnings, 1 failed
+        1 ok, 1 warning, 1 failed
         ");
         assert_eq!(names(&examination), "supervisor");
     }

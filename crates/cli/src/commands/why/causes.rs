@@ -6,7 +6,7 @@ use maqet_state::lifecycle::{Cause, LastExit};
 use nix::sys::signal::Signal;
 
 /// One sentence; what QEMU or the kernel had to say is in [`LastExit::detail`].
-pub(super) fn sentence(exit: &LastExit) -> String {
+pub(in crate::commands) fn sentence(exit: &LastExit) -> String {
     match exit.cause {
         Cause::GuestShutdown => "the guest shut itself down".to_owned(),
         Cause::GuestReset => "the guest rebooted, and this VM is to end then (`on_reboot: stop`)".to_owned(),
@@ -18,7 +18,7 @@ pub(super) fn sentence(exit: &LastExit) -> String {
         Cause::QemuCrashed => with_status("QEMU crashed", exit),
         Cause::QemuKilled => with_status("QEMU was killed, and not by maqet", exit),
         Cause::HostShutdown => {
-            "the host was shutting down, or its user's session ended: the guest was shut down first"
+            "its runner was told to end, as when the host shuts down or the session ends; the guest was shut down first"
                 .to_owned()
         }
         Cause::HostRebooted => {

@@ -12,6 +12,29 @@ pub(super) fn behind(mut events: Vec<Event>) -> Vec<Event> {
     events
 }
 
+/// The events of a chain without those that only repeat others: QEMU lets a guest run at each start and halts it at each
+/// end, which is news only in between.
+pub(super) fn telling(events: &[Event]) -> impl Iterator<Item = &Event> {
+    let mut paused = false;
+    let mut ending = false;
+    events.iter().filter(move |event| match event.kind.as_str() {
+        "vm.starting" | "vm.stop-failed" => {
+            (paused, ending) = (false, false);
+            true
+        }
+        "vm.stopping" | "qmp.SHUTDOWN" | "qmp.GUEST_PANICKED" => {
+            ending = true;
+            true
+        }
+        "qmp.STOP" => {
+            paused = true;
+            !ending
+        }
+        "qmp.RESUME" => std::mem::take(&mut paused),
+        _ => true,
+    })
+}
+
 /// A start that was not the restart policy's. One that could not even begin is told by its failure alone.
 fn is_wanted_start(events: &[Event], at: usize) -> bool {
     let Some((event, before)) = events.get(at).zip(events.get(..at)) else {
@@ -37,17 +60,20 @@ fn announced(before: &[Event]) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::{Event, behind};
+    use super::{Event, behind, telling};
 
     /// Cursors of the chain of a history of these kinds, each with who wanted it.
     fn cursors(history: &[(&str, Option<&str>)]) -> Vec<u64> {
+        behind(events(history)).iter().map(|event| event.cursor).collect()
+    }
+
+    fn events(history: &[(&str, Option<&str>)]) -> Vec<Event> {
         let event = |(cursor, (kind, by)): (u64, &(&str, Option<&str>))| -> Event {
             let event = json!({"cursor": cursor, "at": "2026-01-02T03:04:05.678Z", "vm": "web", "id": null,
                 "kind": kind, "by": by});
             serde_json::from_value(event).unwrap()
         };
-        let events = (1..).zip(history).map(event).collect();
-        behind(events).iter().map(|event| event.cursor).collect()
+        (1..).zip(history).map(event).collect()
     }
 
     #[test]
@@ -78,6 +104,22 @@ mod tests {
             ];
             assert_eq!(cursors(&looping), [1, 2, 3, 4, 5, 6, 7, 8]);
         }
+    }
+
+    #[test]
+    fn what_belongs_to_every_start_and_end_is_not_told() {
+        let kinds = [
+            "vm.starting",
+            "qmp.RESUME",
+            "qmp.STOP",
+            "qmp.RESUME",
+            "vm.stopping",
+            "qmp.STOP",
+            "vm.stopped",
+        ];
+        let events = events(&kinds.map(|kind| (kind, None)));
+        let told: Vec<_> = telling(&events).map(|event| event.cursor).collect();
+        assert_eq!(told, [1, 3, 4, 5, 7]);
     }
 
     #[test]

@@ -27,9 +27,13 @@ pub(super) fn tell(event: &Event) -> Option<String> {
             "the restart that was due was called off, because a stop was asked for".to_owned()
         }
         "vm.crash-loop" => gave_up(event),
-        "vm.silent" => "it stopped answering: its QEMU or its runner hangs, or was frozen".to_owned(),
+        "vm.silent" => {
+            "it stopped answering: its QEMU or its runner hangs, was frozen, or is gone".to_owned()
+        }
         "vm.answering" => "it answers again".to_owned(),
-        "runner.adopted" => "maqet took the running VM over anew; the guest went on meanwhile".to_owned(),
+        "runner.adopted" => {
+            "maqet took the running VM over again; the guest went on all the while".to_owned()
+        }
         "disk.created" => format!("its disk image was made: {}", text(event, "path")),
         kind => return kind.strip_prefix("qmp.").and_then(|name| by_qemu(name, event)),
     })
@@ -78,7 +82,7 @@ pub(super) fn by(event: &Event) -> Option<&str> {
 }
 
 fn running(event: &Event) -> String {
-    let took = number(event, "took_ms").map(|ms| format!(", {} after that", span(ms)));
+    let took = number(event, "took_ms").map(|ms| format!(", {} after the start was asked for", span(ms)));
     let slow = event.data.get("accel_fallback").and_then(Value::as_str);
     let slow = slow.map(|why| format!("; emulated and slow, because {why}"));
     let more: String = took.into_iter().chain(slow).collect();

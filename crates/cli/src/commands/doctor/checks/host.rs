@@ -25,8 +25,8 @@ pub(super) async fn programs() -> Vec<Check> {
             checks.push(found.hint("apt install qemu-system-x86"));
         }
     }
-    checks.push(match binaries.lookup("qemu-img") {
-        Ok(binary) => Check::new("qemu-img", Outcome::Ok, "there").at(&binary.path.display()),
+    checks.push(match maqet_storage::image::version(&binaries).await {
+        Ok((binary, version)) => Check::new("qemu-img", Outcome::Ok, version).at(&binary.path.display()),
         Err(error) => {
             let what = format!("{}: disks of format qcow2 cannot be made", with_sources(&error));
             Check::new("qemu-img", Outcome::Warn, what).hint("apt install qemu-utils")

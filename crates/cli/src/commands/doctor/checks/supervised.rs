@@ -7,6 +7,7 @@ use maqet_state::lifecycle::Status;
 
 use super::super::boot;
 use super::{Check, Outcome};
+use crate::commands::why;
 use crate::error::CliError;
 use crate::session::Session;
 
@@ -95,15 +96,7 @@ fn vms(all: &[VmSummary]) -> Vec<Check> {
                     .hint(hint),
             );
         }
-        checks.extend(crash_loop(vm));
-        if vm.status == Status::Failed {
-            let cause = vm
-                .last_exit
-                .as_ref()
-                .map_or("for an unknown reason", |exit| exit.cause.as_str());
-            let check = Check::new("vm-failed", Outcome::Warn, format!("failed: {cause}")).at(&vm.name);
-            checks.push(check.hint(format!("maqet why {}", vm.name)));
-        }
+        checks.extend(crash_loop(vm).or_else(|| failed(vm)));
         let older = vm
             .runner_pid
             .and_then(|pid| program_of("runner-program", "its runner", pid));
@@ -125,10 +118,25 @@ fn vms(all: &[VmSummary]) -> Vec<Check> {
         checks.push(Check::new(
             "vms",
             Outcome::Ok,
-            format!("{}, none silent or failed", all.len()),
+            match all.len() {
+                0 => "none stored yet".to_owned(),
+                count => format!("{count}, none silent or failed"),
+            },
         ));
     }
     checks
+}
+
+fn failed(vm: &VmSummary) -> Option<Check> {
+    if vm.status != Status::Failed {
+        return None;
+    }
+    let reason = vm
+        .last_exit
+        .as_ref()
+        .map_or_else(|| "for an unknown reason".to_owned(), why::sentence);
+    let check = Check::new("vm-failed", Outcome::Warn, format!("failed: {reason}")).at(&vm.name);
+    Some(check.hint(format!("maqet why {}", vm.name)))
 }
 
 /// Its restart policy has given it up: nobody will start it but a person.
