@@ -196,3 +196,38 @@ fn an_image_that_stands_on_a_file_of_the_host_does_not_start() {
         assert!(told.contains(words), "{words}: {told}");
     }
 }
+
+/// One image, two VMs: the second is told who has it, also by a supervisor that finds the first one running.
+#[test]
+fn an_image_in_use_is_refused_with_the_name_of_who_has_it() {
+    let sandbox = Sandbox::new();
+    let disk = |path: &str, readonly: bool| {
+        format!("disks: {{root: {{path: '{path}', format: raw, interface: virtio, readonly: {readonly}}}}}")
+    };
+    fs::write(sandbox.home().join("one.raw"), vec![0; 1 << 20]).unwrap();
+    std::os::unix::fs::symlink("one.raw", sandbox.home().join("link.raw")).unwrap();
+    Guest::tiny("one").line(&disk("./one.raw", false)).start(&sandbox);
+    Guest::tiny("two").line(&disk("./link.raw", false)).add(&sandbox);
+    Guest::tiny("reader").line(&disk("./one.raw", true)).add(&sandbox);
+    let refused = |vm: &str| {
+        let error = sandbox.maqet(&["start", vm, "-o", "json"]).expect(5).error();
+        assert_eq!(
+            error["message"],
+            format!("disk `root` of `{vm}` is in use by `one`"),
+            "{error}"
+        );
+    };
+    refused("two");
+    refused("reader");
+    sandbox.maqet(&["supervisor", "stop"]).expect(0);
+    sandbox.maqet(&["ls"]).expect(0);
+    refused("two");
+    sandbox.maqet(&["stop", "one"]).expect(0);
+    // Who only reads does not mind another who only reads.
+    sandbox.maqet(&["start", "reader"]).expect(0);
+    Guest::tiny("second-reader")
+        .line(&disk("./one.raw", true))
+        .start(&sandbox);
+    let error = sandbox.maqet(&["start", "one", "-o", "json"]).expect(5).error();
+    assert!(error["message"].to_string().contains("reader"), "{error}");
+}

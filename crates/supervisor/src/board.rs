@@ -32,6 +32,11 @@ impl Board {
         self.lines.borrow_mut().insert(line.id.clone(), line);
     }
 
+    /// A VM's line.
+    pub(crate) fn line(&self, id: &VmId) -> Option<VmSummary> {
+        self.lines.borrow().get(id).cloned()
+    }
+
     /// What is under way with a VM, as its line has it.
     pub(crate) fn activity(&self, id: &VmId) -> Option<Activity> {
         self.lines.borrow().get(id).map(|line| line.activity)

@@ -32,6 +32,7 @@ use maqet_state::secret::Secret;
 use maqet_storage::binary::Binary;
 
 pub(crate) use self::gated::{GatedRunner, RunnerOrder};
+use crate::leases::Leases;
 use crate::link::{RunnerLink, chain};
 use crate::messages::{CheckWritable, RecordStep};
 use crate::shared::Shared;
@@ -233,6 +234,7 @@ impl Preflight {
             .hint("apt install qemu-system-x86, or set `binary:` to QEMU's path")
         })?;
         crate::disks::create_missing(plan).await?;
+        Leases::take(plan).await?;
         let serial = plan.shared.places.vm_data(&plan.id).join("serial.log");
         let serial_offset = fs::metadata(serial).map_or(0, |metadata| metadata.len());
         let mut spec = plan.spec.clone();

@@ -19,6 +19,7 @@ mod instance;
 mod ipc;
 mod launch;
 mod leaks;
+mod leases;
 mod ledger;
 mod link;
 mod messages;

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 
 use crate::args::Places;
 use crate::board::Board;
+use crate::leases::Leases;
 use crate::reaper::Reaper;
 use crate::settings::Settings;
 use crate::store::StateActor;
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) kvm: Kvm,
     /// Where images may be made.
     pub(crate) policy: PathPolicy,
+    /// Who uses which image.
+    pub(crate) leases: Leases,
     /// Processes that may not command the supervisor.
     pub(crate) confined: Arc<Confined>,
     /// The runner program.
@@ -81,6 +84,7 @@ impl Shared {
             probes: Probes::new(),
             kvm: Kvm::new(),
             policy: PathPolicy::for_host(roots)?,
+            leases: Leases::default(),
             confined: Arc::default(),
             runner_program,
             spawn_runner: Spawn::spawn,

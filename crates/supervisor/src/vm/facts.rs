@@ -1,6 +1,7 @@
 //! Facts: what the runner tells, what the kernel tells, and how the end of a VM is settled between them.
 
 use std::future::Future;
+use std::rc::Rc;
 use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, WeakAddr, WrapFuture};
@@ -19,6 +20,7 @@ use super::news::end_of;
 use super::silence::Who;
 use super::{Live, VmActor};
 use crate::launch::{collect, sweep};
+use crate::leases::Leases;
 use crate::messages::{QemuExited, RunnerExited, RunnerSaid};
 
 /// QEMU's end is seen here and by the runner, which knows more and tells at once; one that is frozen is not waited for.
@@ -39,6 +41,8 @@ impl VmActor {
         Self::watch_qemu(&live.launch_id, &live.qemu, context);
         Self::watch_silence(&live, context);
         self.shared.board.runs(&self.record.id, &live.qemu);
+        let (id, spec) = (self.record.id.clone(), self.record.spec.clone());
+        actix_rt::spawn(Leases::restore(id, spec, Rc::clone(&self.shared)));
         self.live = Some(live);
         self.show();
     }
