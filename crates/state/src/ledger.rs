@@ -73,11 +73,30 @@ impl LedgerEntry {
         }
     }
 
-    /// The edit that strikes the line.
+    /// The edit that strikes the line, unless it has become another VM's: a port that was let go is soon taken.
     pub fn strike(&self) -> LedgerEdit {
-        LedgerEdit::Strike {
-            kind: self.kind,
-            what: self.what.clone(),
+        let (kind, what) = (self.kind, self.what.clone());
+        match self.id.clone() {
+            Some(id) => LedgerEdit::StrikeOwn { kind, what, id },
+            None => LedgerEdit::Strike { kind, what },
+        }
+    }
+}
+
+impl LedgerEdit {
+    /// What it makes of these lines.
+    pub fn apply(&self, lines: &mut Vec<LedgerEntry>) {
+        match self {
+            Self::Enter(entry) => {
+                lines.retain(|line| (line.kind, &line.what) != (entry.kind, &entry.what));
+                lines.push(entry.clone());
+            }
+            Self::Strike { kind, what } => lines.retain(|line| (line.kind, &line.what) != (*kind, what)),
+            Self::StrikeOwn { kind, what, id } => {
+                let own = |line: &LedgerEntry| line.id.as_ref() == Some(id);
+                lines.retain(|line| (line.kind, &line.what) != (*kind, what) || !own(line));
+            }
+            Self::StrikeAll(id) => lines.retain(|line| line.id.as_ref() != Some(id)),
         }
     }
 }
@@ -93,6 +112,15 @@ pub enum LedgerEdit {
         kind: LedgerKind,
         /// The thing.
         what: String,
+    },
+    /// It is gone. Nothing is struck if another VM has entered the same since.
+    StrikeOwn {
+        /// Sort of thing.
+        kind: LedgerKind,
+        /// The thing.
+        what: String,
+        /// Whose it was.
+        id: VmId,
     },
     /// Everything of this VM is gone.
     StrikeAll(VmId),

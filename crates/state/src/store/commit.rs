@@ -53,6 +53,7 @@ struct Encoded {
 enum Line {
     Enter(String, Vec<u8>),
     Strike(String),
+    StrikeOwn(String, VmId),
     StrikeAll(VmId),
 }
 
@@ -252,7 +253,19 @@ impl<'txn> Writer<'txn> {
             Line::Strike(key) => {
                 self.ledger.remove(key.as_str())?;
             }
+            Line::StrikeOwn(key, id) => self.strike_own(&key, &id)?,
             Line::StrikeAll(id) => self.strike_all(&id)?,
+        }
+        Ok(())
+    }
+
+    fn strike_own(&mut self, key: &str, id: &VmId) -> Result<(), StoreError> {
+        let found = match self.ledger.get(key)? {
+            Some(bytes) => decode::<Versioned<LedgerEntry>>("ledger", key, bytes.value())?,
+            None => return Ok(()),
+        };
+        if found.value.id.as_ref() == Some(id) {
+            self.ledger.remove(key)?;
         }
         Ok(())
     }
@@ -309,6 +322,7 @@ fn line(edit: LedgerEdit) -> Result<Line, Rejected> {
             Line::Enter(key, json("a ledger line", &Versioned::new(entry))?)
         }
         LedgerEdit::Strike { kind, what } => Line::Strike(ledger_key(kind, &what)),
+        LedgerEdit::StrikeOwn { kind, what, id } => Line::StrikeOwn(ledger_key(kind, &what), id),
         LedgerEdit::StrikeAll(id) => Line::StrikeAll(id),
     })
 }

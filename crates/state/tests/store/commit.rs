@@ -311,6 +311,23 @@ fn the_ledger_holds_what_was_entered_and_not_struck() {
 }
 
 #[test]
+fn what_has_become_another_vms_is_not_struck() {
+    let place = Place::new();
+    let store = place.open();
+    let [first, second] = [1, 2].map(|vm| line(LedgerKind::Port, "tcp:127.0.0.1:2222", Some(id(vm))));
+    for entry in [&first, &second] {
+        commit(&store, Change::default().ledger(LedgerEdit::Enter(entry.clone()))).unwrap();
+    }
+    let mut lines = vec![second.clone()];
+    for (edit, left) in [(first.strike(), 1), (second.strike(), 0), (second.strike(), 0)] {
+        edit.apply(&mut lines);
+        commit(&store, Change::default().ledger(edit)).unwrap();
+        assert_eq!(store.ledger().unwrap(), lines);
+        assert_eq!(lines.len(), left);
+    }
+}
+
+#[test]
 fn removing_a_vm_leaves_its_ledger_lines_until_they_are_struck() {
     let place = Place::new();
     let store = place.open();

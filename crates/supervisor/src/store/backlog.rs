@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use maqet_state::change::Change;
 use maqet_state::id::VmId;
-use maqet_state::ledger::{LedgerEdit, LedgerKind};
+use maqet_state::ledger::{LedgerEdit, LedgerEntry, LedgerKind};
 use maqet_state::record::VmRecord;
 use serde_json::Value;
 
@@ -102,6 +102,14 @@ impl Backlog {
         records.find(|record| record.id == *id)
     }
 
+    /// The ledger as it will be, from the lines that are written.
+    pub(crate) fn ledger(&self, mut lines: Vec<LedgerEntry>) -> Vec<LedgerEntry> {
+        for edit in self.changes.iter().flat_map(|change| &change.ledger) {
+            edit.apply(&mut lines);
+        }
+        lines
+    }
+
     /// What the call with this key was answered.
     pub(crate) fn answer(&self, key: &str) -> Option<&Value> {
         let mut answers = self.changes.iter().filter_map(|change| change.key.as_ref());
@@ -112,7 +120,9 @@ impl Backlog {
 fn line(edit: &LedgerEdit) -> Option<(LedgerKind, String)> {
     match edit {
         LedgerEdit::Enter(entry) => Some((entry.kind, entry.what.clone())),
-        LedgerEdit::Strike { kind, what } => Some((*kind, what.clone())),
+        LedgerEdit::Strike { kind, what } | LedgerEdit::StrikeOwn { kind, what, .. } => {
+            Some((*kind, what.clone()))
+        }
         LedgerEdit::StrikeAll(_) => None,
     }
 }
@@ -131,7 +141,6 @@ mod tests {
     use maqet_spec::{LoadOptions, Source};
     use maqet_state::clock::Timestamp;
     use maqet_state::journal::NewEvent;
-    use maqet_state::ledger::LedgerEntry;
 
     use super::*;
 
@@ -193,7 +202,9 @@ mod tests {
         });
         let mut backlog = Backlog::default();
         backlog.keep(Change::default().ledger(enter));
+        assert_eq!(backlog.ledger(Vec::new()).len(), 1);
         backlog.keep(Change::default().ledger(strike()));
+        assert_eq!(backlog.ledger(Vec::new()), []);
         let edits: Vec<_> = backlog
             .changes()
             .into_iter()

@@ -104,11 +104,10 @@ impl Handler<ReadLedger> for StateActor {
             drop(done);
         }
         // A store that takes nothing has kept it instead.
-        Box::pin(
-            written
-                .into_actor(self)
-                .map(|_written, actor, _context| actor.store.ledger().map_err(|error| store_failed(&error))),
-        )
+        Box::pin(written.into_actor(self).map(|_written, actor, _context| {
+            let lines = actor.store.ledger().map_err(|error| store_failed(&error))?;
+            Ok(actor.backlog.ledger(lines))
+        }))
     }
 }
 
