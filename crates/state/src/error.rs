@@ -96,13 +96,20 @@ impl StoreError {
         )
     }
 
+    /// Whether nothing is wrong with this piece of work, but something was with another one on the same open file.
+    pub(crate) fn is_of_another_failure(&self) -> bool {
+        let later =
+            |source: &redb::Error| matches!(source, redb::Error::PreviousIo | redb::Error::DatabaseClosed);
+        matches!(self, Self::Database { source } if later(source))
+    }
+
     /// Whether the disk takes nothing (full, broken, read-only), as against a file or a value that is wrong.
     pub fn is_of_the_disk(&self) -> bool {
         match self {
             Self::Io { source, .. } => takes_no_writes(source),
             Self::Database { source } => {
-                let later = matches!(**source, redb::Error::PreviousIo | redb::Error::DatabaseClosed);
-                later || matches!(&**source, redb::Error::Io(error) if takes_no_writes(error))
+                self.is_of_another_failure()
+                    || matches!(&**source, redb::Error::Io(error) if takes_no_writes(error))
             }
             Self::AlreadyOpen { .. }
             | Self::SchemaTooNew { .. }

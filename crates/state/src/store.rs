@@ -303,11 +303,8 @@ impl Store {
             .with(Need::Read, |db| backup::write(db, to, backup::Existing::Keep))
     }
 
-    fn read<T>(
-        &self,
-        reading: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        self.inner.file.with(Need::Read, |db| reading(&db.begin_read()?))
+    fn read<T>(&self, reading: impl Fn(&ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.inner.file.read(|db| reading(&db.begin_read()?))
     }
 
     /// One value of a table with text keys.
@@ -315,7 +312,7 @@ impl Store {
         &self,
         table: Text,
         key: &str,
-        decode: impl FnOnce(&[u8]) -> Result<T, StoreError>,
+        decode: impl Fn(&[u8]) -> Result<T, StoreError>,
     ) -> Result<Option<T>, StoreError> {
         self.read(|txn| {
             let table = txn.open_table(table)?;

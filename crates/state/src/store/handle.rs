@@ -12,6 +12,9 @@ use redb::Database;
 use super::create;
 use crate::error::StoreError;
 
+/// How often a reading is taken down by failing commits before it fails itself. Commits that fail come ever more rarely.
+const READS_MAX: u32 = 4;
+
 /// What a piece of work does with the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
@@ -90,6 +93,18 @@ impl Handle {
         result
     }
 
+    /// Reads. A commit that fails meanwhile on another thread takes its database down with it, and the reading too; the
+    /// file is as readable as before.
+    pub(crate) fn read<T>(&self, work: impl Fn(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut attempts = 1;
+        loop {
+            match self.with(Need::Read, &work) {
+                Err(error) if error.is_of_another_failure() && attempts < READS_MAX => attempts += 1,
+                result => return result,
+            }
+        }
+    }
+
     fn will_do(&self, open: &Open, need: Need) -> bool {
         let fits = match open {
             Open::Written(_) => true,
@@ -123,5 +138,51 @@ impl Handle {
             Need::Read => Ok(()),
             Need::Write => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use redb::ReadableDatabase;
+
+    use super::{Handle, READS_MAX};
+    use crate::error::StoreError;
+    use crate::store::Store;
+
+    fn handle(directory: &tempfile::TempDir) -> Handle {
+        let path = directory.path().join("state.redb");
+        drop(Store::open(&path).unwrap());
+        Handle::written(super::create::open_existing(&path).unwrap(), &path)
+    }
+
+    /// What a reading gets so many times when a commit beside it has failed.
+    fn taken_down(handle: &Handle, times: u32) -> (Result<(), StoreError>, u32) {
+        let attempts = Cell::new(0);
+        let result = handle.read(|db| {
+            attempts.set(attempts.get() + 1);
+            if attempts.get() <= times {
+                return Err(redb::StorageError::PreviousIo.into());
+            }
+            db.begin_read()?;
+            Ok(())
+        });
+        (result, attempts.get())
+    }
+
+    #[test]
+    fn a_reading_goes_on_after_a_commit_beside_it_has_failed() {
+        let directory = tempfile::tempdir().unwrap();
+        let handle = handle(&directory);
+        let (result, attempts) = taken_down(&handle, 1);
+        assert!(result.is_ok() && attempts == 2, "{result:?} after {attempts}");
+        // Not for ever.
+        let (result, attempts) = taken_down(&handle, u32::MAX);
+        assert!(
+            result.is_err() && attempts == READS_MAX,
+            "{result:?} after {attempts}"
+        );
+        assert!(taken_down(&handle, 0).0.is_ok());
     }
 }
