@@ -133,8 +133,7 @@ impl Fate {
                 .then_some(())
                 .ok_or_else(|| format!("changed by itself: {before} became {after}"));
         }
-        let restarted = self.self_willed && self.hit(Victim::Qemu) && after["status"] == "running";
-        if restarted {
+        if self.self_willed && self.hit(Victim::Qemu) && restarted(after) {
             return Ok(());
         }
         let outcome = Outcome {
@@ -148,6 +147,11 @@ impl Fate {
         };
         judge(Phase::Run, &outcome, Some(after))
     }
+}
+
+/// Its policy has started it again, or tried to.
+fn restarted(after: &Value) -> bool {
+    after["status"] == "running" || after["last_exit"]["cause"] == "start-failed"
 }
 
 #[cfg(test)]
