@@ -99,6 +99,8 @@ impl VmActor {
                 super::start::see_off(&runner, &shared).await;
             }
             pass(Point::RemoveBegun);
+            // Known beforehand, a store that takes nothing leaves the VM all that it has, and the note of its end.
+            crate::launch::check_writable(&shared).await?;
             delete(files, directories).await
         };
         let deleted = deleting

@@ -4,7 +4,7 @@ use super::play;
 use super::step::End::Killed;
 use super::step::Fate::{CannotBe, Dies, Freezes};
 use super::step::Step::{self, Ask, Kill, Panic, Pass, Qemu, Runner, Turns};
-use super::step::Wish::{ForceStop, Pause, Remove, Restart, Start, Stop, StopWithin};
+use super::step::Wish::{ForceRemove, ForceStop, Pause, Remove, Restart, Start, Stop, StopWithin};
 use super::step::{Disk, Guest, Policy, Starts};
 
 /// Long enough for a start or a stop, and for nothing that waits.
@@ -114,6 +114,18 @@ fn a_start_that_a_full_disk_refuses_leaves_a_ledger_in_order() {
 fn a_removal_that_a_full_disk_refuses_leaves_a_ledger_in_order() {
     let ended = [Ask(Start), SOON, Qemu(Killed), Step::Disk(Disk::Full)];
     holds_whenever(&ended, &[Ask(Remove)]);
+}
+
+#[test]
+fn a_removal_that_a_full_disk_refuses_does_not_forget_how_the_vm_ended() {
+    holds(&[
+        Ask(Start),
+        SOON,
+        Step::Disk(Disk::Full),
+        Ask(ForceRemove),
+        SOON,
+        Kill,
+    ]);
 }
 
 #[test]
