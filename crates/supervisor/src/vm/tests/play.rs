@@ -2,7 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,10 +77,7 @@ impl Play {
             runtime: dir.join("run"),
         };
         std::fs::create_dir(&places.data).unwrap();
-        let programs = ["maqet-runner", "qemu"].map(|name| dir.join(name));
-        for program in &programs {
-            std::fs::copy(SHELL, program).unwrap();
-        }
+        let programs = ["maqet-runner", "qemu"].map(|name| program(dir.join(name)));
         drop(Store::open(&places.store()).unwrap());
         let faults = Faults::under(&places.store()).unwrap();
         let store = Store::open(&places.store()).unwrap().store;
@@ -321,6 +320,18 @@ impl Play {
         self.qemu(End::Silent(false));
         self.rest().await;
     }
+}
+
+/// A copy of the shell that can be executed: a child that another test has just forked may hold it open for a moment.
+fn program(path: PathBuf) -> PathBuf {
+    std::fs::copy(SHELL, &path).unwrap();
+    loop {
+        match Command::new(&path).args(["-c", ":"]).status() {
+            Err(busy) if busy.kind() == ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            ended => break assert!(ended.unwrap().success()),
+        }
+    }
+    path
 }
 
 fn is_minded(launch: &Launch) -> bool {

@@ -22,7 +22,7 @@ use maqet_protocol::{ProtocolError, SocketRole};
 use maqet_state::clock;
 use maqet_state::lifecycle::{Cause, LastExit};
 use serde_json::json;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -154,6 +154,8 @@ impl Runner {
         let Ok(listener) = UnixListener::bind(&path) else {
             return self.leave().await;
         };
+        // Not only closed: a child that another test has just forked may hold it open for a moment.
+        channel.shutdown().await.unwrap();
         drop(channel);
         self.spawn(Rc::clone(&self).wait_for_somebody());
         let mut number = 0;

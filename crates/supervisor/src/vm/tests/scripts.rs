@@ -2,7 +2,7 @@
 
 use super::play;
 use super::step::End::Killed;
-use super::step::Fate::{CannotBe, Dies, Freezes};
+use super::step::Fate::{CanBe, CannotBe, Dies, Freezes};
 use super::step::Step::{self, Ask, Kill, Panic, Pass, Qemu, Runner, Turns};
 use super::step::Wish::{ForceRemove, ForceStop, Pause, Remove, Restart, Start, Stop, StopWithin};
 use super::step::{Disk, Guest, Policy, Starts};
@@ -65,6 +65,21 @@ fn the_stage_can_refuse_fail_and_fall_silent() {
     assert!(told.contains("QEMU does not answer"), "{told}");
     let told = refused(&[Ask(Start), SOON, Runner(Freezes), Ask(ForceStop), Pass(31_000)]);
     assert_eq!(told, "stopped, Killed");
+}
+
+#[test]
+fn a_stop_whose_runner_was_lost_goes_on_with_the_next_one() {
+    let script = [
+        Ask(Start),
+        SOON,
+        Runner(CannotBe),
+        Runner(Dies),
+        Ask(Stop),
+        SOON,
+        Runner(CanBe),
+        LATER,
+    ];
+    assert_eq!(holds(&script), ["started", "stopped, Quit"]);
 }
 
 #[test]
