@@ -3,6 +3,7 @@
 pub mod change;
 pub mod clock;
 pub mod error;
+pub mod examination;
 pub mod id;
 pub mod journal;
 pub mod ledger;

@@ -8,6 +8,7 @@ mod chain;
 mod commit;
 mod create;
 mod draft;
+mod examine;
 mod handle;
 mod medium;
 mod migrate;
@@ -21,6 +22,7 @@ use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTabl
 use serde_json::Value;
 
 pub use self::draft::Draft;
+pub use self::examine::Viewed;
 use self::handle::{Handle, Need};
 #[cfg(any(test, feature = "faults"))]
 pub use self::medium::faults;

@@ -8,6 +8,7 @@ use super::schema::{
 };
 use crate::clock::Timestamp;
 use crate::error::StoreError;
+use crate::examination::JournalWalk;
 use crate::journal::{JournalEntry, JournalLimits, JournalProof};
 
 /// Entries pruned by one commit at most, so that no single commit pays for a lowered limit.
@@ -141,32 +142,45 @@ pub(crate) fn head(txn: &ReadTransaction) -> Result<Link, StoreError> {
     Ok(meta(&txn.open_table(META)?, META_HEAD)?.unwrap_or(Link::GENESIS))
 }
 
-/// Walks the whole chain.
-pub(crate) fn verify(txn: &ReadTransaction) -> Result<JournalProof, StoreError> {
+/// Walks the chain to its end, or to the first entry that does not follow from the one before it.
+pub(crate) fn walk(txn: &ReadTransaction) -> Result<JournalWalk, StoreError> {
     let checkpoint = meta(&txn.open_table(META)?, META_CHECKPOINT)?.unwrap_or(Link::GENESIS);
     let entries = txn.open_table(JOURNAL)?;
     let hashes = txn.open_table(CHAIN)?;
     let mut last = checkpoint;
+    let mut broken = false;
     for row in entries.iter()? {
         let (cursor, bytes) = row?;
-        let hash = link_hash(&last.hash, bytes.value());
-        let stored = hashes.get(last.cursor + 1)?;
-        let fits = cursor.value() == last.cursor + 1
-            && stored.is_some_and(|stored| stored.value() == hash.as_bytes());
-        let cursor = last.cursor + 1;
-        if !fits {
-            return Err(StoreError::ChainBroken { cursor });
-        }
-        last = Link { cursor, hash };
-    }
-    if last != head(txn)? || hashes.len()? != last.cursor - checkpoint.cursor {
-        return Err(StoreError::ChainBroken {
+        let next = Link {
             cursor: last.cursor + 1,
-        });
+            hash: link_hash(&last.hash, bytes.value()),
+        };
+        let stored = hashes.get(next.cursor)?;
+        broken = cursor.value() != next.cursor
+            || stored.is_none_or(|stored| stored.value() != next.hash.as_bytes());
+        if broken {
+            break;
+        }
+        last = next;
     }
-    Ok(JournalProof {
+    broken = broken || last != head(txn)? || hashes.len()? != last.cursor - checkpoint.cursor;
+    Ok(JournalWalk {
         pruned: checkpoint.cursor,
         cursor: last.cursor,
         hash: last.hash.to_string(),
+        broken_at: broken.then_some(last.cursor + 1),
     })
+}
+
+/// Walks the whole chain.
+pub(crate) fn verify(txn: &ReadTransaction) -> Result<JournalProof, StoreError> {
+    let walk = walk(txn)?;
+    match walk.broken_at {
+        Some(cursor) => Err(StoreError::ChainBroken { cursor }),
+        None => Ok(JournalProof {
+            pruned: walk.pruned,
+            cursor: walk.cursor,
+            hash: walk.hash,
+        }),
+    }
 }

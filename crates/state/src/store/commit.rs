@@ -327,6 +327,7 @@ fn line(edit: LedgerEdit) -> Result<Line, Rejected> {
     })
 }
 
-fn ledger_key(kind: LedgerKind, what: &str) -> String {
+/// Key of a line of the ledger.
+pub(crate) fn ledger_key(kind: LedgerKind, what: &str) -> String {
     format!("{kind}:{what}")
 }

@@ -3,6 +3,7 @@
 //! redb refuses everything through a handle on which one write failed, and opening a file means writing to it. So a
 //! disk that is full, or broken, would take the reading away too; [`Open::View`] is the way around that.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
@@ -39,6 +40,8 @@ pub(crate) struct Handle {
     open: RwLock<Open>,
     /// A transaction failed: redb takes nothing more through this database.
     failed: AtomicBool,
+    /// The file is somebody's copy, which is never written.
+    only_read: bool,
     path: PathBuf,
 }
 
@@ -53,10 +56,19 @@ impl Handle {
         Self::of(Open::View(db), path)
     }
 
+    /// Of a file that is never written, whatever its disk takes.
+    pub(crate) fn only_read(db: Database, path: &Path) -> Self {
+        Self {
+            only_read: true,
+            ..Self::view(db, path)
+        }
+    }
+
     fn of(open: Open, path: &Path) -> Self {
         Self {
             open: RwLock::new(open),
             failed: AtomicBool::new(false),
+            only_read: false,
             path: path.to_owned(),
         }
     }
@@ -114,16 +126,27 @@ impl Handle {
         fits && !self.failed.load(Ordering::Acquire)
     }
 
-    /// Closes the file and opens it again, to be written if that is possible, else to be read.
+    /// Closes the file and opens it again, which checks every page. Whoever needs the file waits meanwhile.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        self.reopen(&mut open, Need::Read)
+    }
+
+    /// Closes the file and opens it again, unless somebody else just did.
     fn open_anew(&self, need: Need) -> Result<(), StoreError> {
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         if self.will_do(&open, need) {
             return Ok(());
         }
+        self.reopen(&mut open, need)
+    }
+
+    /// To be written if that is possible, else to be read.
+    fn reopen(&self, open: &mut Open, need: Need) -> Result<(), StoreError> {
         // The lock on the file is released before it is taken again.
         *open = Open::Closed;
         self.failed.store(false, Ordering::Release);
-        let error = match create::open_existing(&self.path) {
+        let error = match self.open_to_write() {
             Ok(db) => {
                 *open = Open::Written(db);
                 return Ok(());
@@ -138,6 +161,14 @@ impl Handle {
             Need::Read => Ok(()),
             Need::Write => Err(error),
         }
+    }
+
+    fn open_to_write(&self) -> Result<Database, StoreError> {
+        if self.only_read {
+            let refused = io::ErrorKind::ReadOnlyFilesystem.into();
+            return Err(create::io_error("write", &self.path)(refused));
+        }
+        create::open_existing(&self.path)
     }
 }
 

@@ -36,17 +36,23 @@ pub(crate) fn migrate(db: &Database, path: &Path) -> Result<Option<Migration>, S
     }
     let backup = backup::path_for_schema(path, from);
     backup::write(db, &backup, backup::Existing::Replace)?;
+    climb(db, from)?;
+    Ok(Some(Migration {
+        from,
+        to: SCHEMA_VERSION,
+        backup,
+    }))
+}
+
+/// Takes the steps that lead from schema `from` to the present one.
+pub(crate) fn climb(db: &Database, from: u32) -> Result<(), StoreError> {
     for (version, step) in (1..).zip(STEPS).filter(|(version, _)| *version >= from) {
         let txn = super::begin_write(db)?;
         step(&txn)?;
         put(&mut txn.open_table(META)?, META_SCHEMA, &(version + 1))?;
         txn.commit()?;
     }
-    Ok(Some(Migration {
-        from,
-        to: SCHEMA_VERSION,
-        backup,
-    }))
+    Ok(())
 }
 
 pub(crate) fn too_new(path: &Path, found: u32) -> StoreError {

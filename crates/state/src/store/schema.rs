@@ -47,7 +47,8 @@ pub(crate) const META_CHECKPOINT: &str = "journal_checkpoint";
 /// [`META`]: random number of the newest batch of changes; tells whether a commit that failed is durable all the same.
 pub(crate) const META_BATCH: &str = "batch";
 
-const TEXT: [Text; 6] = [META, VMS, NAMES, SECRETS, ANSWERS, LEDGER];
+/// Every table with text keys.
+pub(crate) const TEXT: [Text; 6] = [META, VMS, NAMES, SECRETS, ANSWERS, LEDGER];
 const NUMBER: [Number; 3] = [JOURNAL, CHAIN, ANSWER_ORDER];
 
 /// Makes every table, so that readers never meet a missing one.

@@ -9,6 +9,8 @@ mod damage;
 #[cfg(test)]
 mod draft;
 #[cfg(test)]
+mod examine;
+#[cfg(test)]
 mod full;
 #[cfg(test)]
 mod golden;
