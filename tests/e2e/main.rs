@@ -22,5 +22,6 @@ mod scale;
 mod start;
 mod stop;
 mod stop_silent;
+mod store;
 mod wait;
 mod why;

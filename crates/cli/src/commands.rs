@@ -1,6 +1,7 @@
 //! The verbs: one file each.
 
 pub(crate) mod add;
+pub(crate) mod audit;
 pub(crate) mod cleanup;
 pub(crate) mod completion;
 pub(crate) mod config;
@@ -31,7 +32,7 @@ pub(crate) mod why;
 use std::pin::Pin;
 
 use crate::args::Verb;
-use crate::args::state::StateVerb;
+use crate::args::state::{AuditVerb, StateVerb};
 use crate::args::verb::{ConfigVerb, QmpVerb, SupervisorVerb};
 use crate::error::CliError;
 use crate::output::Output;
@@ -73,6 +74,7 @@ pub(crate) fn run_alone(verb: Verb, output: &Output) -> Result<Option<Verb>, Cli
         | Verb::Cleanup(_)
         | Verb::Doctor(_)
         | Verb::State(_)
+        | Verb::Audit(_)
         | Verb::Supervisor(_) => Ok(Some(verb)),
     }
 }
@@ -105,7 +107,11 @@ pub(crate) fn run<'a>(verb: &'a Verb, session: &'a Session<'a>) -> Work<'a> {
         Verb::Qmp(QmpVerb::Run(args)) => Box::pin(qmp::run(session, args)),
         Verb::Cleanup(args) => Box::pin(cleanup::run(session, args)),
         Verb::Doctor(args) => Box::pin(doctor::run(session, args)),
+        Verb::State(StateVerb::Backup(args)) => Box::pin(state::backup(session, args)),
         Verb::State(StateVerb::Restore(args)) => Box::pin(state::restore(session, args)),
+        Verb::State(StateVerb::Dump(args)) => Box::pin(state::dump::run(session, args)),
+        Verb::State(StateVerb::Verify(args)) => Box::pin(state::verify::run(session, args)),
+        Verb::Audit(AuditVerb::Verify(args)) => Box::pin(audit::verify(session, args)),
         Verb::Supervisor(SupervisorVerb::Status) => Box::pin(supervisor::status(session)),
         Verb::Supervisor(SupervisorVerb::Stop(args)) => Box::pin(supervisor::stop(session, args)),
         Verb::Completion(_) | Verb::Man(_) | Verb::Config(_) => Box::pin(std::future::ready(Ok(()))),

@@ -10,6 +10,7 @@ use maqet_process::error::ProcessError;
 use maqet_protocol::error::ProtocolError;
 use maqet_protocol::refusal::Refusal;
 use maqet_spec::SpecError;
+use maqet_state::error::StoreError;
 use maqet_state::lifecycle::LastExit;
 
 use crate::exit::Exit;
@@ -186,6 +187,14 @@ pub(crate) enum CliError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// A file cannot be read as a store.
+    #[error("`{}` cannot be read as a store", path.display())]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<StoreError>,
+    },
     /// A system call failed.
     #[error("{action}")]
     Call {
@@ -239,6 +248,7 @@ impl CliError {
             Self::Unreachable { .. } | Self::Lost { .. } => Exit::Unreachable,
             Self::Untrusted { .. } | Self::Secret { .. } => Exit::Denied,
             Self::Process(error) => process_exit(error),
+            Self::Store { source, .. } => store_exit(source),
             Self::InvalidSpec(_) | Self::InvalidConfig { .. } => Exit::InvalidConfig,
             Self::SecondSupervisor { .. } => Exit::SecondSupervisor,
             Self::Deadline { .. } => Exit::Deadline,
@@ -272,6 +282,9 @@ impl CliError {
             Self::Io { source, .. } | Self::Call { source, .. } if io_exit(source) == Exit::Denied => {
                 "permission"
             }
+            Self::Store { source, .. } if store_exit(source) == Exit::Denied => "permission",
+            Self::Store { source, .. } if store_exit(source) == Exit::Busy => "busy",
+            Self::Store { .. } => "store-failed",
             Self::Process(_) | Self::Io { .. } | Self::Call { .. } | Self::Stdout(_) | Self::Stderr(_) => {
                 "io"
             }
@@ -331,4 +344,14 @@ fn io_exit(error: &io::Error) -> Exit {
     } else {
         Exit::Failed
     }
+}
+
+fn store_exit(error: &StoreError) -> Exit {
+    if let StoreError::Io { source, .. } = error {
+        return io_exit(source);
+    }
+    if matches!(error, StoreError::AlreadyOpen { .. }) {
+        return Exit::Busy;
+    }
+    Exit::Failed
 }

@@ -15,11 +15,9 @@ use crate::method::Method;
 
 mod autostart;
 mod report;
-mod store;
 
 pub use autostart::{AutostartSet, AutostartStatus, Disable, Enable, RestartState};
 pub use report::{DiskStatus, LogFiles, PortStatus, SandboxStatus, VmStatus, VmSummary};
-pub use store::{StoreReadOnly, StoreStatus};
 
 macro_rules! method {
     ($type:ty, $name:literal, $reply:ty) => {
@@ -32,9 +30,13 @@ macro_rules! method {
 
 mod boot;
 mod leaks;
+mod store;
 
 pub use boot::{TinyGuest, WriteTinyGuest};
 pub use leaks::{Leak, LeakKind, LeakReport, Leaks, LookedAt, Repair};
+pub use store::{
+    AuditVerify, BackedUp, DumpReply, StateBackup, StateDump, StateVerify, StoreReadOnly, StoreStatus,
+};
 
 /// Store a new VM.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -57,8 +57,12 @@ pub const CONTROL: InterfaceDescription = InterfaceDescription {
         control::SupervisorStop::NAME,
         control::Leaks::NAME,
         control::WriteTinyGuest::NAME,
+        control::StateBackup::NAME,
+        control::StateVerify::NAME,
+        control::StateDump::NAME,
+        control::AuditVerify::NAME,
     ],
-    streams: &[control::Events::NAME],
+    streams: &[control::Events::NAME, control::StateDump::NAME],
 };
 
 /// `org.maqet.Runner`, served by each VM's runner.

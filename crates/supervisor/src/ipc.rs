@@ -3,5 +3,6 @@
 mod dispatch;
 mod events;
 mod server;
+mod store;
 
 pub(crate) use self::server::{Desk, Listening, SOCKET, listen, serve};

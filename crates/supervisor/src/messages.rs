@@ -6,13 +6,14 @@ use std::time::Duration;
 use actix::{Addr, Message};
 use maqet_process::identity::ProcessIdentity;
 use maqet_protocol::control::{
-    Added, AutostartSet, Changed, LeakReport, Leaks, Listed, PortStatus, QmpReturn, StoreStatus,
+    Added, AutostartSet, BackedUp, Changed, LeakReport, Leaks, Listed, PortStatus, QmpReturn, StoreStatus,
     SupervisorStatus, VmInfo, VmStatus,
 };
 use maqet_protocol::refusal::Refusal;
 use maqet_protocol::runner::RunnerFact;
 use maqet_spec::VmSpec;
 use maqet_state::change::Change;
+use maqet_state::examination::{Examination, JournalWalk, Row};
 use maqet_state::id::VmId;
 use maqet_state::journal::JournalEntry;
 use maqet_state::ledger::LedgerEntry;
@@ -372,6 +373,31 @@ pub(crate) struct ReadLedger;
 #[derive(Debug, Message)]
 #[rtype(result = "Result<u64, Refusal>")]
 pub(crate) struct NewestCursor;
+
+/// Copy the store to a new file. From: `ipc::store`.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<BackedUp, Refusal>")]
+pub(crate) struct BackUpStore(pub(crate) PathBuf);
+
+/// Check every page of the store and all that is in it.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Examination, Refusal>")]
+pub(crate) struct VerifyStore;
+
+/// Walk the journal's chain.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<JournalWalk, Refusal>")]
+pub(crate) struct WalkJournal;
+
+/// All rows of the store but the journal's.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Vec<Row>, Refusal>")]
+pub(crate) struct ReadRows;
+
+/// Some rows of the journal after this cursor, and the cursor of the last one.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(Vec<Row>, u64), Refusal>")]
+pub(crate) struct ReadJournalRows(pub(crate) u64);
 
 // To the event bus.
 

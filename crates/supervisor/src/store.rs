@@ -7,6 +7,7 @@
 //! [`Backlog`], and the store is tried again with every change and ever more rarely by itself.
 
 mod backlog;
+mod care;
 mod mail;
 
 use std::error::Error;
@@ -58,6 +59,8 @@ pub(crate) struct StateActor {
     trouble: Option<Trouble>,
     /// Facts that wait for it.
     backlog: Backlog,
+    /// It is being copied or examined.
+    care: bool,
 }
 
 /// A change, and who waits for it.
@@ -107,6 +110,7 @@ impl StateActor {
             committing: false,
             trouble: None,
             backlog: Backlog::default(),
+            care: false,
         };
         if let Some(error) = read_only {
             actor.note_trouble(error);

@@ -106,6 +106,14 @@ fn verbs_that_need_no_vm() {
         "maqet completion powershell",
         "maqet man",
         "maqet man --dir d",
+        "maqet state backup c.redb",
+        "maqet state restore c.redb",
+        "maqet state dump",
+        "maqet state dump c.redb",
+        "maqet state verify",
+        "maqet state verify c.redb",
+        "maqet audit verify",
+        "maqet audit verify c.redb",
     ]));
 }
 

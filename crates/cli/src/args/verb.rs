@@ -5,7 +5,7 @@ use clap_complete::Shell;
 
 use super::autostart::EnableArgs;
 use super::doctor::{CleanupArgs, DoctorArgs};
-use super::state::StateVerb;
+use super::state::{AuditVerb, StateVerb};
 use super::vm::{
     AddArgs, EachArgs, EventsArgs, KillArgs, LogsArgs, LsArgs, OneArgs, QmpRunArgs, ResetArgs, RestartArgs,
     RmArgs, SpecArgs, StartArgs, StopArgs, WaitArgs,
@@ -67,6 +67,9 @@ pub(crate) enum Verb {
     /// Look after the store
     #[command(subcommand)]
     State(StateVerb),
+    /// Prove that the journal is whole
+    #[command(subcommand)]
+    Audit(AuditVerb),
     /// Look at or end the supervisor
     #[command(subcommand)]
     Supervisor(SupervisorVerb),

@@ -1,5 +1,7 @@
 //! An error as it is shown: one report for lines and for JSON.
 
+use maqet_state::error::StoreError;
+
 use super::{CliError, sources};
 use crate::render::report::{Place, Report};
 use crate::render::units;
@@ -97,6 +99,10 @@ impl CliError {
         }
         if matches!(self, Self::Untrusted { .. }) {
             return Some("give the `--data-dir` that this supervisor was started with");
+        }
+        if let Self::Store { source, .. } = self {
+            let held = matches!(**source, StoreError::AlreadyOpen { .. });
+            return held.then_some("leave the file out: the supervisor that holds the store tells of it");
         }
         if matches!(self, Self::SecondSupervisor { .. }) {
             return Some("give the `--runtime-dir` that the other supervisor was started with");

@@ -1,7 +1,12 @@
-//! What the supervisor says of its store.
+//! What the supervisor says of its store, and what it does with it when asked.
+
+use std::path::PathBuf;
 
 use maqet_state::clock::Timestamp;
+use maqet_state::examination::{Examination, JournalWalk, Row};
 use serde::{Deserialize, Serialize};
+
+use crate::method::Method;
 
 /// How the store is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,3 +26,48 @@ pub struct StoreReadOnly {
     /// Changes kept in memory until they can be written.
     pub waiting: u64,
 }
+
+/// Copy the store to a new file while everything goes on; answered when the copy is durable.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateBackup {
+    /// The new file, absolute. It gets mode 0600; what is there is never replaced.
+    pub path: PathBuf,
+}
+method!(StateBackup, "StateBackup", BackedUp);
+
+/// Answer to [`StateBackup`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackedUp {
+    /// The copy.
+    pub path: PathBuf,
+    /// Its length, bytes.
+    pub bytes: u64,
+    /// Milliseconds it took.
+    pub took_ms: u64,
+}
+
+/// Check every page of the store, and whether all in it fits together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateVerify {}
+method!(StateVerify, "StateVerify", Examination);
+
+/// All rows of the store, the journal's last; all others are of one moment. A streaming method: some rows in each reply.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateDump {}
+method!(StateDump, "StateDump", DumpReply);
+
+/// One reply of [`StateDump`]; the last one of a stream has no rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DumpReply {
+    /// Some rows.
+    pub rows: Vec<Row>,
+}
+
+/// Walk the journal's chain.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditVerify {}
+method!(AuditVerify, "AuditVerify", JournalWalk);

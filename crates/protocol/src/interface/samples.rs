@@ -5,8 +5,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::control::{
-    Add, Describe, Disable, Enable, Events, Info, Leaks, List, Pause, Qmp, Remove, Reset, Restart, Resume,
-    Start, Stop, SupervisorInfo, SupervisorStop, WriteTinyGuest,
+    Add, AuditVerify, Describe, Disable, Enable, Events, Info, Leaks, List, Pause, Qmp, Remove, Reset,
+    Restart, Resume, Start, StateBackup, StateDump, StateVerify, Stop, SupervisorInfo, SupervisorStop,
+    WriteTinyGuest,
 };
 use crate::handshake::{Hello, HelloReply, Prove};
 use crate::method::Method;
@@ -143,6 +144,10 @@ fn changed() -> Value {
     json!({"vm": "web", "already": false, "run_state": "paused"})
 }
 
+fn journal_walk() -> Value {
+    json!({"pruned": 3, "cursor": 9, "hash": "ab".repeat(32), "broken_at": 10})
+}
+
 fn leak_report() -> Value {
     json!({
         "leaks": [{"kind": "socket", "what": "/r/vms/x/qmp0.sock", "vm": "web", "since": AT, "detail": "nobody listens"}],
@@ -166,7 +171,7 @@ pub(super) fn handshakes(interface: &str) -> Vec<Sample> {
 /// `org.maqet.Control` without the handshake.
 pub(super) fn control() -> Vec<Sample> {
     let vm = || json!({"vm": "web"});
-    vec![
+    let mut samples = vec![
         of::<Add>(
             json!({"spec": spec(), "key": "k"}),
             json!({"id": ID, "name": "web"}),
@@ -206,6 +211,28 @@ pub(super) fn control() -> Vec<Sample> {
         of::<SupervisorStop>(json!({"keep_vms": true}), json!({})),
         of::<Leaks>(json!({"fix": true, "logs": true}), leak_report()),
         of::<WriteTinyGuest>(json!({}), json!({"path": "/d/guest/tiny.bin", "ready": "ready"})),
+    ];
+    samples.extend(store());
+    samples
+}
+
+/// Methods about the store.
+fn store() -> Vec<Sample> {
+    vec![
+        of::<StateBackup>(
+            json!({"path": "/b/copy.redb"}),
+            json!({"path": "/b/copy.redb", "bytes": 4096, "took_ms": 9}),
+        ),
+        of::<StateVerify>(
+            json!({}),
+            json!({"schema": 2, "vms": 2, "ledger": 12, "answers": 9, "journal": journal_walk(),
+                "findings": [{"table": "vms", "key": ID, "what": "has no secret"}], "left_out": 1}),
+        ),
+        of::<StateDump>(
+            json!({}),
+            json!({"rows": [{"table": "vms", "key": ID, "value": {}}]}),
+        ),
+        of::<AuditVerify>(json!({}), journal_walk()),
     ]
 }
 

@@ -7,7 +7,7 @@ use actix::{Addr, Handler, Message};
 use maqet_protocol::ProtocolError;
 use maqet_protocol::control::{
     Add, AutostartSet, Changed, Describe, Disable, Empty, Enable, Events, Info, Leaks, List, Pause, Qmp,
-    Remove, Removed, Reset, Restart, Resume, Start, Started, Stop, StopReport, SupervisorInfo,
+    Remove, Removed, Reset, Restart, Resume, Start, Started, StateDump, Stop, StopReport, SupervisorInfo,
     SupervisorStop, WriteTinyGuest,
 };
 use maqet_protocol::endpoint::server::{IncomingCall, ServerConnection};
@@ -16,7 +16,7 @@ use maqet_protocol::refusal::{Refusal, RefusalCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Desk, events};
+use super::{Desk, events, store};
 use crate::messages::{
     AddVm, CheckWritable, DescribeSupervisor, DescribeVm, Enabling, FindVm, InfoVm, ListVms, LookForLeaks,
     Recall, RemoveVm, RestartVm, RunQmp, SetAutostart, Shutdown, StartVm, StopBy, StopVm, Switch, SwitchVm,
@@ -36,6 +36,9 @@ pub(super) async fn answer(
     if call.method == Events::NAME {
         return events::stream(connection, &call, desk).await;
     }
+    if call.method == StateDump::NAME {
+        return store::dump(connection, &call, desk).await;
+    }
     let answer = {
         let gone = connection.closed();
         tokio::select! {
@@ -49,7 +52,8 @@ pub(super) async fn answer(
     }
 }
 
-type Reply = Result<serde_json::Value, Refusal>;
+/// What a call comes to.
+pub(super) type Reply = Result<serde_json::Value, Refusal>;
 
 async fn carry_out(call: &IncomingCall, desk: &Desk) -> Reply {
     match call.method.as_str() {
@@ -109,10 +113,7 @@ async fn carry_out_for_all(call: &IncomingCall, desk: &Desk) -> Reply {
             ask(&desk.supervisor, Shutdown { keep_vms }).await?;
             value(&Empty {})
         }
-        other => Err(Refusal::new(
-            RefusalCode::InvalidCall,
-            format!("no method is named `{other}`"),
-        )),
+        _ => store::carry_out(call, desk).await,
     }
 }
 
@@ -326,7 +327,8 @@ where
     })
 }
 
-fn value<T: Serialize>(reply: &T) -> Reply {
+/// A reply as it is sent.
+pub(super) fn value<T: Serialize>(reply: &T) -> Reply {
     serde_json::to_value(reply).map_err(|error| {
         Refusal::new(RefusalCode::Internal, "the reply cannot be written").cause(error.to_string())
     })
