@@ -1,13 +1,17 @@
 //! The disk is full.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use maqet_process::ProcessHandle;
+use maqet_state::change::Change;
+use maqet_state::clock::Timestamp;
+use maqet_state::journal::NewEvent;
 use maqet_state::store::Store;
 use maqet_tests::wait::{self, PATIENCE};
 use maqet_tests::{Guest, Sandbox};
-use serde_json::Value;
+use redb::{Database, TableDefinition};
+use serde_json::{Value, json};
 
 use crate::scene::{Scene, VM, kill, kinds, process, store_path};
 use crate::small_disk::SmallDisk;
@@ -92,6 +96,9 @@ fn fill_the_store(sandbox: &Sandbox) -> Value {
     }
     panic!("{ADDITIONS_MAX} VMs found room on a full disk");
 }
+
+/// Entries after which a full disk must have refused one. The file holds a few MB.
+const ENTRIES_MAX: u64 = 20_000;
 
 /// Why the store takes no changes; null when it does.
 fn read_only(sandbox: &Sandbox) -> Value {
@@ -241,4 +248,126 @@ fn a_full_disk_makes_the_store_read_only_and_disturbs_no_vm() {
     sandbox.maqet(&["supervisor", "stop"]).expect(0);
     let store = Store::open(&store_path(sandbox)).unwrap().store;
     store.verify_journal().unwrap();
+}
+
+/// Writes through the store until it takes nothing, not even a small entry.
+fn exhaust(store: &Store) {
+    let mut refusals = 0;
+    for number in 0..ENTRIES_MAX {
+        let words = "x".repeat(if refusals == 0 { 4000 } else { 1 });
+        let event = NewEvent::new("test.filler", Timestamp(number)).with("words", words);
+        refusals = match store.commit(vec![Change::default().event(event)]) {
+            Ok(_) => refusals.min(1),
+            Err(_full) => refusals + 1,
+        };
+        if refusals > 3 {
+            return;
+        }
+    }
+    panic!("{ENTRIES_MAX} entries found room on a full disk");
+}
+
+/// Takes the secret of a VM out of a store.
+fn take_secret(path: &Path, id: &str) {
+    let db = Database::open(path).unwrap();
+    let txn = db.begin_write().unwrap();
+    let secrets = TableDefinition::<&str, &[u8]>::new("secrets");
+    assert!(txn.open_table(secrets).unwrap().remove(id).unwrap().is_some());
+    txn.commit().unwrap();
+}
+
+/// A full disk with a store that is behind: `web` rests in it and has no secret, `later` was never heard of. Both run.
+struct Behind {
+    sandbox: Sandbox,
+    qemus: [Value; 2],
+    filler: PathBuf,
+    _disk: SmallDisk,
+}
+
+impl Behind {
+    fn new() -> Option<Self> {
+        let sandbox = Sandbox::new();
+        let disk = SmallDisk::mount(sandbox.data_dir(), MEBIBYTES)?;
+        let id = Guest::tiny("web").add(&sandbox);
+        sandbox.maqet(&["supervisor", "stop"]).expect(0);
+        let path = store_path(&sandbox);
+        let old = fs::read(&path).unwrap();
+        sandbox.maqet(&["start", "web"]).expect(0);
+        Guest::tiny("later").start(&sandbox);
+        let qemus = ["web", "later"].map(|name| sandbox.status(name)["pid"].clone());
+        sandbox.maqet(&["supervisor", "stop"]).expect(0);
+        fs::write(&path, old).unwrap();
+        take_secret(&path, &id);
+        let filler = disk.fill();
+        exhaust(&Store::open(&path).unwrap().store);
+        Some(Self {
+            sandbox,
+            qemus,
+            filler,
+            _disk: disk,
+        })
+    }
+
+    fn shows_and_stops(&self) {
+        let sandbox = &self.sandbox;
+        for (name, qemu) in ["web", "later"].into_iter().zip(&self.qemus) {
+            let status = sandbox.status(name);
+            assert_eq!(
+                (&status["status"], &status["pid"]),
+                (&"running".into(), qemu),
+                "{status}"
+            );
+        }
+        let trouble = read_only(sandbox);
+        assert!(
+            trouble["reason"].as_str().unwrap().contains("No space left"),
+            "{trouble}"
+        );
+        let killed = sandbox.json(&["kill", "later"]);
+        assert_eq!(killed[0]["status"], "stopped", "{killed}");
+    }
+
+    /// The next supervisor learns it again, and what has happened since.
+    fn survives_its_supervisor(&self) {
+        let sandbox = &self.sandbox;
+        kill(&[&process(&sandbox.json(&["supervisor", "status"])["pid"])]);
+        let status = sandbox.status("web");
+        assert_eq!(
+            (&status["status"], &status["pid"]),
+            (&"running".into(), &self.qemus[0]),
+            "{status}"
+        );
+        let listed = sandbox.json(&["ls", "--status", "running"]);
+        assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");
+    }
+
+    fn is_put_right(&self) {
+        let sandbox = &self.sandbox;
+        fs::remove_file(&self.filler).unwrap();
+        wait::until("the store takes changes", PATIENCE, || {
+            let trouble = read_only(sandbox);
+            if trouble.is_null() { Ok(()) } else { Err(trouble) }
+        });
+        assert!(kinds(sandbox).contains(&"vm.restored".to_owned()));
+        let verified = sandbox.json(&["state", "verify"]);
+        assert_eq!(verified["findings"], json!([]), "{verified}");
+        wait::until("a runner serves it again", PATIENCE, || {
+            let asked = sandbox.maqet(&["qmp", "run", "web", "query-status", "-o", "json"]);
+            if asked.code == 0 { Ok(()) } else { Err(asked) }
+        });
+        assert_eq!(sandbox.status("web")["pid"], self.qemus[0]);
+    }
+}
+
+#[test]
+fn a_supervisor_starts_on_a_full_disk_with_a_store_that_is_behind() {
+    let Some(behind) = Behind::new() else { return };
+    behind.shows_and_stops();
+    behind.survives_its_supervisor();
+    behind.is_put_right();
+    behind
+        .sandbox
+        .maqet(&["rm", "--all", "--force", "--yes"])
+        .expect(0);
+    behind.sandbox.maqet(&["supervisor", "stop"]).expect(0);
 }

@@ -15,7 +15,7 @@ pub const DIRECTORY: &str = "MAQET_FAIL_POINTS";
 /// Declares the points once: variant, name, process, what has happened and what has not.
 macro_rules! points {
     ($($variant:ident, $name:literal, $process:literal, $what:literal;)*) => {
-        /// A step of a start, a stop, an adoption, a recovery or a removal.
+        /// A step of a start, a stop, an adoption, a recovery, a removal, or of a copy or a restoration of the store.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Point {
             $(#[doc = $what] $variant,)*
@@ -86,6 +86,11 @@ points! {
     RecoveryBegun, "recovery-begun", "supervisor", "the store is read, nobody was asked";
     RecoverySettled, "recovery-settled", "supervisor", "every VM is settled, nobody listens";
     InfoAsked, "info-asked", "supervisor", "somebody asks what the VM should be, and was not told";
+    CopyWritten, "copy-written", "supervisor", "the copy of the store is durable and has no name";
+    CopyNamed, "copy-named", "supervisor", "the copy has its name, nobody was told";
+    RestoreFilled, "restore-filled", "supervisor", "the new store is complete, the old one is in its place";
+    RestoreSetAside, "restore-set-aside", "supervisor", "the old store has its second name, the new one has not its own";
+    RestorePlaced, "restore-placed", "supervisor", "the new store is in its place, nobody was told";
     RemoveBegun, "remove-begun", "supervisor", "the removal was taken on, everything is there";
     FilesGone, "remove-files-gone", "supervisor", "the VM's directories are gone, its record is not";
     RecordGone, "remove-record-gone", "supervisor", "the record is gone, nobody was answered";

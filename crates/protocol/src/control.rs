@@ -35,7 +35,8 @@ mod store;
 pub use boot::{TinyGuest, WriteTinyGuest};
 pub use leaks::{Leak, LeakKind, LeakReport, Leaks, LookedAt, Repair};
 pub use store::{
-    AuditVerify, BackedUp, DumpReply, StateBackup, StateDump, StateVerify, StoreReadOnly, StoreStatus,
+    AuditVerify, BackedUp, BackupFailure, DumpReply, StateBackup, StateDump, StateVerify, StoreBackup,
+    StoreReadOnly, StoreStatus,
 };
 
 /// Store a new VM.

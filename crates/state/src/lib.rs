@@ -2,6 +2,7 @@
 
 pub mod change;
 pub mod clock;
+pub mod daily;
 pub mod error;
 pub mod examination;
 pub mod id;

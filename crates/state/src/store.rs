@@ -10,6 +10,7 @@ mod create;
 mod draft;
 mod examine;
 mod handle;
+mod leftover;
 mod medium;
 mod migrate;
 mod schema;
@@ -24,6 +25,7 @@ use serde_json::Value;
 pub use self::draft::Draft;
 pub use self::examine::Viewed;
 use self::handle::{Handle, Need};
+pub use self::leftover::sweep;
 #[cfg(any(test, feature = "faults"))]
 pub use self::medium::faults;
 pub use self::migrate::Migration;

@@ -4,9 +4,9 @@
 //! with which recovery reconciles the result as always. Runs before anything is served, under the instance lock.
 
 mod ahead;
+mod copies;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ use maqet_state::merge::{self, Restored, merge};
 use maqet_state::mirror::{Directories, Mirror};
 use maqet_state::record::VmRecord;
 use maqet_state::secret::Secret;
-use maqet_state::store::{Draft, Opened, Store};
+use maqet_state::store::{self, Draft, Opened, Store};
 
 use crate::args::{Args, Places};
 use crate::link::chain;
@@ -35,6 +35,27 @@ pub(crate) enum Task {
     Rebuild,
     /// Make the store anew from this copy and the VMs' directories.
     Restore(PathBuf),
+}
+
+/// The store to serve.
+#[derive(Debug)]
+pub(crate) struct Salvaged {
+    /// It.
+    pub(crate) store: Store,
+    /// Why it takes no changes, if it does not.
+    pub(crate) read_only: Option<StoreError>,
+    /// What it should say and does not, because it takes no changes.
+    pub(crate) pending: Vec<Change>,
+}
+
+impl From<Opened> for Salvaged {
+    fn from(opened: Opened) -> Self {
+        Self {
+            store: opened.store,
+            read_only: opened.read_only,
+            pending: Vec::new(),
+        }
+    }
 }
 
 /// A damaged store with nothing beside it: starting empty would forget whatever was in it.
@@ -70,6 +91,7 @@ impl Task {
 
 /// Carries out a task and prints the report.
 pub(crate) fn perform(task: &Task, places: &Places, limits: JournalLimits) -> anyhow::Result<()> {
+    sweep(places);
     let base = match task {
         Task::Rebuild => base_of_nothing(places, limits)?,
         Task::Restore(file) => base_of_copy(file, places, limits)?,
@@ -84,15 +106,11 @@ pub(crate) fn perform(task: &Task, places: &Places, limits: JournalLimits) -> an
 }
 
 /// The store to serve: the one that is there, a new one in an empty data directory, or one made out of what is left.
-pub(crate) fn open(places: &Places, limits: JournalLimits) -> anyhow::Result<Opened> {
+pub(crate) fn open(places: &Places, limits: JournalLimits) -> anyhow::Result<Salvaged> {
     let path = places.store();
+    sweep(places);
     let damage = match sound(&path, limits) {
-        Ok(Some(opened)) => {
-            if opened.read_only.is_none() {
-                ahead::take_over(&opened.store)?;
-            }
-            return Ok(opened);
-        }
+        Ok(Some((opened, secrets))) => return settle(opened, secrets),
         Ok(None) => None,
         Err(damage) if is_damage(&damage) => Some(damage),
         Err(error) => return Err(error.into()),
@@ -100,7 +118,7 @@ pub(crate) fn open(places: &Places, limits: JournalLimits) -> anyhow::Result<Ope
     let reason = damage
         .as_ref()
         .map_or_else(|| "the store was gone".to_owned(), damage_of);
-    let backup = newest_backup(places, limits);
+    let backup = copies::newest(places, limits);
     let directories = Mirror::read_all(&places.vms()).context("read the VMs' directories")?;
     if let (Some(damage), None, true) = (damage, &backup, directories.records.is_empty()) {
         return Err(NothingLeft { damage }.into());
@@ -114,7 +132,7 @@ pub(crate) fn open(places: &Places, limits: JournalLimits) -> anyhow::Result<Ope
             reason,
         },
         None if path.symlink_metadata().is_err() && is_first_start(places, &directories) => {
-            return Ok(Store::open_with(&path, limits)?);
+            return Ok(Store::open_with(&path, limits)?.into());
         }
         None => Base {
             draft: Draft::empty(&path, limits)?,
@@ -126,7 +144,42 @@ pub(crate) fn open(places: &Places, limits: JournalLimits) -> anyhow::Result<Ope
     };
     let report = renew(base, Vec::new(), places)?;
     tell(&report);
-    Ok(Store::open_with(&path, limits)?)
+    Ok(Store::open_with(&path, limits)?.into())
+}
+
+/// Puts a sound store right. On a disk that takes no writes what is right is kept until there is room: VMs are shown and
+/// stopped by it all the same.
+fn settle(opened: Opened, secrets: Vec<Change>) -> anyhow::Result<Salvaged> {
+    let mut changes = secrets;
+    changes.extend(ahead::changes(&opened.store)?);
+    let mut salvaged = Salvaged::from(opened);
+    if changes.is_empty() {
+        return Ok(salvaged);
+    }
+    match salvaged.store.commit(changes.clone()) {
+        Ok(answers) => {
+            answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+        }
+        Err(error) if error.is_of_the_disk() => {
+            tracing::warn!(
+                error = chain(&error),
+                "the store is not put right until the disk takes it"
+            );
+            salvaged.pending = changes;
+            salvaged.read_only.get_or_insert(error);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(salvaged)
+}
+
+/// What was interrupted leaves nothing.
+fn sweep(places: &Places) {
+    match store::sweep(&places.store()) {
+        Ok(gone) if gone.is_empty() => {}
+        Ok(gone) => tracing::info!(?gone, "what interrupted work on the store left is taken away"),
+        Err(error) => tracing::warn!(%error, "what interrupted work on the store left cannot be taken away"),
+    }
 }
 
 /// Nothing here has ever known a VM.
@@ -136,8 +189,9 @@ fn is_first_start(places: &Places, directories: &Directories) -> bool {
         && strays::find(places, &BTreeSet::new()).is_empty()
 }
 
-/// The store when it is there and every record in it can be read; `None` when there is none.
-fn sound(path: &Path, limits: JournalLimits) -> Result<Option<Opened>, StoreError> {
+/// The store when it is there and every record in it can be read, with a new secret for each VM that lost its own;
+/// `None` when there is none.
+fn sound(path: &Path, limits: JournalLimits) -> Result<Option<(Opened, Vec<Change>)>, StoreError> {
     if path
         .symlink_metadata()
         .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
@@ -149,20 +203,20 @@ fn sound(path: &Path, limits: JournalLimits) -> Result<Option<Opened>, StoreErro
         tracing::info!(?migration, "the store was migrated");
     }
     let store = &opened.store;
+    let mut secrets = Vec::new();
     for record in store.vms()? {
         if store.secret(&record.id)?.is_none() {
             tracing::error!(
                 vm = record.name(),
                 "its secret is not in the store any more; it gets a new one"
             );
-            let secret = Some((record.id, Secret::random()?));
-            store.commit(vec![Change {
-                secret,
+            secrets.push(Change {
+                secret: Some((record.id, Secret::random()?)),
                 ..Change::default()
-            }])?;
+            });
         }
     }
-    Ok(Some(opened))
+    Ok(Some((opened, secrets)))
 }
 
 /// The content is not what maqet wrote. A disk that fails, a newer maqet, a second holder are other matters.
@@ -177,39 +231,6 @@ fn is_damage(error: &StoreError) -> bool {
         | StoreError::ChainBroken { .. }
         | StoreError::NoRandomness(_) => false,
     }
-}
-
-/// The newest copy that can be read in full. Copies are read, never changed.
-fn newest_backup(places: &Places, limits: JournalLimits) -> Option<(Draft, PathBuf)> {
-    let mut copies: Vec<_> = [places.backups(), places.data.clone()]
-        .iter()
-        .flat_map(|directory| fs::read_dir(directory).into_iter().flatten().flatten())
-        .filter(|entry| is_backup(&entry.path(), places))
-        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-        .collect();
-    copies.sort();
-    copies
-        .into_iter()
-        .rev()
-        .find_map(|(_, path)| match Draft::copy_of(&path, &places.store(), limits) {
-            Ok(draft) => Some((draft, path)),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), error = chain(&error), "a backup that is no good");
-                None
-            }
-        })
-}
-
-/// `backups/*.redb`, and what a migration left beside the store.
-fn is_backup(path: &Path, places: &Places) -> bool {
-    let name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
-    if path.parent() == Some(&places.backups()) {
-        return Path::new(name).extension().is_some_and(|ending| ending == "redb");
-    }
-    name.starts_with("state.redb.v") && Path::new(name).extension().is_some_and(|ending| ending == "bak")
 }
 
 /// For a rebuild from directories alone. What the present store still tells is only compared with.

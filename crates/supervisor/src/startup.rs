@@ -1,5 +1,6 @@
 //! From a command line to a supervisor that answers, and from a signal to its end.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use actix::{Actor, Addr};
 use anyhow::Context as _;
 use maqet_process::point::{Point, pass};
+use maqet_state::change::Change;
 use maqet_state::error::StoreError;
 use maqet_state::journal::JournalLimits;
 use maqet_state::mirror::Mirror;
@@ -73,6 +75,7 @@ pub(crate) fn run(args: &Args, readiness: &mut Readiness) -> anyhow::Result<()> 
             key,
             store: opened.store,
             read_only: opened.read_only,
+            pending: opened.pending,
             runner_program,
         },
         readiness,
@@ -91,6 +94,8 @@ struct Parts {
     store: Store,
     /// Why the store takes no changes, if it does not.
     read_only: Option<StoreError>,
+    /// What it should say and does not.
+    pending: Vec<Change>,
     runner_program: PathBuf,
 }
 
@@ -102,13 +107,14 @@ async fn serve(parts: Parts, readiness: &mut Readiness) -> anyhow::Result<()> {
         key,
         store,
         read_only,
+        pending,
         runner_program,
     } = parts;
-    let recorded = load(&store)?;
+    let recorded = load(&store, &pending)?;
     refresh_directories(&store, &recorded);
     pass(Point::RecoveryBegun);
     let bus = EventBus::default().start();
-    let state = StateActor::new(store, bus.clone(), read_only.as_ref()).start();
+    let state = StateActor::new(store, bus.clone(), read_only.as_ref(), pending).start();
     let boot_id = maqet_process::identity::boot_id()?;
     let shared = Rc::new(Shared::new(places, settings, state, runner_program, boot_id)?);
     let settling = recorded.into_iter().map(|recorded| rebuild(recorded, &shared));
@@ -183,12 +189,23 @@ async fn last_commits(shared: &Shared) {
     }
 }
 
-fn load(store: &Store) -> anyhow::Result<Vec<Recorded>> {
+/// Every VM, as the store has it and as it should have it.
+fn load(store: &Store, pending: &[Change]) -> anyhow::Result<Vec<Recorded>> {
+    let stored = store.vms()?.into_iter();
+    let mut records: BTreeMap<_, _> = stored.map(|record| (record.id.clone(), record)).collect();
+    let known_better = pending.iter().filter_map(|change| change.upsert.clone());
+    records.extend(known_better.map(|record| (record.id.clone(), record)));
+    let secrets: BTreeMap<_, _> = pending
+        .iter()
+        .filter_map(|change| change.secret.clone())
+        .collect();
     let mut recorded = Vec::new();
-    for record in store.vms()? {
-        let secret = store
-            .secret(&record.id)?
-            .with_context(|| format!("VM `{}` has no secret in the store", record.name()))?;
+    for record in records.into_values() {
+        let secret = match secrets.get(&record.id) {
+            Some(secret) => Some(secret.clone()),
+            None => store.secret(&record.id)?,
+        };
+        let secret = secret.with_context(|| format!("VM `{}` has no secret in the store", record.name()))?;
         recorded.push(Recorded {
             record,
             secret: Arc::new(secret),

@@ -8,6 +8,7 @@
 
 mod backlog;
 mod care;
+mod daily;
 mod mail;
 
 use std::error::Error;
@@ -28,6 +29,7 @@ use rand::RngExt;
 use tokio::sync::oneshot;
 
 use self::backlog::Backlog;
+use self::daily::Dailies;
 use crate::messages::Publish;
 
 /// Changes one commit takes; more would make the first of them wait for the last.
@@ -61,6 +63,7 @@ pub(crate) struct StateActor {
     backlog: Backlog,
     /// It is being copied or examined.
     care: bool,
+    dailies: Dailies,
 }
 
 /// A change, and who waits for it.
@@ -95,14 +98,17 @@ struct Batch {
 type Results = Vec<Result<Committed, Rejected>>;
 
 impl StateActor {
-    /// An actor for an open store. `read_only` tells why it takes nothing, if that is known already.
+    /// An actor for an open store. `read_only` tells why it takes nothing, if that is known already, and `pending` what it
+    /// should have and did not take.
     pub(crate) fn new(
         store: Store,
         bus: actix::Addr<crate::events::EventBus>,
         read_only: Option<&StoreError>,
+        pending: Vec<Change>,
     ) -> Self {
         let mut actor = Self {
             mirror: Arc::new(Mirror::beside(&store)),
+            dailies: Dailies::beside(&store),
             store,
             bus,
             queue: Vec::new(),
@@ -114,6 +120,9 @@ impl StateActor {
         };
         if let Some(error) = read_only {
             actor.note_trouble(error);
+        }
+        for change in pending {
+            actor.backlog.keep(change);
         }
         actor
     }
@@ -220,6 +229,8 @@ impl StateActor {
             .map(|result| take_events(result, &mut events))
             .collect();
         self.publish(events);
+        self.dailies.note_change();
+        self.attend_dailies(context);
         for (answer, waiter) in answers.into_iter().zip(batch.waiting) {
             answer_one(waiter, answer);
         }
@@ -309,6 +320,8 @@ impl StateActor {
                 reason: trouble.reason.clone(),
                 waiting: u64::try_from(self.backlog.len()).unwrap_or(u64::MAX),
             }),
+            newest_backup: self.dailies.newest(),
+            backup_failed: self.dailies.failure(),
         }
     }
 }
@@ -379,5 +392,6 @@ impl Actor for StateActor {
     fn started(&mut self, context: &mut Self::Context) {
         context.set_mailbox_capacity(MAILBOX_CAPACITY);
         self.retry_later(context);
+        self.find_dailies(context);
     }
 }

@@ -14,6 +14,30 @@ pub struct StoreStatus {
     /// Why it takes no changes; `None` when it does.
     #[serde(default)]
     pub read_only: Option<StoreReadOnly>,
+    /// The newest daily copy; none before the store is an hour old.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_backup: Option<StoreBackup>,
+    /// Why there is none newer, when the last attempt failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_failed: Option<BackupFailure>,
+}
+
+/// A copy of the store that was made by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreBackup {
+    /// The file.
+    pub path: PathBuf,
+    /// When it was made.
+    pub at: Timestamp,
+}
+
+/// A copy that could not be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupFailure {
+    /// When it was tried.
+    pub at: Timestamp,
+    /// Why it failed, outermost cause first.
+    pub reason: String,
 }
 
 /// A store that takes no changes: the disk is full or broken. VMs run on and can be looked at and stopped.

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use maqet_process::point::{Point, pass};
 use redb::{
     Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError,
     TableHandle, WriteTransaction,
@@ -47,11 +48,14 @@ fn copy(db: &Database, to: &Path, existing: Existing) -> Result<(), StoreError> 
     copy_all(&db.begin_read()?, &copy)?;
     copy.close().map_err(|error| create::open_error(error, to))?;
     draft.file.sync_all().map_err(io_error("flush", to))?;
+    pass(Point::CopyWritten);
     match existing {
         Existing::Keep => draft.publish(to).map_err(io_error("create", to))?,
         Existing::Replace => replace(draft, to)?,
     }
-    create::sync_directory_of(to)
+    create::sync_directory_of(to)?;
+    pass(Point::CopyNamed);
+    Ok(())
 }
 
 fn replace(draft: Draft, to: &Path) -> Result<(), StoreError> {

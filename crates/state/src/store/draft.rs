@@ -9,6 +9,8 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use maqet_process::point::{Point, pass};
+
 use super::Store;
 use super::create::{self, PRIVATE, io_error};
 use crate::change::Change;
@@ -134,9 +136,12 @@ impl Draft {
         File::open(&path)
             .and_then(|file| file.sync_all())
             .map_err(io_error("flush", &path))?;
+        pass(Point::RestoreFilled);
         let kept = set_aside(&target, &aside)?;
+        pass(Point::RestoreSetAside);
         fs::rename(&path, &target).map_err(io_error("replace", &target))?;
         create::sync_directory_of(&target)?;
+        pass(Point::RestorePlaced);
         Ok(kept.then_some(aside))
     }
 }

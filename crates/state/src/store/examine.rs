@@ -59,8 +59,8 @@ impl Store {
         })
     }
 
-    /// Checks every page of the open file. Everything else that needs the store waits meanwhile: about a millisecond
-    /// for each MB.
+    /// Checks every page of the open file. Everything else that needs the store waits meanwhile: 0.3 s for 36 MB
+    /// in a debug build.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`]: nothing can be read or written any more, and nothing is repaired.

@@ -3,11 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Instant;
 
-use maqet_state::change::Change;
 use maqet_state::error::StoreError;
-use maqet_state::journal::NewEvent;
 use maqet_state::ledger::{LedgerEdit, LedgerEntry, LedgerKind};
 use maqet_state::store::{SCHEMA_VERSION, Store};
 use redb::{Database, TableDefinition};
@@ -242,29 +239,4 @@ fn rows_show_everything_but_secrets() {
         "{text}"
     );
     assert!(text.contains("fingerprint:"), "{text}");
-}
-
-/// What `docs/architecture/store.md` says about the time a check takes.
-#[test]
-#[ignore = "a measurement"]
-fn how_long_a_check_takes() {
-    let place = Place::new();
-    let store = place.open();
-    for batch in 0..100 {
-        let events = (0..1000).map(|number| {
-            Change::default().event(
-                NewEvent::new("tick", at(number))
-                    .with("text", "x".repeat(150))
-                    .with("batch", batch),
-            )
-        });
-        store.commit(events.collect()).unwrap();
-    }
-    let bytes = fs::metadata(place.path()).unwrap().len();
-    let begun = Instant::now();
-    store.check_pages().unwrap();
-    let checked = begun.elapsed();
-    let begun = Instant::now();
-    store.examine().unwrap();
-    println!("{bytes} bytes: pages {checked:?}, content {:?}", begun.elapsed());
 }

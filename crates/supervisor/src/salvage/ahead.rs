@@ -19,8 +19,8 @@ use maqet_state::store::Store;
 
 use crate::recovery::look_for;
 
-/// Takes over what the directories know better.
-pub(super) fn take_over(store: &Store) -> anyhow::Result<()> {
+/// What the directories know better, as changes of the store.
+pub(super) fn changes(store: &Store) -> anyhow::Result<Vec<Change>> {
     let vms = store.path().with_file_name("vms");
     let mut known: BTreeMap<VmId, VmRecord> = store
         .vms()?
@@ -41,18 +41,11 @@ pub(super) fn take_over(store: &Store) -> anyhow::Result<()> {
     }
     // Names of stored VMs stay; a VM that comes back may have to take another.
     let merged = merge(unknown, known.into_values().collect());
-    let changes = merged
+    merged
         .iter()
         .filter(|vm| vm.origin == Origin::Backup || replaced.contains(&vm.record.id))
         .map(change)
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    if !changes.is_empty() {
-        store
-            .commit(changes)?
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()?;
-    }
-    Ok(())
+        .collect()
 }
 
 /// A QEMU lives that the directory knows and the store does not, or the store's record contradicts itself.

@@ -6,6 +6,7 @@ use maqet_state::change::Change;
 use maqet_state::id::VmId;
 use maqet_state::ledger::{LedgerEdit, LedgerEntry, LedgerKind};
 use maqet_state::record::VmRecord;
+use maqet_state::secret::Secret;
 use serde_json::Value;
 
 /// Journal entries kept. A disk may stay full for days, and every VM goes on telling.
@@ -27,10 +28,15 @@ pub(crate) struct Backlog {
 
 impl Backlog {
     /// Keeps one more.
-    pub(crate) fn keep(&mut self, change: Change) {
+    pub(crate) fn keep(&mut self, mut change: Change) {
         if let Some(record) = &change.upsert {
-            for older in &mut self.changes {
-                older.upsert.take_if(|older| older.id == record.id);
+            let is_of_it = |older: &VmRecord| older.id == record.id;
+            let mut older = self.changes.iter_mut();
+            match older.find(|older| older.upsert.as_ref().is_some_and(is_of_it)) {
+                // A new VM is one that comes with its secret: its record stays there.
+                Some(new) if new.secret.is_some() => new.upsert = change.upsert.take(),
+                Some(older) => older.upsert = None,
+                None => {}
             }
         }
         let edited: BTreeSet<_> = change.ledger.iter().filter_map(line).collect();
@@ -110,6 +116,12 @@ impl Backlog {
         lines
     }
 
+    /// The secret of a VM that the store does not have.
+    pub(crate) fn secret(&self, id: &VmId) -> Option<&Secret> {
+        let mut secrets = self.changes.iter().filter_map(|change| change.secret.as_ref());
+        secrets.find(|(of, _)| of == id).map(|(_, secret)| secret)
+    }
+
     /// What the call with this key was answered.
     pub(crate) fn answer(&self, key: &str) -> Option<&Value> {
         let mut answers = self.changes.iter().filter_map(|change| change.key.as_ref());
@@ -185,6 +197,21 @@ mod tests {
         assert_eq!(backlog.len(), 4);
         backlog.clear();
         assert_eq!(backlog.len(), 0);
+    }
+
+    #[test]
+    fn a_new_vm_keeps_its_secret_beside_its_newest_record() {
+        let mut backlog = Backlog::default();
+        let id = record("web", 1).id;
+        backlog
+            .keep(Change::create(record("web", 1), Secret::from_bytes([7; 32])).event(event("vm.restored")));
+        backlog.keep(Change::update(record("web", 2)).event(event("vm.stopped")));
+        let changes = backlog.changes();
+        assert_eq!(changes[0].upsert, Some(record("web", 2)));
+        assert_eq!(changes[1].upsert, None);
+        assert!(changes[0].secret.is_some() && backlog.secret(&id).is_some());
+        assert_eq!(backlog.record(&id), Some(&record("web", 2)));
+        assert_eq!(kinds(&backlog), ["vm.restored", "vm.stopped"]);
     }
 
     #[test]

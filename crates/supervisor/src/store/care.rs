@@ -27,8 +27,9 @@ impl Handler<BackUpStore> for StateActor {
         self.care = true;
         let (store, to) = (self.store.clone(), path.clone());
         let copying = tokio::task::spawn_blocking(move || copy(&store, &to));
-        Box::pin(copying.into_actor(self).map(move |copied, actor, _context| {
+        Box::pin(copying.into_actor(self).map(move |copied, actor, context| {
             actor.care = false;
+            actor.attend_dailies(context);
             match copied {
                 Ok(result) => result.map_err(|error| not_copied(&path, &error)),
                 Err(panic) => Err(store_failed(&panic)),
@@ -89,6 +90,7 @@ impl Handler<VerifyStore> for StateActor {
         });
         Box::pin(examining.into_actor(self).map(|examined, actor, context| {
             actor.care = false;
+            actor.attend_dailies(context);
             match examined {
                 Ok(Ok(examination)) => Ok(examination),
                 Ok(Err(error)) => {

@@ -152,7 +152,8 @@ impl StateActor {
         let stored = self.store.vm(id).map_err(|error| store_failed(&error))?;
         // What waits to be written is newer.
         let record = self.backlog.record(id).cloned().or(stored);
-        let secret = self.store.secret(id).map_err(|error| store_failed(&error))?;
+        let stored = self.store.secret(id).map_err(|error| store_failed(&error))?;
+        let secret = self.backlog.secret(id).cloned().or(stored);
         let both = record.zip(secret);
         Ok(both.map(|(record, secret)| Recorded {
             record,

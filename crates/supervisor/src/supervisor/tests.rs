@@ -38,7 +38,7 @@ fn house(dir: &Path) -> House {
     std::fs::create_dir(&places.data).unwrap();
     let store = Store::open(&places.store()).unwrap().store;
     let bus = EventBus::default().start();
-    let state = StateActor::new(store, bus.clone(), None).start();
+    let state = StateActor::new(store, bus.clone(), None, Vec::new()).start();
     let shared = Rc::new(
         Shared::new(
             places,

@@ -1,5 +1,6 @@
 //! `maqet doctor`: is everything here that VMs need?
 
+mod backups;
 mod host;
 mod kernel;
 mod places;

@@ -342,7 +342,7 @@ fn is_minded(launch: &Launch) -> bool {
 /// As a supervisor begins: everything on record is settled before anybody is answered.
 async fn open(world: Rc<World>, places: Places) -> House {
     let bus = EventBus::default().start();
-    let state = StateActor::new(world.store.clone(), bus, None).start();
+    let state = StateActor::new(world.store.clone(), bus, None, Vec::new()).start();
     let program = world.programs[0].clone();
     let boot_id = maqet_process::identity::boot_id().unwrap();
     let shared = Shared::new(places, Settings::default(), state.clone(), program, boot_id).unwrap();

@@ -6,7 +6,7 @@ use maqet_protocol::control::{Leaks, List, SupervisorInfo, SupervisorStatus, VmS
 use maqet_state::lifecycle::Status;
 
 use super::super::boot;
-use super::{Check, Outcome};
+use super::{Check, Outcome, backups};
 use crate::commands::why;
 use crate::error::CliError;
 use crate::session::Session;
@@ -18,6 +18,7 @@ pub(super) async fn checks(session: &Session<'_>) -> Vec<Check> {
         Err(error) => return vec![unreachable(&error)],
     };
     let mut checks = vec![version(&status), store(&status)];
+    checks.extend(status.store.as_ref().map(backups::check));
     checks.extend(program_of("supervisor-program", "the supervisor", status.pid));
     match session.ask(&List { status: None }).await {
         Ok(listed) => checks.extend(vms(&listed.vms)),
