@@ -50,6 +50,15 @@ impl Fate {
         self.hit.is_empty() && !self.troubled
     }
 
+    /// One that is being started by its policy just now has no time for anything else.
+    fn excused(&self) -> &'static [i32] {
+        match (self.troubled, self.self_willed) {
+            (true, _) => TROUBLED,
+            (false, true) => &[5],
+            (false, false) => &[],
+        }
+    }
+
     /// It was not there: only an `add` brings it, and one that was acknowledged has.
     fn appeared(&self, after: Option<&Value>) -> Result<(), String> {
         let right = match (self.deed, self.code, after) {
@@ -74,7 +83,7 @@ impl Fate {
             before: before["pid"].as_i64(),
             last_exit: Some(before["last_exit"].clone()),
             code: self.code,
-            excused: if self.troubled { TROUBLED } else { &[] },
+            excused: self.excused(),
             crashed: false,
             settled: Duration::ZERO,
         };
@@ -111,7 +120,7 @@ impl Fate {
         let is_switch = !matches!(deed, Deed::Enable | Deed::Disable | Deed::Add);
         let running = before["status"] == "running";
         let right = match (is_switch, self.is_clean()) {
-            (true, true) if self.self_willed => [0, 3].contains(&code),
+            (true, true) if self.self_willed => [0, 3, 5].contains(&code),
             (true, true) => code == if running { 0 } else { 3 },
             (true, false) => SWITCH_HIT.contains(&code),
             (false, _) => code == 0 || (self.troubled && TROUBLED.contains(&code)),
@@ -223,6 +232,14 @@ mod tests {
         let pause = |code| fate(Some(failed("qemu-killed")), Some((Deed::Pause, code)), &[]);
         assert!(pause(3).judge(Some(&failed("qemu-killed"))).is_ok());
         assert!(pause(0).judge(Some(&failed("qemu-killed"))).is_err());
+    }
+
+    #[test]
+    fn one_that_starts_by_itself_may_be_busy_with_it() {
+        let mut restart = fate(Some(failed("qemu-killed")), Some((Deed::Restart, 5)), &[]);
+        assert!(restart.judge(Some(&running(8))).is_err());
+        restart.self_willed = true;
+        assert!(restart.judge(Some(&running(8))).is_ok());
     }
 
     #[test]
