@@ -125,9 +125,17 @@ impl House {
 fn looks_were_answered(acted: &Acted) {
     let supervisor = |hit: &[super::house::Hit]| hit.iter().any(|hit| hit.victim == Victim::Supervisor);
     let clients = |hit: &[super::house::Hit]| hit.iter().any(|hit| hit.victim == Victim::Cli);
+    let dead = acted.killed.iter().filter(|hit| hit.victim == Victim::Supervisor);
+    let supervisors = dead.count();
     for called in acted.called.iter().filter(|called| called.deed.is_none()) {
         let killed = called.output.code == 137 && clients(&acted.killed);
-        assert!(called.output.code == 0 || killed, "{:#?}", called.output);
+        // A client asks a second supervisor, and no third.
+        let left_alone = called.output.code == 6 && supervisors > 1;
+        assert!(
+            called.output.code == 0 || killed || left_alone,
+            "{:#?}",
+            called.output
+        );
     }
     let disturbed = supervisor(&acted.killed) || supervisor(&acted.frozen) || clients(&acted.frozen);
     let took = longest(&acted.called);

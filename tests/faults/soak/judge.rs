@@ -50,11 +50,15 @@ impl Fate {
         self.hit.is_empty() && !self.troubled
     }
 
-    /// One that is being started by its policy just now has no time for anything else.
+    /// How else than well its client may end. One that is being started by its policy just now has no time for anything
+    /// else; a client asks a second supervisor, and no third.
     fn excused(&self) -> &'static [i32] {
-        match (self.troubled, self.self_willed) {
-            (true, _) => TROUBLED,
-            (false, true) => &[5],
+        let supervisors = self.hit.iter().filter(|hit| **hit == Victim::Supervisor);
+        match (self.troubled, supervisors.count() > 1) {
+            (true, false) => TROUBLED,
+            (true, true) => &[1, 5, 6, 124],
+            (false, true) => &[5, 6],
+            (false, false) if self.self_willed => &[5],
             (false, false) => &[],
         }
     }
@@ -66,7 +70,7 @@ impl Fate {
             (Some(Deed::Add), Some(0), None) => false,
             (Some(Deed::Add), code, _) => {
                 let killed = code == Some(137) && self.hit(Victim::Cli);
-                let refused = self.troubled && code.is_some_and(|code| TROUBLED.contains(&code));
+                let refused = code.is_some_and(|code| self.excused().contains(&code));
                 killed || refused
             }
             (_, _, there) => there.is_none(),
@@ -123,7 +127,7 @@ impl Fate {
             (true, true) if self.self_willed => [0, 3, 5].contains(&code),
             (true, true) => code == if running { 0 } else { 3 },
             (true, false) => SWITCH_HIT.contains(&code),
-            (false, _) => code == 0 || (self.troubled && TROUBLED.contains(&code)),
+            (false, _) => code == 0 || self.excused().contains(&code),
         };
         right
             .then_some(())
@@ -240,6 +244,13 @@ mod tests {
         assert!(restart.judge(Some(&running(8))).is_err());
         restart.self_willed = true;
         assert!(restart.judge(Some(&running(8))).is_ok());
+    }
+
+    #[test]
+    fn a_client_survives_one_supervisor() {
+        let lost = |hit: &[Victim]| fate(Some(running(7)), Some((Deed::Start, 6)), hit);
+        assert!(lost(&[Victim::Supervisor]).judge(Some(&running(7))).is_err());
+        assert!(lost(&[Victim::Supervisor; 2]).judge(Some(&running(7))).is_ok());
     }
 
     #[test]
