@@ -85,7 +85,10 @@ impl Holder {
         let images = tokio::task::spawn_blocking(work).await;
         Self {
             name: spec.name.to_string(),
-            images: images.unwrap_or_default(),
+            images: images.unwrap_or_else(|error| {
+                tracing::error!(%error, "the images of a VM are not held");
+                Vec::new()
+            }),
         }
     }
 
