@@ -63,13 +63,24 @@ pub enum Activity {
     Starting,
     /// The stop ladder is being walked.
     Stopping,
+    /// A snapshot is being made, loaded or deleted.
+    Snapshotting,
+    /// The disks of a VM that does not run are being worked on.
+    Maintaining,
     /// Being removed.
     Removing,
 }
 
 impl Activity {
     /// Every activity.
-    pub const ALL: [Self; 4] = [Self::Idle, Self::Starting, Self::Stopping, Self::Removing];
+    pub const ALL: [Self; 6] = [
+        Self::Idle,
+        Self::Starting,
+        Self::Stopping,
+        Self::Snapshotting,
+        Self::Maintaining,
+        Self::Removing,
+    ];
 
     /// The name, as shown.
     pub const fn as_str(self) -> &'static str {
@@ -77,6 +88,8 @@ impl Activity {
             Self::Idle => "idle",
             Self::Starting => "starting",
             Self::Stopping => "stopping",
+            Self::Snapshotting => "snapshotting",
+            Self::Maintaining => "maintaining",
             Self::Removing => "removing",
         }
     }

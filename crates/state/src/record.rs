@@ -45,10 +45,22 @@ impl VmState {
     pub const fn shown(&self, activity: Activity) -> Status {
         match (self, activity) {
             (Self::Running(launch), Activity::Starting) => launch.previous,
-            (Self::Running(_), Activity::Idle | Activity::Stopping | Activity::Removing)
+            (
+                Self::Running(_),
+                Activity::Idle
+                | Activity::Stopping
+                | Activity::Snapshotting
+                | Activity::Maintaining
+                | Activity::Removing,
+            )
             | (
                 Self::Created | Self::Stopped | Self::Failed,
-                Activity::Idle | Activity::Starting | Activity::Stopping | Activity::Removing,
+                Activity::Idle
+                | Activity::Starting
+                | Activity::Stopping
+                | Activity::Snapshotting
+                | Activity::Maintaining
+                | Activity::Removing,
             ) => self.status(),
         }
     }

@@ -234,7 +234,7 @@ impl Preflight {
             .hint("apt install qemu-system-x86, or set `binary:` to QEMU's path")
         })?;
         crate::disks::create_missing(plan).await?;
-        Leases::take(plan).await?;
+        Leases::take(&plan.id, &plan.spec, &plan.shared).await?;
         let serial = plan.shared.places.vm_data(&plan.id).join("serial.log");
         let serial_offset = fs::metadata(serial).map_or(0, |metadata| metadata.len());
         let mut spec = plan.spec.clone();

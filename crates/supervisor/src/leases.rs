@@ -1,4 +1,4 @@
-//! Leases on images: which running VM uses which file. QEMU locks its images too; a lease is asked first, and can say who
+//! Leases on images: which VM uses which file. QEMU locks its images too; a lease is asked first, and can say who
 //! has it.
 //!
 //! A lease lasts as long as its VM is not idle. It is not recorded: a supervisor makes it anew from the specs of the VMs it
@@ -19,7 +19,6 @@ use maqet_storage::PathPolicy;
 use maqet_storage::image;
 
 use crate::board::Board;
-use crate::launch::Plan;
 use crate::shared::Shared;
 
 /// One image a VM uses.
@@ -45,15 +44,17 @@ struct Holder {
 pub(crate) struct Leases(RefCell<BTreeMap<VmId, Holder>>);
 
 impl Leases {
-    /// The VM that is about to start has its images from now on.
+    /// The VM that is about to start, or whose disks are about to be worked on, has its images from now on.
+    ///
+    /// Whoever calls has begun an operation: it lasts while the VM runs or its activity is not idle, and needs no
+    /// release.
     ///
     /// # Errors
-    /// `conflict` when a VM that runs uses one of them, and one of both writes to it; names both.
-    pub(crate) async fn take(plan: &Plan) -> Result<(), Refusal> {
-        let shared = &plan.shared;
-        let holder = Holder::of(&plan.spec, shared).await;
+    /// `conflict` when another VM uses one of them, and one of both writes to it; names both.
+    pub(crate) async fn take(id: &VmId, spec: &VmSpec, shared: &Shared) -> Result<(), Refusal> {
+        let holder = Holder::of(spec, shared).await;
         let mut held = shared.leases.0.borrow_mut();
-        held.retain(|id, _holder| *id != plan.id && is_busy(&shared.board, id));
+        held.retain(|other, _holder| other != id && is_busy(&shared.board, other));
         let taken = holder.images.iter().find_map(|wanted| {
             let by = held
                 .values()
@@ -63,7 +64,7 @@ impl Leases {
         if let Some(refusal) = taken {
             return Err(refusal);
         }
-        held.insert(plan.id.clone(), holder);
+        held.insert(id.clone(), holder);
         Ok(())
     }
 

@@ -216,8 +216,16 @@ impl VmActor {
             .hint(denial.hint(self.name()))
     }
 
-    /// Begins an operation; its future runs beside the mailbox.
+    /// Whether an end of QEMU is recorded as soon as it is known: no operation that is under way does so itself.
+    const fn records_ends(&self) -> bool {
+        matches!(self.activity, Activity::Idle | Activity::Snapshotting)
+    }
+
+    /// Begins an operation; its future runs beside the mailbox. One that the table lets it come before is over.
     fn begin(&mut self, activity: Activity) -> Accepted {
+        if let Some(work) = self.work.take() {
+            work.operation.finish(Err(self.cut_short()));
+        }
         let operation = Operation::new(self.name());
         let accepted = operation.follow();
         self.activity = activity;
@@ -229,6 +237,17 @@ impl VmActor {
         });
         self.show();
         accepted
+    }
+
+    /// The answer of an operation in whose place another one came.
+    fn cut_short(&self) -> Refusal {
+        let message = format!(
+            "what was under way with `{}` was ended by another command",
+            self.name()
+        );
+        Refusal::new(RefusalCode::Busy, message)
+            .vm(self.name())
+            .hint(format!("maqet why {}", self.name()))
     }
 
     /// Shares the operation under way.

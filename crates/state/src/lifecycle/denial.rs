@@ -14,6 +14,8 @@ pub enum Denial {
     },
     /// `rm` without `--force` of a running VM.
     StillRunning,
+    /// Work on the disks of a running VM.
+    DisksInUse,
     /// A start is under way that the command would have to wait for.
     IsStarting {
         /// What was asked.
@@ -21,6 +23,16 @@ pub enum Denial {
     },
     /// A stop is under way that the command would have to wait for.
     IsStopping {
+        /// What was asked.
+        command: Command,
+    },
+    /// A snapshot is under way that the command would have to wait for.
+    IsSnapshotting {
+        /// What was asked.
+        command: Command,
+    },
+    /// The VM's disks are being worked on.
+    IsMaintained {
         /// What was asked.
         command: Command,
     },
@@ -44,8 +56,12 @@ impl Denial {
     /// Whether trying again can help.
     pub const fn kind(self) -> DenialKind {
         match self {
-            Self::NotRunning { .. } | Self::StillRunning => DenialKind::WrongState,
-            Self::IsStarting { .. } | Self::IsStopping { .. } | Self::BeingRemoved { .. } => DenialKind::Busy,
+            Self::NotRunning { .. } | Self::StillRunning | Self::DisksInUse => DenialKind::WrongState,
+            Self::IsStarting { .. }
+            | Self::IsStopping { .. }
+            | Self::IsSnapshotting { .. }
+            | Self::IsMaintained { .. }
+            | Self::BeingRemoved { .. } => DenialKind::Busy,
         }
     }
 
@@ -54,8 +70,11 @@ impl Denial {
         match self {
             Self::NotRunning { .. } => "not running",
             Self::StillRunning => "still running",
+            Self::DisksInUse => "disks in use",
             Self::IsStarting { .. } => "is starting",
             Self::IsStopping { .. } => "is stopping",
+            Self::IsSnapshotting { .. } => "is snapshotting",
+            Self::IsMaintained { .. } => "is maintained",
             Self::BeingRemoved { .. } => "being removed",
         }
     }
@@ -65,8 +84,11 @@ impl Denial {
         let (command, reason) = match self {
             Self::NotRunning { command, status } => (command, format!("it is not running ({status})")),
             Self::StillRunning => (Command::Remove, "it is still running".to_owned()),
+            Self::DisksInUse => (Command::Maintain, "it is running".to_owned()),
             Self::IsStarting { command } => (command, "it is being started".to_owned()),
             Self::IsStopping { command } => (command, "it is being stopped".to_owned()),
+            Self::IsSnapshotting { command } => (command, "a snapshot is under way".to_owned()),
+            Self::IsMaintained { command } => (command, "its disks are being worked on".to_owned()),
             Self::BeingRemoved { command } => (command, "it is being removed".to_owned()),
         };
         format!("cannot {} `{vm}`: {reason}", verb(command))
@@ -77,6 +99,8 @@ impl Denial {
         match self {
             Self::NotRunning { .. } => format!("maqet start {vm}"),
             Self::StillRunning => format!("maqet stop {vm}, or maqet rm --force {vm}"),
+            Self::DisksInUse => format!("maqet stop {vm}"),
+            Self::IsSnapshotting { .. } | Self::IsMaintained { .. } => format!("maqet status {vm}"),
             Self::IsStarting { .. } => format!("maqet wait {vm} running"),
             Self::IsStopping { .. } => format!("maqet wait {vm} exit"),
             Self::BeingRemoved { .. } => "maqet ls".to_owned(),
@@ -89,6 +113,8 @@ const fn verb(command: Command) -> &'static str {
     match command {
         Command::Remove | Command::ForceRemove => "remove",
         Command::Qmp => "run a QMP command on",
+        Command::Snapshot => "work on snapshots of",
+        Command::Maintain => "work on the disks of",
         Command::Start
         | Command::Stop
         | Command::Kill

@@ -27,11 +27,15 @@ pub enum Command {
     ForceRemove,
     /// Run a QMP command.
     Qmp,
+    /// Make, load or delete a snapshot: by QEMU where it runs, in the files where it does not.
+    Snapshot,
+    /// Work on the disks of a VM that does not run: resize, attach, check.
+    Maintain,
 }
 
 impl Command {
     /// Every command.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Start,
         Self::Stop,
         Self::Kill,
@@ -42,6 +46,8 @@ impl Command {
         Self::Remove,
         Self::ForceRemove,
         Self::Qmp,
+        Self::Snapshot,
+        Self::Maintain,
     ];
 
     /// The verb as people type it.
@@ -57,6 +63,8 @@ impl Command {
             Self::Remove => "rm",
             Self::ForceRemove => "rm --force",
             Self::Qmp => "qmp",
+            Self::Snapshot => "snapshot",
+            Self::Maintain => "maintain",
         }
     }
 }
@@ -99,6 +107,10 @@ pub enum Effect {
     Reset,
     /// Hand the command to QEMU.
     RunQmp,
+    /// The snapshot: by QMP where QEMU runs, by qemu-img where it does not.
+    Snapshot,
+    /// The work on the disks, whose leases it holds.
+    Maintain,
     /// Delete record, secret and directory.
     Forget,
     /// End whatever lives of the VM (a start under way is cancelled, a stop escalated), then [`Effect::Forget`].
@@ -119,6 +131,8 @@ impl Effect {
             Self::Resume => "resume",
             Self::Reset => "reset",
             Self::RunQmp => "run",
+            Self::Snapshot => "snapshot",
+            Self::Maintain => "maintain",
             Self::Forget => "forget",
             Self::KillThenForget => "kill, forget",
         }
@@ -144,53 +158,116 @@ pub enum Decision {
 /// The one table of what is allowed: every combination is named, so that another status, activity or command does
 /// not compile until it is decided for.
 pub const fn decide(view: View, command: Command) -> Decision {
-    use Activity::{Idle, Removing, Starting, Stopping};
-    use Command::{ForceRemove, Kill, Pause, Qmp, Remove, Reset, Restart, Resume, Start, Stop};
-    use Decision::{AlreadyDone, Deny, Do, Join};
+    let View { status, activity } = view;
+    match activity {
+        Activity::Idle => while_idle(status, command),
+        Activity::Starting => while_starting(command),
+        Activity::Stopping => while_stopping(status, command),
+        Activity::Snapshotting => while_snapshotting(status, command),
+        Activity::Maintaining => while_maintaining(status, command),
+        Activity::Removing => Decision::Deny(Denial::BeingRemoved { command }),
+    }
+}
+
+const fn while_idle(status: Status, command: Command) -> Decision {
+    use Command::{
+        ForceRemove, Kill, Maintain, Pause, Qmp, Remove, Reset, Restart, Resume, Snapshot, Start, Stop,
+    };
+    use Decision::{AlreadyDone, Deny, Do};
     use Status::{Created, Failed, Running, Stopped};
 
-    let status = view.status;
-    match (view.activity, status, command) {
-        (Idle, Created | Stopped | Failed, Start | Restart) => Do(Effect::Launch),
-        (Idle, Created | Stopped | Failed, Stop | Kill) | (Idle, Running, Start) => AlreadyDone,
-        (Idle, Created | Stopped | Failed, Remove | ForceRemove) => Do(Effect::Forget),
-        (Idle | Stopping, Created | Stopped | Failed, Qmp)
-        | (Idle, Created | Stopped | Failed, Pause | Resume | Reset) => {
+    match (status, command) {
+        (Created | Stopped | Failed, Start | Restart) => Do(Effect::Launch),
+        (Created | Stopped | Failed, Stop | Kill) | (Running, Start) => AlreadyDone,
+        (Created | Stopped | Failed, Remove | ForceRemove) => Do(Effect::Forget),
+        (Created | Stopped | Failed, Pause | Resume | Reset | Qmp) => {
             Deny(Denial::NotRunning { command, status })
         }
+        (Created | Running | Stopped | Failed, Snapshot) => Do(Effect::Snapshot),
+        (Created | Stopped | Failed, Maintain) => Do(Effect::Maintain),
 
-        (Idle, Running, Stop) => Do(Effect::WalkLadder),
-        (Idle, Running, Kill) => Do(Effect::Kill),
-        (Idle, Running, Restart) => Do(Effect::StopThenLaunch),
-        (Idle, Running, Pause) => Do(Effect::Pause),
-        (Idle, Running, Resume) => Do(Effect::Resume),
-        (Idle, Running, Reset) => Do(Effect::Reset),
-        (Idle | Stopping, Running, Qmp) => Do(Effect::RunQmp),
-        (Idle, Running, Remove) => Deny(Denial::StillRunning),
-        (Idle, Running, ForceRemove)
-        | (Starting | Stopping, Created | Running | Stopped | Failed, ForceRemove) => {
-            Do(Effect::KillThenForget)
+        (Running, Stop) => Do(Effect::WalkLadder),
+        (Running, Kill) => Do(Effect::Kill),
+        (Running, Restart) => Do(Effect::StopThenLaunch),
+        (Running, Pause) => Do(Effect::Pause),
+        (Running, Resume) => Do(Effect::Resume),
+        (Running, Reset) => Do(Effect::Reset),
+        (Running, Qmp) => Do(Effect::RunQmp),
+        (Running, Remove) => Deny(Denial::StillRunning),
+        (Running, ForceRemove) => Do(Effect::KillThenForget),
+        (Running, Maintain) => Deny(Denial::DisksInUse),
+    }
+}
+
+const fn while_starting(command: Command) -> Decision {
+    use Command::{
+        ForceRemove, Kill, Maintain, Pause, Qmp, Remove, Reset, Restart, Resume, Snapshot, Start, Stop,
+    };
+
+    match command {
+        Start => Decision::Join,
+        Stop | Kill => Decision::Do(Effect::CancelStart),
+        ForceRemove => Decision::Do(Effect::KillThenForget),
+        Restart | Pause | Resume | Reset | Remove | Qmp | Snapshot | Maintain => {
+            Decision::Deny(Denial::IsStarting { command })
         }
+    }
+}
 
-        (Starting, Created | Running | Stopped | Failed, Stop | Kill) => Do(Effect::CancelStart),
-        (Starting, Created | Running | Stopped | Failed, Restart | Pause | Resume | Reset | Remove | Qmp) => {
-            Deny(Denial::IsStarting { command })
-        }
+const fn while_stopping(status: Status, command: Command) -> Decision {
+    use Command::{
+        ForceRemove, Kill, Maintain, Pause, Qmp, Remove, Reset, Restart, Resume, Snapshot, Start, Stop,
+    };
+    use Decision::{Deny, Do, Join};
+    use Status::{Created, Failed, Running, Stopped};
 
-        (Stopping, Running, Kill) => Do(Effect::EscalateKill),
-        (Starting, Created | Running | Stopped | Failed, Start)
-        | (Stopping, Created | Running | Stopped | Failed, Stop)
-        | (Stopping, Created | Stopped | Failed, Kill) => Join,
+    match (status, command) {
+        (Created | Running | Stopped | Failed, Stop) | (Created | Stopped | Failed, Kill) => Join,
+        (Running, Kill) => Do(Effect::EscalateKill),
+        (Running, Qmp) => Do(Effect::RunQmp),
+        (Created | Stopped | Failed, Qmp) => Deny(Denial::NotRunning { command, status }),
+        (Created | Running | Stopped | Failed, ForceRemove) => Do(Effect::KillThenForget),
         (
-            Stopping,
             Created | Running | Stopped | Failed,
-            Start | Restart | Pause | Resume | Reset | Remove,
+            Start | Restart | Pause | Resume | Reset | Remove | Snapshot | Maintain,
         ) => Deny(Denial::IsStopping { command }),
+    }
+}
 
-        (
-            Removing,
+const fn while_snapshotting(status: Status, command: Command) -> Decision {
+    use Command::{
+        ForceRemove, Kill, Maintain, Pause, Qmp, Remove, Reset, Restart, Resume, Snapshot, Start, Stop,
+    };
+    use Decision::{AlreadyDone, Deny, Do};
+    use Status::{Created, Failed, Running, Stopped};
+
+    match (status, command) {
+        (Created | Stopped | Failed, Stop | Kill) | (Running, Start) => AlreadyDone,
+        (Running, Kill) => Do(Effect::Kill),
+        (Running, ForceRemove) => Do(Effect::KillThenForget),
+        (Running, Qmp) => Do(Effect::RunQmp),
+        (Created | Stopped | Failed, Start | ForceRemove | Qmp)
+        | (Running, Stop)
+        | (
             Created | Running | Stopped | Failed,
-            Start | Stop | Kill | Restart | Pause | Resume | Reset | Remove | ForceRemove | Qmp,
-        ) => Deny(Denial::BeingRemoved { command }),
+            Restart | Pause | Resume | Reset | Remove | Snapshot | Maintain,
+        ) => Deny(Denial::IsSnapshotting { command }),
+    }
+}
+
+/// A VM does not run while its disks are worked on; should it, nothing comes between.
+const fn while_maintaining(status: Status, command: Command) -> Decision {
+    use Command::{
+        ForceRemove, Kill, Maintain, Pause, Qmp, Remove, Reset, Restart, Resume, Snapshot, Start, Stop,
+    };
+    use Status::{Created, Failed, Running, Stopped};
+
+    match (status, command) {
+        (Created | Stopped | Failed, Stop | Kill) => Decision::AlreadyDone,
+        (Running, Stop | Kill)
+        | (
+            Created | Running | Stopped | Failed,
+            Start | Restart | Pause | Resume | Reset | Remove | ForceRemove | Qmp | Snapshot | Maintain,
+        ) => Decision::Deny(Denial::IsMaintained { command }),
     }
 }

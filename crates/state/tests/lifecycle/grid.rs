@@ -95,10 +95,15 @@ fn every_denial() -> Vec<Denial> {
 fn pattern(denial: Denial) -> Vec<String> {
     let message = denial.message("VM");
     let (_, reason) = message.split_once(" `VM`").unwrap();
-    let verb = if denial == Denial::StillRunning {
-        "remove"
-    } else {
-        "COMMAND"
+    let verb = match denial {
+        Denial::StillRunning => "remove",
+        Denial::DisksInUse => "work on the disks of",
+        Denial::NotRunning { .. }
+        | Denial::IsStarting { .. }
+        | Denial::IsStopping { .. }
+        | Denial::IsSnapshotting { .. }
+        | Denial::IsMaintained { .. }
+        | Denial::BeingRemoved { .. } => "COMMAND",
     };
     let reason = Status::ALL.iter().fold(reason.to_owned(), |reason, status| {
         reason.replace(&format!("({status})"), "(STATUS)")
@@ -118,7 +123,7 @@ fn pattern(denial: Denial) -> Vec<String> {
 
 fn denials() -> String {
     let rows: BTreeSet<_> = every_denial().into_iter().map(pattern).collect();
-    assert_eq!(rows.len(), 5, "each reason has one text");
+    assert_eq!(rows.len(), 8, "each reason has one text");
     table(
         &["reason", "error text", "exit, code", "hint"],
         rows.into_iter().collect(),

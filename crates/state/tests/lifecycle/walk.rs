@@ -12,17 +12,24 @@ const STEPS: u64 = 20_000;
 
 /// What a command means, as rules: `+` do, `&` join, `=` already done, `-` no.
 fn means(up: bool, activity: Activity, command: Command) -> char {
-    use Command::{ForceRemove, Kill, Qmp, Remove, Restart, Start, Stop};
+    use Command::{ForceRemove, Kill, Maintain, Qmp, Remove, Restart, Snapshot, Start, Stop};
     let one_of = |commands: &[Command]| commands.contains(&command);
     let rules = match activity {
         Activity::Removing => [&[][..], &[], &[]],
+        Activity::Snapshotting if up => [&[ForceRemove, Kill, Qmp][..], &[], &[Start]],
+        Activity::Maintaining if up => [&[][..], &[], &[]],
+        Activity::Snapshotting | Activity::Maintaining => [&[][..], &[], &[Stop, Kill]],
         Activity::Starting => [&[ForceRemove, Stop, Kill][..], &[Start], &[]],
         Activity::Stopping if up => [&[ForceRemove, Kill, Qmp][..], &[Stop], &[]],
         Activity::Stopping => [&[ForceRemove][..], &[Stop, Kill], &[]],
         Activity::Idle if up => [&Command::ALL[1..], &[], &[Start]],
-        Activity::Idle => [&[ForceRemove, Remove, Start, Restart][..], &[], &[Stop, Kill]],
+        Activity::Idle => [
+            &[ForceRemove, Remove, Start, Restart, Snapshot, Maintain][..],
+            &[],
+            &[Stop, Kill],
+        ],
     };
-    let forbidden = activity == Activity::Idle && up && command == Remove;
+    let forbidden = activity == Activity::Idle && up && [Remove, Maintain].contains(&command);
     let found = rules.iter().position(|commands| one_of(commands));
     found
         .filter(|_| !forbidden)
@@ -72,6 +79,8 @@ fn busy_with(effect: Effect, activity: Activity) -> Activity {
         | Effect::CancelStart
         | Effect::EscalateKill => Activity::Stopping,
         Effect::Pause | Effect::Resume | Effect::Reset | Effect::RunQmp => activity,
+        Effect::Snapshot => Activity::Snapshotting,
+        Effect::Maintain => Activity::Maintaining,
         Effect::Forget | Effect::KillThenForget => Activity::Removing,
     }
 }
@@ -87,6 +96,8 @@ impl Walker {
     fn take_step(&mut self) {
         if self.activity == Activity::Removing && self.rng.random_ratio(1, 8) {
             (self.vm, self.activity) = (record(), Activity::Idle);
+        } else if self.rests_of_disk_work() {
+            self.activity = Activity::Idle;
         } else if self.rng.random_ratio(1, 3) {
             self.command();
         } else {
@@ -94,6 +105,12 @@ impl Walker {
         }
         self.check();
         self.step += 1;
+    }
+
+    /// A snapshot or work on disks has ended; a fact cannot tell.
+    fn rests_of_disk_work(&mut self) -> bool {
+        let working = [Activity::Snapshotting, Activity::Maintaining].contains(&self.activity);
+        working && self.rng.random_ratio(1, 8)
     }
 
     fn command(&mut self) {
@@ -132,7 +149,7 @@ impl Walker {
             self.vm = next;
             self.activity = match (self.activity, kind) {
                 (Activity::Starting, FactKind::Confirmed | FactKind::LaunchFailed | FactKind::Ended)
-                | (Activity::Stopping, FactKind::Ended) => Activity::Idle,
+                | (Activity::Stopping | Activity::Snapshotting, FactKind::Ended) => Activity::Idle,
                 (activity, _) => activity,
             };
         }

@@ -11,7 +11,7 @@ use maqet_protocol::refusal::Refusal;
 use maqet_protocol::runner::{RunnerFact, Watch};
 use maqet_state::change::Change;
 use maqet_state::clock;
-use maqet_state::lifecycle::{Activity, Cause, Command, Decision, Fact, LastExit};
+use maqet_state::lifecycle::{Cause, Command, Decision, Fact, LastExit};
 use maqet_state::record::Intent;
 
 use serde_json::Value;
@@ -118,7 +118,7 @@ impl VmActor {
     pub(super) fn qemu_ended(&mut self, exit: LastExit, context: &mut Context<Self>) {
         let Some(live) = &mut self.live else { return };
         live.exit.get_or_insert(exit.clone());
-        if self.activity == Activity::Idle {
+        if self.records_ends() {
             self.end_later(exit, context);
         } else {
             self.resume_stop(context);
@@ -190,7 +190,7 @@ impl VmActor {
     /// decided upon as if it ran.
     pub(super) fn meet(&mut self, command: Command, context: &mut Context<Self>) -> Decision {
         let untold = |live: &Live| live.exit.is_none() && live.qemu.has_exited();
-        if self.activity == Activity::Idle && self.live.as_ref().is_some_and(untold) {
+        if self.records_ends() && self.live.as_ref().is_some_and(untold) {
             self.settle_unaided(context);
         }
         self.decide(command)

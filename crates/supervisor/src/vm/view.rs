@@ -58,7 +58,7 @@ impl VmActor {
     /// as running. Not while something is done to the VM, which will tell.
     fn untold_end(&self) -> Option<maqet_state::lifecycle::LastExit> {
         let live = self.live.as_ref().filter(|live| live.exit.is_none())?;
-        let dead = self.activity == maqet_state::lifecycle::Activity::Idle && live.qemu.has_exited();
+        let dead = self.records_ends() && live.qemu.has_exited();
         if dead { self.exit_unaided() } else { None }
     }
 
