@@ -22,6 +22,7 @@ mod scale;
 mod start;
 mod stop;
 mod stop_silent;
+mod storage;
 mod store;
 mod wait;
 mod why;

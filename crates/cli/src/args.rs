@@ -5,6 +5,7 @@ pub(crate) mod condition;
 pub(crate) mod doctor;
 pub(crate) mod early;
 pub(crate) mod state;
+pub(crate) mod storage;
 pub(crate) mod verb;
 pub(crate) mod vm;
 

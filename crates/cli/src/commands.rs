@@ -25,6 +25,7 @@ pub(crate) mod start;
 pub(crate) mod state;
 pub(crate) mod status;
 pub(crate) mod stop;
+pub(crate) mod storage;
 pub(crate) mod supervisor;
 pub(crate) mod wait;
 pub(crate) mod why;
@@ -33,6 +34,7 @@ use std::pin::Pin;
 
 use crate::args::Verb;
 use crate::args::state::{AuditVerb, StateVerb};
+use crate::args::storage::StorageVerb;
 use crate::args::verb::{ConfigVerb, QmpVerb, SupervisorVerb};
 use crate::error::CliError;
 use crate::output::Output;
@@ -73,6 +75,7 @@ pub(crate) fn run_alone(verb: Verb, output: &Output) -> Result<Option<Verb>, Cli
         | Verb::Qmp(_)
         | Verb::Cleanup(_)
         | Verb::Doctor(_)
+        | Verb::Storage(_)
         | Verb::State(_)
         | Verb::Audit(_)
         | Verb::Supervisor(_) => Ok(Some(verb)),
@@ -107,6 +110,7 @@ pub(crate) fn run<'a>(verb: &'a Verb, session: &'a Session<'a>) -> Work<'a> {
         Verb::Qmp(QmpVerb::Run(args)) => Box::pin(qmp::run(session, args)),
         Verb::Cleanup(args) => Box::pin(cleanup::run(session, args)),
         Verb::Doctor(args) => Box::pin(doctor::run(session, args)),
+        Verb::Storage(StorageVerb::Accept(args)) => Box::pin(storage::accept(session, args)),
         Verb::State(StateVerb::Backup(args)) => Box::pin(state::backup(session, args)),
         Verb::State(StateVerb::Restore(args)) => Box::pin(state::restore(session, args)),
         Verb::State(StateVerb::Dump(args)) => Box::pin(state::dump::run(session, args)),

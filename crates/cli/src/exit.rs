@@ -130,6 +130,7 @@ mod tests {
     fn every_refusal_ends_with_a_listed_code() {
         for code in [
             RefusalCode::VmNotFound,
+            RefusalCode::DiskNotFound,
             RefusalCode::VmAmbiguous,
             RefusalCode::NameTaken,
             RefusalCode::WrongState,

@@ -1,5 +1,6 @@
 //! Identity of a process that survives the reuse of its number.
 
+mod mark;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -15,6 +16,7 @@ use crate::error::ProcessError;
 use crate::pidfd::ProcessHandle;
 use crate::{kernel, procfs};
 
+pub use mark::FileMark;
 pub use verify::Liveness;
 
 /// What a process is on record as.

@@ -30,10 +30,12 @@ macro_rules! method {
 
 mod boot;
 mod leaks;
+mod storage;
 mod store;
 
 pub use boot::{TinyGuest, WriteTinyGuest};
 pub use leaks::{Leak, LeakKind, LeakReport, Leaks, LookedAt, Repair};
+pub use storage::{DiskAccepted, StorageAccept};
 pub use store::{
     AuditVerify, BackedUp, BackupFailure, DumpReply, StateBackup, StateDump, StateVerify, StoreBackup,
     StoreReadOnly, StoreStatus,

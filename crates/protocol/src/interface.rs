@@ -57,6 +57,7 @@ pub const CONTROL: InterfaceDescription = InterfaceDescription {
         control::SupervisorStop::NAME,
         control::Leaks::NAME,
         control::WriteTinyGuest::NAME,
+        control::StorageAccept::NAME,
         control::StateBackup::NAME,
         control::StateVerify::NAME,
         control::StateDump::NAME,

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub enum RefusalCode {
     /// No VM of that name or id. Exit 4.
     VmNotFound,
+    /// The VM has no disk of that name. Exit 4.
+    DiskNotFound,
     /// More than one VM matches the id prefix. Exit 2.
     VmAmbiguous,
     /// A VM of that name exists. Exit 5.
@@ -41,8 +43,9 @@ pub enum RefusalCode {
 
 impl RefusalCode {
     /// Every reason.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::VmNotFound,
+        Self::DiskNotFound,
         Self::VmAmbiguous,
         Self::NameTaken,
         Self::WrongState,
@@ -63,6 +66,7 @@ impl RefusalCode {
     pub fn error_name(self) -> &'static str {
         match self {
             Self::VmNotFound => "VmNotFound",
+            Self::DiskNotFound => "DiskNotFound",
             Self::VmAmbiguous => "VmAmbiguous",
             Self::NameTaken => "NameTaken",
             Self::WrongState => "WrongState",
@@ -90,7 +94,7 @@ impl RefusalCode {
         match self {
             Self::VmAmbiguous | Self::InvalidCall => 2,
             Self::WrongState => 3,
-            Self::VmNotFound => 4,
+            Self::VmNotFound | Self::DiskNotFound => 4,
             Self::NameTaken | Self::Busy | Self::Conflict => 5,
             Self::AuthenticationFailed => 7,
             Self::InvalidSpec => 78,

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use maqet_process::identity::ProcessIdentity;
+use maqet_process::identity::{FileMark, ProcessIdentity};
 use maqet_spec::VmSpec;
 use maqet_state::lifecycle::LastExit;
 use serde::{Deserialize, Serialize};
@@ -41,8 +41,31 @@ pub struct Prepare {
     /// Directories where QEMU may write whatever tree they are in, if the spec names something there.
     #[serde(default)]
     pub roots: Vec<PathBuf>,
+    /// Files that are on record for the spec's disks: another one at the same path is refused.
+    #[serde(default)]
+    pub files: Vec<ExpectedFile>,
 }
 method!(Prepare, "Prepare", Prepared);
+
+/// A file that is on record for a disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpectedFile {
+    /// Path of the disk, as the spec has it.
+    pub path: PathBuf,
+    /// The file.
+    pub file: FileMark,
+    /// It was recorded in this boot of the host, so its device number holds.
+    pub same_boot: bool,
+}
+
+/// A file that was opened for a disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenedFile {
+    /// Path of the disk, as the spec has it.
+    pub path: PathBuf,
+    /// The file.
+    pub file: FileMark,
+}
 
 /// Answer to [`Prepare`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +75,9 @@ pub struct Prepared {
     /// Host ports that are held for it, chosen ones too.
     #[serde(default)]
     pub ports: Vec<PortStatus>,
+    /// Files that QEMU gets for the spec's disks.
+    #[serde(default)]
+    pub files: Vec<OpenedFile>,
 }
 
 /// QEMU's identity is on disk: execute it, let the guest run.

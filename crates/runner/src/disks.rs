@@ -1,13 +1,14 @@
 //! Disk images, opened once for one start and handed to QEMU as descriptors.
 
-use std::io;
 use std::os::fd::OwnedFd;
 
+use maqet_process::identity::FileMark;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_protocol::runner::{ExpectedFile, OpenedFile};
 use maqet_spec::argv::{DiskWiring, LayerWiring};
 use maqet_spec::vm::Disk;
+use maqet_storage::PathPolicy;
 use maqet_storage::image::{self, Chain, Image, Layer};
-use maqet_storage::{PathPolicy, StorageError};
 
 use crate::place::Place;
 
@@ -22,7 +23,7 @@ pub(crate) fn open(place: &Place, disk: &Disk, policy: &PathPolicy) -> Result<Ch
         Err(error) => {
             let words = format!("disk `{}` cannot be opened", disk.name);
             let refusal = place.refusal_from(RefusalCode::InvalidSpec, words, &error);
-            let hint = if is_missing(&error) && disk.size.is_none() {
+            let hint = if error.is_missing() && disk.size.is_none() {
                 Some("give the disk a `size:` to have its image created".to_owned())
             } else {
                 error.hint()
@@ -33,6 +34,37 @@ pub(crate) fn open(place: &Place, disk: &Disk, policy: &PathPolicy) -> Result<Ch
             })
         }
     }
+}
+
+/// The file that was opened for a disk, which must be the one on record if one is: what is compared is what QEMU gets.
+///
+/// # Errors
+/// `conflict`, which names the disk, its path and both files.
+pub(crate) fn recognize(
+    place: &Place,
+    disk: &Disk,
+    image: &Image,
+    expected: &[ExpectedFile],
+) -> Result<OpenedFile, Refusal> {
+    let file = FileMark::of_fd(&image.fd).map_err(|error| {
+        let words = format!("disk `{}` cannot be looked at", disk.name);
+        place.refusal_from(RefusalCode::StartFailed, words, &error)
+    })?;
+    let recorded = expected.iter().find(|expected| expected.path == disk.path);
+    if let Some(recorded) = recorded
+        && !recorded.file.is_file(&file, recorded.same_boot)
+    {
+        let (name, vm, path) = (&disk.name, &place.name, disk.path.display());
+        let words = format!("disk `{name}` of `{vm}` is another file than the one on record");
+        let found = format!("`{path}` is {file}; on record is {}", recorded.file);
+        let hint = format!("if it is the right one: maqet storage accept {vm} {name}");
+        return Err(place
+            .refusal(RefusalCode::Conflict, words)
+            .cause(found)
+            .hint(hint));
+    }
+    let path = disk.path.clone();
+    Ok(OpenedFile { path, file })
 }
 
 /// Numbers the descriptors of a disk's images for QEMU and puts them among those that are `passed`.
@@ -57,9 +89,4 @@ pub(crate) fn wire(
         fd,
         below: chain.below.into_iter().map(layer).collect(),
     }
-}
-
-fn is_missing(error: &StorageError) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-    source.is_some_and(|source| source.kind() == io::ErrorKind::NotFound)
 }

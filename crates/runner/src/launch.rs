@@ -13,7 +13,7 @@ use maqet_process::point::{Point, pass};
 use maqet_process::{ProcessError, socket};
 use maqet_protocol::control::{PortStatus, SandboxStatus};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
-use maqet_protocol::runner::{Adopt, Prepare};
+use maqet_protocol::runner::{Adopt, ExpectedFile, OpenedFile, Prepare};
 use maqet_spec::VmSpec;
 use maqet_spec::argv::{SerialWiring, Wiring, argv};
 use maqet_spec::vm::{Sandbox, StopPolicy};
@@ -55,6 +55,8 @@ pub(crate) struct Gate {
     pub(crate) gated: Gated,
     /// What it will be.
     pub(crate) qemu: Qemu,
+    /// What it gets for its disks.
+    pub(crate) files: Vec<OpenedFile>,
 }
 
 /// One QEMU as its runner knows it.
@@ -125,7 +127,8 @@ impl Qemu {
 /// Has a gate made. Nothing of the VM runs yet, and the runner keeps no descriptor of its disks.
 ///
 /// # Errors
-/// `conflict` for a port in use, `invalid-spec` for a disk that cannot be opened, `start-failed` for the rest.
+/// `conflict` for a port in use, and a disk that is another file than the one on record; `invalid-spec` for a disk that
+/// cannot be opened, `start-failed` for the rest.
 pub(crate) async fn gate(place: Place, order: Prepare) -> Result<Gate, Refusal> {
     pass(Point::PrepareAsked);
     let mut spec = order.spec;
@@ -136,7 +139,8 @@ pub(crate) async fn gate(place: Place, order: Prepare) -> Result<Gate, Refusal> 
     let words_from = logs.size(QEMU_LOG);
     let executables = executables(&order.binary).map_err(|error| failed(&error))?;
     let policy = PathPolicy::for_host(order.roots).map_err(|error| failed(&error))?;
-    let wired = wire(&place, &spec, accel, &logs, &policy)?;
+    let mut wired = wire(&place, &spec, (accel, &logs, &policy), &order.files)?;
+    let files = std::mem::take(&mut wired.files);
     let mut gate_order = wired.order(&place, &spec, order.binary.clone(), &logs)?;
     let around = Surroundings {
         binary: &order.binary,
@@ -171,7 +175,7 @@ pub(crate) async fn gate(place: Place, order: Prepare) -> Result<Gate, Refusal> 
         kills: Baseline::take(),
         held,
     };
-    Ok(Gate { gated, qemu })
+    Ok(Gate { gated, qemu, files })
 }
 
 /// Makes a gate and waits until it stands.
@@ -197,6 +201,7 @@ struct Wired {
     wiring: Wiring,
     listen: Vec<(OwnedFd, i32)>,
     pass: Vec<(OwnedFd, i32)>,
+    files: Vec<OpenedFile>,
 }
 
 impl Wired {
@@ -221,9 +226,8 @@ impl Wired {
 fn wire(
     place: &Place,
     spec: &VmSpec,
-    accel: &str,
-    logs: &Logs,
-    policy: &PathPolicy,
+    (accel, logs, policy): (&str, &Logs, &PathPolicy),
+    expected: &[ExpectedFile],
 ) -> Result<Wired, Refusal> {
     let mut numbers = PASSED_NUMBER_MIN..;
     let mut next = || numbers.next().unwrap_or(i32::MAX);
@@ -241,9 +245,10 @@ fn wire(
     }
     pass(Point::SocketsBound);
     let mut passed = Vec::new();
-    let mut opened = Vec::new();
+    let (mut opened, mut files) = (Vec::new(), Vec::new());
     for disk in &spec.disks {
         let chain = disks::open(place, disk, policy)?;
+        files.push(disks::recognize(place, disk, &chain.top, expected)?);
         opened.push(disks::wire(disk, chain, &mut passed, &mut next));
     }
     let number = |at: usize| listen.get(at).map_or(-1, |(_, number): &(OwnedFd, i32)| *number);
@@ -263,6 +268,7 @@ fn wire(
         wiring,
         listen,
         pass: passed,
+        files,
     })
 }
 

@@ -3,6 +3,7 @@
 pub mod change;
 pub mod clock;
 pub mod daily;
+pub mod disk;
 pub mod error;
 pub mod examination;
 pub mod id;

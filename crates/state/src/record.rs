@@ -1,12 +1,11 @@
 //! What is stored about one VM.
 
-use std::path::PathBuf;
-
 use maqet_process::identity::ProcessIdentity;
 use maqet_spec::VmSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::disk::DiskRecords;
 use crate::id::VmId;
 use crate::lifecycle::{Activity, Fact, FactKind, ImpossibleFact, LastExit, Status, View, apply};
 use crate::upkeep::{Autostart, Upkeep, Verdict};
@@ -161,9 +160,9 @@ pub struct VmRecord {
     pub last_exit: Option<LastExit>,
     /// When it was added.
     pub created_at: Timestamp,
-    /// Disk images that maqet created for it; absolute paths.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub owned_files: Vec<PathBuf>,
+    /// What is known of the files of its disks; earlier versions wrote the paths of those that maqet made.
+    #[serde(default, alias = "owned_files", skip_serializing_if = "DiskRecords::is_empty")]
+    pub files: DiskRecords,
     /// Started whenever a supervisor starts; `None` when not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autostart: Option<Autostart>,
@@ -187,7 +186,7 @@ impl VmRecord {
             generation: 0,
             last_exit: None,
             created_at: at,
-            owned_files: Vec::new(),
+            files: DiskRecords::new(),
             autostart: None,
             upkeep: Upkeep {
                 boot_id: String::new(),

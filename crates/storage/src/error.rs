@@ -189,6 +189,11 @@ impl StorageError {
         }
     }
 
+    /// Whether the file that was asked for is not there.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// For `map_err`: a failed call on a file.
     pub(crate) fn file<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
         move |error| Self::File {

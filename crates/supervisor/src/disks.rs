@@ -1,6 +1,8 @@
-//! Images that a start has to make first.
+//! Files of disks around a start: which are expected, which are missing and made first.
 
+use maqet_process::identity::FileMark;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_protocol::runner::ExpectedFile;
 use maqet_spec::vm::Disk;
 use maqet_storage::error::StorageError;
 use maqet_storage::image;
@@ -9,18 +11,51 @@ use crate::launch::{Plan, record};
 use crate::link::chain;
 use crate::messages::RecordStep;
 
-/// Makes every image that is missing and has a size. Each is in the ledger before it is made and the VM's own after.
-pub(crate) async fn create_missing(plan: &Plan) -> Result<(), Refusal> {
+/// Makes every image that is missing and has a size. Each is in the ledger before it is made and the VM's own after. Tells
+/// which files the runner must find.
+///
+/// # Errors
+/// `conflict` for a file that a QEMU had before and that is gone: an empty one in its place would hide the loss.
+/// `start-failed` for an image that cannot be made.
+pub(crate) async fn create_missing(plan: &Plan) -> Result<Vec<ExpectedFile>, Refusal> {
+    let mut expected = Vec::new();
     for disk in &plan.spec.disks {
-        if disk.size.is_some() && !disk.path.exists() {
-            create(plan, disk).await?;
-        }
+        let known = plan.files.get(&disk.path);
+        let made = match known {
+            _ if disk.path.exists() => None,
+            Some(known) if known.used => return Err(lost(plan, disk)),
+            Some(_) | None => create(plan, disk).await?,
+        };
+        let on_record = known.and_then(|known| {
+            let same_boot = known.boot_id == plan.shared.boot_id;
+            known.file.map(|file| (file, same_boot))
+        });
+        let file = made.map(|file| (file, true)).or(on_record);
+        expected.extend(file.map(|(file, same_boot)| ExpectedFile {
+            path: disk.path.clone(),
+            file,
+            same_boot,
+        }));
     }
-    Ok(())
+    Ok(expected)
 }
 
-async fn create(plan: &Plan, disk: &Disk) -> Result<(), Refusal> {
-    let Some(size) = disk.size else { return Ok(()) };
+fn lost(plan: &Plan, disk: &Disk) -> Refusal {
+    let (vm, name) = (plan.spec.name.as_str(), &disk.name);
+    let message = format!("disk `{name}` of `{vm}` is gone");
+    let path = disk.path.display();
+    Refusal::new(RefusalCode::Conflict, message)
+        .vm(vm)
+        .cause(format!("`{path}` was there when `{vm}` was started before"))
+        .hint(format!(
+            "put it back; if it is lost for good: maqet storage accept {vm} {name}"
+        ))
+}
+
+/// Makes an image that has a size; `None` when it has none, or somebody else made the file meanwhile: then it is used like
+/// any file that was there, and is not ours.
+async fn create(plan: &Plan, disk: &Disk) -> Result<Option<FileMark>, Refusal> {
+    let Some(size) = disk.size else { return Ok(None) };
     record(plan, RecordStep::MakingFile(disk.path.clone())).await?;
     let made = image::create(
         &disk.path,
@@ -31,15 +66,23 @@ async fn create(plan: &Plan, disk: &Disk) -> Result<(), Refusal> {
     )
     .await;
     match made {
-        Ok(_created) => record(plan, RecordStep::FileMade(disk.path.clone())).await,
+        Ok(created) => {
+            // When it was made is known once the first start opens it.
+            let file = FileMark {
+                id: created.file_id,
+                born_ns: None,
+            };
+            let path = disk.path.clone();
+            record(plan, RecordStep::FileMade { path, file }).await?;
+            Ok(Some(file))
+        }
         Err(error) => {
             record(plan, RecordStep::FileNotMade(disk.path.clone())).await?;
-            refuse(plan, disk, &error)
+            refuse(plan, disk, &error).map(|()| None)
         }
     }
 }
 
-/// Somebody else made the file meanwhile: it is used like any file that was there, and is not ours.
 fn refuse(plan: &Plan, disk: &Disk, error: &StorageError) -> Result<(), Refusal> {
     if matches!(error, StorageError::Exists { .. }) {
         return Ok(());

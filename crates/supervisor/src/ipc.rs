@@ -3,6 +3,7 @@
 mod dispatch;
 mod events;
 mod server;
+mod storage;
 mod store;
 
 pub(crate) use self::server::{Desk, Listening, SOCKET, listen, serve};

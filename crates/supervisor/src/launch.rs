@@ -22,10 +22,11 @@ use maqet_protocol::control::PortStatus;
 use maqet_protocol::endpoint::client::{Client, ReplyStream};
 use maqet_protocol::method::Method;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
-use maqet_protocol::runner::{Prepare, Prepared, Release, Running, Watch};
+use maqet_protocol::runner::{ExpectedFile, OpenedFile, Prepare, Prepared, Release, Running, Watch};
 use maqet_spec::VmSpec;
 use maqet_spec::vm::Accel;
 use maqet_state::clock;
+use maqet_state::disk::DiskRecords;
 use maqet_state::id::VmId;
 use maqet_state::record::Launch;
 use maqet_state::secret::Secret;
@@ -51,6 +52,8 @@ pub(crate) struct Plan {
     pub(crate) id: VmId,
     /// What it should be.
     pub(crate) spec: VmSpec,
+    /// What is known of its disks' files.
+    pub(crate) files: DiskRecords,
     /// The start counter of this launch.
     pub(crate) generation: u64,
     /// Random id of this launch.
@@ -124,6 +127,7 @@ pub(crate) async fn launch(plan: &Plan, made: &mut Processes) -> Result<Launched
     let step = RecordStep::QemuRecorded {
         qemu: prepared.identity.clone(),
         ports: prepared.ports.clone(),
+        files: prepared.files.clone(),
     };
     let durable = record(plan, step);
     let (durable, watch) = futures_util::future::join(durable, prepared.ready.link.watch()).await;
@@ -209,6 +213,8 @@ pub(crate) struct Preflight {
     binary: PathBuf,
     /// What to run, with the accelerator chosen.
     spec: VmSpec,
+    /// Files that are on record.
+    files: Vec<ExpectedFile>,
     news: News,
 }
 
@@ -233,7 +239,7 @@ impl Preflight {
             .cause(chain(&error))
             .hint("apt install qemu-system-x86, or set `binary:` to QEMU's path")
         })?;
-        crate::disks::create_missing(plan).await?;
+        let files = crate::disks::create_missing(plan).await?;
         Leases::take(&plan.id, &plan.spec, &plan.shared).await?;
         let serial = plan.shared.places.vm_data(&plan.id).join("serial.log");
         let serial_offset = fs::metadata(serial).map_or(0, |metadata| metadata.len());
@@ -242,6 +248,7 @@ impl Preflight {
         Ok(Self {
             binary: binary.path,
             spec,
+            files,
             news: News {
                 serial_offset,
                 accel_fallback,
@@ -284,6 +291,7 @@ impl ReadyRunner {
         let prepare = Prepare {
             roots: plan.shared.places.writable(&plan.shared.settings.storage.roots),
             spec: preflight.spec,
+            files: preflight.files,
             binary: preflight.binary,
             launch_id: plan.launch_id.clone(),
             generation: plan.generation,
@@ -293,6 +301,7 @@ impl ReadyRunner {
         let Prepared {
             qemu: identity,
             ports,
+            files,
         } = call(&mut self.owner, &prepare, PREPARE_DEADLINE).await?;
         let qemu = match identity.verify() {
             Liveness::Alive(handle) => handle,
@@ -305,6 +314,7 @@ impl ReadyRunner {
             qemu,
             identity,
             ports,
+            files,
             news: preflight.news,
         })
     }
@@ -327,6 +337,8 @@ pub(crate) struct PreparedQemu {
     pub(crate) identity: ProcessIdentity,
     /// Host ports held for it.
     pub(crate) ports: Vec<PortStatus>,
+    /// Files it gets for its disks.
+    pub(crate) files: Vec<OpenedFile>,
     news: News,
 }
 

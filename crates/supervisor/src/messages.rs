@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use actix::{Addr, Message};
-use maqet_process::identity::ProcessIdentity;
+use maqet_process::identity::{FileMark, ProcessIdentity};
 use maqet_protocol::control::{
-    Added, AutostartSet, Changed, LeakReport, Leaks, Listed, PortStatus, QmpReturn, SupervisorStatus, VmInfo,
-    VmStatus,
+    Added, AutostartSet, Changed, DiskAccepted, LeakReport, Leaks, Listed, PortStatus, QmpReturn,
+    SupervisorStatus, VmInfo, VmStatus,
 };
 use maqet_protocol::refusal::Refusal;
-use maqet_protocol::runner::RunnerFact;
+use maqet_protocol::runner::{OpenedFile, RunnerFact};
 use maqet_spec::VmSpec;
 use maqet_state::id::VmId;
 use maqet_state::journal::JournalEntry;
@@ -150,6 +150,11 @@ pub(crate) struct RunQmp {
     pub(crate) timeout_ms: u64,
 }
 
+/// The file at this disk's path is the right one.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<DiskAccepted, Refusal>")]
+pub(crate) struct AcceptDisk(pub(crate) String);
+
 // Questions to one VM.
 
 /// All of `status`.
@@ -181,13 +186,20 @@ pub(crate) enum RecordStep {
         qemu: ProcessIdentity,
         /// Host ports held for it.
         ports: Vec<PortStatus>,
+        /// Files it gets for its disks.
+        files: Vec<OpenedFile>,
     },
     /// A new runner took over.
     RunnerReplaced(ProcessIdentity),
     /// An image is about to be made.
     MakingFile(PathBuf),
     /// It is made.
-    FileMade(PathBuf),
+    FileMade {
+        /// Where, as the spec says.
+        path: PathBuf,
+        /// The file.
+        file: FileMark,
+    },
     /// It is not.
     FileNotMade(PathBuf),
 }

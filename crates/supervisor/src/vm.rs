@@ -5,6 +5,7 @@
 
 mod adopt;
 mod contained;
+mod disks;
 mod early;
 mod facts;
 mod holdings;

@@ -4,9 +4,10 @@ use clap::Parser;
 
 use super::Cli;
 
-const DOCUMENTS: [(&str, &str); 7] = [
+const DOCUMENTS: [(&str, &str); 8] = [
     ("README.md", include_str!("../../../../README.md")),
     ("cli.md", include_str!("../../../../docs/guide/cli.md")),
+    ("disks.md", include_str!("../../../../docs/guide/disks.md")),
     (
         "exit-codes.md",
         include_str!("../../../../docs/guide/exit-codes.md"),

@@ -6,6 +6,7 @@ use clap_complete::Shell;
 use super::autostart::EnableArgs;
 use super::doctor::{CleanupArgs, DoctorArgs};
 use super::state::{AuditVerb, StateVerb};
+use super::storage::StorageVerb;
 use super::vm::{
     AddArgs, EachArgs, EventsArgs, KillArgs, LogsArgs, LsArgs, OneArgs, QmpRunArgs, ResetArgs, RestartArgs,
     RmArgs, SpecArgs, StartArgs, StopArgs, WaitArgs,
@@ -64,6 +65,9 @@ pub(crate) enum Verb {
     Cleanup(CleanupArgs),
     /// Examine the installation
     Doctor(DoctorArgs),
+    /// Look after the disks of VMs
+    #[command(subcommand)]
+    Storage(StorageVerb),
     /// Look after the store
     #[command(subcommand)]
     State(StateVerb),

@@ -87,9 +87,10 @@ fn autostart(place: AutostartStatus) -> String {
 
 fn disks(status: &VmStatus) -> String {
     let lines = status.disks.iter().map(|disk| {
+        let made = if disk.made { ", made by maqet" } else { "" };
         let readonly = if disk.readonly { ", read-only" } else { "" };
         format!(
-            "{}: {} ({}, {}{readonly})",
+            "{}: {} ({}, {}{readonly}{made})",
             disk.name,
             disk.path.display(),
             disk.format,

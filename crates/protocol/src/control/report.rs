@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use maqet_process::identity::FileMark;
 use maqet_state::clock::Timestamp;
 use maqet_state::id::VmId;
 use maqet_state::lifecycle::{Activity, LastExit, Status};
@@ -82,6 +83,12 @@ pub struct DiskStatus {
     pub interface: String,
     /// The guest cannot write.
     pub readonly: bool,
+    /// The file on record: another one at this path is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileMark>,
+    /// maqet made the file for this VM.
+    #[serde(default)]
+    pub made: bool,
 }
 
 /// One forwarded port of a running VM.

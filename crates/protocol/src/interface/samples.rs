@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::control::{
     Add, AuditVerify, Describe, Disable, Enable, Events, Info, Leaks, List, Pause, Qmp, Remove, Reset,
-    Restart, Resume, Start, StateBackup, StateDump, StateVerify, Stop, SupervisorInfo, SupervisorStop,
-    WriteTinyGuest,
+    Restart, Resume, Start, StateBackup, StateDump, StateVerify, Stop, StorageAccept, SupervisorInfo,
+    SupervisorStop, WriteTinyGuest,
 };
 use crate::handshake::{Hello, HelloReply, Prove};
 use crate::method::Method;
@@ -92,6 +92,10 @@ fn identity() -> Value {
     })
 }
 
+fn mark() -> Value {
+    json!({"dev": 1, "inode": 2, "born_ns": 1_767_323_045_678_000_000_u64})
+}
+
 fn summary() -> Value {
     json!({
         "id": ID, "name": "web", "status": "running", "activity": "stopping", "run_state": "paused", "pid": 42,
@@ -106,7 +110,7 @@ fn status() -> Value {
     let mut all = json!({
         "accel": "tcg",
         "disks": [{"name": "root", "path": "/vm/root.qcow2", "format": "qcow2", "interface": "virtio",
-            "readonly": false}],
+            "readonly": false, "file": mark(), "made": true}],
         "ports": ports(), "sandbox": sandbox(),
         "logs": {"serial": "/l/serial.log", "qemu": "/l/qemu.log", "runner": "/l/runner.log"},
         "qemu_version": "7.2.22"
@@ -215,6 +219,7 @@ pub(super) fn control() -> Vec<Sample> {
         of::<WriteTinyGuest>(json!({}), json!({"path": "/d/guest/tiny.bin", "ready": "ready"})),
     ];
     samples.extend(store());
+    samples.extend(storage());
     samples
 }
 
@@ -238,13 +243,23 @@ fn store() -> Vec<Sample> {
     ]
 }
 
+/// Methods about disks.
+fn storage() -> Vec<Sample> {
+    vec![of::<StorageAccept>(
+        json!({"vm": "web", "disk": "root"}),
+        json!({"vm": "web", "disk": "root", "path": "/vm/root.qcow2", "already": false, "file": mark()}),
+    )]
+}
+
 /// `org.maqet.Runner` without the handshake.
 pub(super) fn runner() -> Vec<Sample> {
     vec![
         of::<Prepare>(
             json!({"spec": spec(), "binary": "/usr/bin/qemu-system-x86_64", "launch_id": ID, "generation": 3,
-                "log_dir": "/l", "log_bytes_max": 1024, "roots": ["/srv/vm"]}),
-            json!({"qemu": identity(), "ports": running()["ports"]}),
+                "log_dir": "/l", "log_bytes_max": 1024, "roots": ["/srv/vm"],
+                "files": [{"path": "/vm/root.qcow2", "file": mark(), "same_boot": true}]}),
+            json!({"qemu": identity(), "ports": running()["ports"],
+                "files": [{"path": "/vm/root.qcow2", "file": mark()}]}),
         ),
         of::<Release>(json!({}), running()),
         of::<Adopt>(

@@ -43,7 +43,7 @@ impl Session {
     /// Gives up a launch that was not let run.
     pub(super) fn abandon(&mut self) {
         if let Stage::Gated { gate, .. } = std::mem::replace(&mut self.stage, Stage::Over) {
-            let Gate { gated, qemu } = *gate;
+            let Gate { gated, qemu, .. } = *gate;
             drop(gated);
             self.dropped = Some(qemu.handle);
         }

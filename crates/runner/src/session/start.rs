@@ -43,6 +43,7 @@ impl Session {
                 let prepared = Prepared {
                     qemu: gate.qemu.identity.clone(),
                     ports: gate.qemu.ports.clone(),
+                    files: gate.files.clone(),
                 };
                 self.stage = Stage::Gated { owner, gate };
                 give(answer, Ok(prepared));
@@ -67,7 +68,7 @@ impl Session {
         let Stage::Gated { gate, .. } = before else {
             return give(answer, Err(self.out_of_turn("release")));
         };
-        let Gate { gated, qemu } = *gate;
+        let Gate { gated, qemu, .. } = *gate;
         pass(Point::ReleaseAsked);
         self.leave_note(&qemu);
         pass(Point::LaunchNoted);

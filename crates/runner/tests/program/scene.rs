@@ -214,6 +214,7 @@ impl Scene {
             generation: 1,
             log_dir: self.place.path().join("logs"),
             log_bytes_max: 1 << 20,
+            files: Vec::new(),
             roots: Vec::new(),
         }
     }

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use maqet_process::identity::{FileId, FileMark};
 use maqet_state::change::{Change, Rejected};
 use maqet_state::error::StoreError;
 use maqet_state::id::VmId;
@@ -12,6 +13,11 @@ use maqet_state::store::Store;
 use serde_json::json;
 
 use crate::support::{Place, addition, at, commit, id, record, secret};
+
+fn mark() -> FileMark {
+    let id = FileId { dev: 1, inode: 2 };
+    FileMark { id, born_ns: Some(3) }
+}
 
 fn names(store: &Store) -> Vec<String> {
     store
@@ -27,7 +33,9 @@ fn stored_values_survive_reopening() {
     let place = Place::new();
     let store = place.open();
     let mut vm = record(1, "web");
-    vm.owned_files.push(PathBuf::from("/srv/web.qcow2"));
+    vm.files = vm
+        .files
+        .made(PathBuf::from("/srv/web.qcow2"), mark(), "boot", at(1));
     commit(
         &store,
         Change::create(vm.clone(), secret(3)).answering("k1", json!({"id": 1})),
@@ -245,8 +253,8 @@ fn a_value_that_is_no_json_spoils_only_its_own_change() {
     let place = Place::new();
     let store = place.open();
     let mut vm = record(1, "web");
-    vm.owned_files
-        .push(PathBuf::from(OsStr::from_bytes(b"/srv/\xff")));
+    let path = PathBuf::from(OsStr::from_bytes(b"/srv/\xff"));
+    vm.files = vm.files.made(path, mark(), "boot", at(1));
     let answers = store
         .commit(vec![Change::create(vm, secret(1)), addition(2, "db")])
         .unwrap();

@@ -16,7 +16,7 @@ use maqet_protocol::refusal::{Refusal, RefusalCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Desk, events, store};
+use super::{Desk, events, storage, store};
 use crate::messages::{
     AddVm, CheckWritable, DescribeSupervisor, DescribeVm, Enabling, FindVm, InfoVm, ListVms, LookForLeaks,
     Recall, RemoveVm, RestartVm, RunQmp, SetAutostart, Shutdown, StartVm, StopBy, StopVm, Switch, SwitchVm,
@@ -113,7 +113,7 @@ async fn carry_out_for_all(call: &IncomingCall, desk: &Desk) -> Reply {
             ask(&desk.supervisor, Shutdown { keep_vms }).await?;
             value(&Empty {})
         }
-        _ => store::carry_out(call, desk).await,
+        _ => storage::carry_out(call, desk).await,
     }
 }
 
@@ -262,7 +262,8 @@ fn was_so(answer: &serde_json::Value) -> bool {
     answer["already"] == true || answer["how"] == "already"
 }
 
-async fn find(vm: &str, desk: &Desk) -> Result<Addr<VmActor>, Refusal> {
+/// The owner of a VM.
+pub(super) async fn find(vm: &str, desk: &Desk) -> Result<Addr<VmActor>, Refusal> {
     Ok(ask(&desk.supervisor, FindVm(vm.to_owned())).await??.vm)
 }
 

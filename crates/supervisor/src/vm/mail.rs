@@ -231,16 +231,11 @@ impl VmActor {
             }
             RecordStep::MakingFile(path) => return Ok(Change::default().ledger(self.enter(&path))),
             RecordStep::FileNotMade(path) => return Ok(Change::default().ledger(strike(&path))),
-            RecordStep::FileMade(path) => {
-                self.record.owned_files.push(path.clone());
-                let event = self
-                    .event("disk.created")
-                    .with("path", path.display().to_string());
-                return Ok(Change::update(self.record.clone())
-                    .ledger(strike(&path))
-                    .event(event));
+            RecordStep::FileMade { path, file } => {
+                return Ok(self.file_made(&path, file).ledger(strike(&path)));
             }
-            RecordStep::QemuRecorded { qemu, ports } => {
+            RecordStep::QemuRecorded { qemu, ports, files } => {
+                self.files_used(files);
                 self.shared.confined.enter(&qemu);
                 entered = self.enter_qemu(&qemu, &ports, Change::default());
                 Fact::QemuRecorded { qemu }

@@ -83,7 +83,8 @@ impl VmActor {
         self.activity = Activity::Removing;
         self.show();
         let files = if order.delete_storage {
-            self.record.owned_files.clone()
+            let made = self.record.files.iter().filter(|record| record.made);
+            made.map(|record| record.path.clone()).collect()
         } else {
             Vec::new()
         };

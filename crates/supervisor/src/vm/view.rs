@@ -124,6 +124,8 @@ impl VmActor {
             format: format(disk.format).to_owned(),
             interface: interface(disk.interface).to_owned(),
             readonly: disk.readonly,
+            file: self.record.files.get(&disk.path).and_then(|known| known.file),
+            made: self.record.files.get(&disk.path).is_some_and(|known| known.made),
         });
         disks.collect()
     }

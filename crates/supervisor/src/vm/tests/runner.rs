@@ -257,6 +257,7 @@ impl Runner {
         Ok(Prepared {
             qemu: gate.identity.clone(),
             ports: vec![port()],
+            files: Vec::new(),
         })
     }
 

@@ -1,0 +1,169 @@
+//! What is on record of a VM's disks, and how it changes.
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+
+use actix::{ActorFutureExt, Context, Handler, ResponseActFuture, WrapFuture};
+use maqet_process::identity::FileMark;
+use maqet_protocol::control::DiskAccepted;
+use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_protocol::runner::OpenedFile;
+use maqet_spec::vm::Disk;
+use maqet_state::change::Change;
+use maqet_state::clock;
+use maqet_state::disk::{DiskRecords, Opened};
+use maqet_state::lifecycle::{Activity, Command, Decision};
+use maqet_storage::error::StorageError;
+use maqet_storage::image;
+
+use super::VmActor;
+use crate::link::chain;
+use crate::messages::AcceptDisk;
+
+impl VmActor {
+    /// maqet has made an image for this VM.
+    pub(super) fn file_made(&mut self, path: &Path, file: FileMark) -> Change {
+        let files = std::mem::take(&mut self.record.files);
+        self.record.files = files.made(path.to_owned(), file, &self.shared.boot_id, clock::now());
+        let event = self
+            .event("disk.created")
+            .with("path", path.display().to_string());
+        Change::update(self.record.clone()).event(event)
+    }
+
+    /// A QEMU is about to have these, which are the ones on record where any were.
+    pub(super) fn files_used(&mut self, opened: Vec<OpenedFile>) {
+        let opened: Vec<Opened> = opened
+            .into_iter()
+            .map(|OpenedFile { path, file }| Opened { path, file })
+            .collect();
+        let files = std::mem::take(&mut self.record.files);
+        self.record.files = files.used(&opened, &self.shared.boot_id, clock::now());
+    }
+
+    /// A disk of a VM that rests.
+    fn disk_at_rest(&mut self, name: &str, context: &mut Context<Self>) -> Result<Disk, Refusal> {
+        let disk = self.record.spec.disks.iter().find(|disk| disk.name == name);
+        let disk = disk.cloned().ok_or_else(|| self.no_disk(name))?;
+        match self.meet(Command::Maintain, context) {
+            Decision::Deny(denial) => Err(self.deny(denial)),
+            Decision::Do(_) | Decision::Join | Decision::AlreadyDone => Ok(disk),
+        }
+    }
+
+    fn no_disk(&self, name: &str) -> Refusal {
+        let vm = self.name();
+        let disks: Vec<_> = self.record.spec.disks.iter().map(|disk| &*disk.name).collect();
+        let refusal = Refusal::new(RefusalCode::DiskNotFound, format!("`{vm}` has no disk `{name}`")).vm(vm);
+        match disks.as_slice() {
+            [] => refusal.hint(format!("`{vm}` has no disks at all")),
+            disks => refusal.hint(format!("its disks are: {}", disks.join(", "))),
+        }
+    }
+
+    /// What is on record once a person has accepted what was found at a disk's path.
+    fn accepted(&self, disk: &Disk, found: Option<FileMark>) -> DiskRecords {
+        let (files, boot_id) = (self.record.files.clone(), &self.shared.boot_id);
+        match found {
+            None => files.forgotten(&disk.path),
+            Some(file) => match files.get(&disk.path) {
+                Some(known) if known.file.is_some() && known.admits(&file, boot_id) => files,
+                Some(_) | None => files.accepted(disk.path.clone(), file, boot_id, clock::now()),
+            },
+        }
+    }
+
+    /// Makes durable what a person accepted; if that fails, nothing was accepted.
+    fn put_on_record(
+        &mut self,
+        disk: &Disk,
+        found: Result<Option<FileMark>, Refusal>,
+    ) -> ResponseActFuture<Self, Result<DiskAccepted, Refusal>> {
+        let before = self.record.files.clone();
+        let (accepted, change) = match found.and_then(|found| self.accept(disk, found)) {
+            Ok(settled) => settled,
+            Err(refusal) => return Box::pin(async { Err(refusal) }.into_actor(self)),
+        };
+        let durable: Pin<Box<dyn Future<Output = Result<(), Refusal>>>> = Box::pin(self.persist(change));
+        let done = durable.into_actor(self).map(move |durable, actor, _context| {
+            if durable.is_err() {
+                actor.record.files = before;
+            }
+            durable.map(|()| accepted)
+        });
+        Box::pin(done)
+    }
+
+    /// The change that puts it on record; nothing while the VM is busy with something that began meanwhile.
+    fn accept(&mut self, disk: &Disk, found: Option<FileMark>) -> Result<(DiskAccepted, Change), Refusal> {
+        if self.activity != Activity::Idle || self.record.state.launch().is_some() {
+            let message = format!("`{}` was started meanwhile", self.name());
+            return Err(Refusal::new(RefusalCode::Busy, message)
+                .vm(self.name())
+                .hint("try again"));
+        }
+        let files = self.accepted(disk, found);
+        let already = files == self.record.files;
+        self.record.files = files;
+        let event = self
+            .event("vm.disk-accepted")
+            .with("disk", disk.name.clone())
+            .with("path", disk.path.display().to_string());
+        let event = match found {
+            Some(file) => event.with("file", file.to_string()),
+            None => event.with("missing", true),
+        };
+        let accepted = DiskAccepted {
+            vm: self.name().to_owned(),
+            disk: disk.name.clone(),
+            path: disk.path.clone(),
+            already,
+            file: found,
+        };
+        let change = Change::update(self.record.clone()).event(event);
+        Ok((accepted, if already { Change::default() } else { change }))
+    }
+}
+
+impl Handler<AcceptDisk> for VmActor {
+    type Result = ResponseActFuture<Self, Result<DiskAccepted, Refusal>>;
+
+    fn handle(&mut self, AcceptDisk(name): AcceptDisk, context: &mut Context<Self>) -> Self::Result {
+        let disk = match self.disk_at_rest(&name, context) {
+            Ok(disk) => disk,
+            Err(refusal) => return Box::pin(async { Err(refusal) }.into_actor(self)),
+        };
+        let (vm, looked_at) = (self.name().to_owned(), disk.clone());
+        let found = async move { find(&looked_at).await.map_err(|refusal| refusal.vm(vm)) };
+        let accepted = found
+            .into_actor(self)
+            .then(move |found, actor, _context| actor.put_on_record(&disk, found));
+        Box::pin(accepted)
+    }
+}
+
+/// The file at a disk's path; `None` when there is none.
+async fn find(disk: &Disk) -> Result<Option<FileMark>, Refusal> {
+    let (path, readonly) = (disk.path.clone(), disk.readonly);
+    let looked = tokio::task::spawn_blocking(move || image::open(&path, readonly));
+    let unusable = |why: String| {
+        let message = format!("the file of disk `{}` cannot be used", disk.name);
+        Refusal::new(RefusalCode::InvalidSpec, message).cause(why)
+    };
+    match looked.await.map_err(|panic| unusable(panic.to_string()))? {
+        Ok(image) => {
+            let mark = FileMark::of_fd(&image.fd);
+            mark.map(Some).map_err(|error| unusable(chain(&error)))
+        }
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(tell(unusable(chain(&error)), &error)),
+    }
+}
+
+fn tell(refusal: Refusal, error: &StorageError) -> Refusal {
+    match error.hint() {
+        Some(hint) => refusal.hint(hint),
+        None => refusal,
+    }
+}
