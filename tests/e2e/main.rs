@@ -14,6 +14,7 @@ mod images;
 mod journal;
 mod linux;
 mod list;
+mod planted;
 mod qmp;
 mod refused_start;
 mod remove;

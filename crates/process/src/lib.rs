@@ -6,7 +6,7 @@
 //!
 //! [`spawn`] starts programs with an exact set of descriptors. [`gate`] starts one that waits, with its number
 //! already fixed, until its identity is durable. [`socket`] and [`directory`] are the private places where the
-//! started processes meet.
+//! started processes meet, [`private`] the files in them.
 //!
 //! **Invariant:** nothing here sends a signal to a number.
 //! **Invariant:** children are reaped only by [`ProcessHandle::exit_status`]. A process that uses this crate
@@ -24,6 +24,7 @@ pub mod pidfd;
 pub mod point;
 pub mod ports;
 pub mod presence;
+pub mod private;
 mod procfs;
 pub mod signal;
 pub mod socket;

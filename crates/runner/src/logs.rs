@@ -4,13 +4,13 @@
 //! again: a chatty guest costs one wakeup per second, an idle one none, and no user-wide limit is drawn on (inotify
 //! allows 128 instances per user, fewer than there may be VMs).
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use maqet_process::private::{self, Access};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
@@ -74,12 +74,7 @@ impl Logs {
 
     /// Opens one log for appending, for its owner only; creates it if need be.
     pub(crate) fn open(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY)
-            .open(self.path(name))
+        private::open(&self.path(name), Access::Append)
     }
 
     /// Bytes in one log now; zero when there is none.
@@ -143,20 +138,10 @@ fn arm(directory: &File) -> io::Result<()> {
 /// Copies the end of a log to `<log>.1` and empties it. Its writers append, so they go on at the new end; what they
 /// write during the copy is lost: a writer that is faster than the copy must not make it endless.
 fn set_aside(log: &Path, from: u64, bytes_max: u64) -> io::Result<()> {
-    let mut source = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(log)?;
+    let mut source = private::open(log, Access::Write)?;
     let older = with_suffix(log, ".1");
     let fresh = with_suffix(log, ".1.new");
-    let mut target = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&fresh)?;
+    let mut target = private::open(&fresh, Access::Rewrite)?;
     source.seek(SeekFrom::Start(from))?;
     io::copy(&mut (&source).take(bytes_max), &mut target)?;
     source.set_len(0)?;
@@ -170,7 +155,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn read_tail(path: &Path, start: u64) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
+    let mut file = private::open(path, Access::Read)?;
     let length = file.metadata()?.len();
     // A log that was set aside since is shorter than where this launch began in it.
     let start = if start > length { 0 } else { start };

@@ -3,13 +3,13 @@
 //! Both are small JSON files that appear whole or not at all. They are not synced to disk: no process that can be killed
 //! takes them along, and after a crash of the host they say nothing that the boot id does not.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 
+use maqet_process::private::{self, Access};
 use maqet_protocol::control::{PortStatus, SandboxStatus};
 use maqet_protocol::runner::ExitNote;
-use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, renameat, unlinkat};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -81,19 +81,16 @@ pub(crate) fn remove(directory: &OwnedFd, name: &str) {
 
 fn write<T: Serialize>(directory: &OwnedFd, name: &str, note: &T) -> io::Result<()> {
     let fresh = format!("{name}.new");
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(openat(directory, &fresh, flags, Mode::from_raw_mode(0o600))?);
+    let mut file = private::open_at(directory, fresh.as_ref(), Access::Rewrite)?;
     file.write_all(&serde_json::to_vec(note)?)?;
     renameat(directory, &fresh, directory, name)?;
     Ok(())
 }
 
 fn read<T: DeserializeOwned>(directory: &OwnedFd, name: &str) -> io::Result<Option<T>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = match openat(directory, name, flags, Mode::empty()) {
-        Ok(fd) => File::from(fd),
-        Err(rustix::io::Errno::NOENT) => return Ok(None),
-        Err(error) => return Err(error.into()),
+    let file = match private::open_at(directory, name.as_ref(), Access::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
     };
     let mut text = Vec::new();
     file.take(NOTE_BYTES_MAX).read_to_end(&mut text)?;
@@ -102,6 +99,8 @@ fn read<T: DeserializeOwned>(directory: &OwnedFd, name: &str) -> io::Result<Opti
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use maqet_state::clock::Timestamp;
     use maqet_state::lifecycle::{Cause, LastExit};
 

@@ -6,13 +6,13 @@
 //! that cannot be written never fails a commit; it is written again with the next one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::OFlags;
+use maqet_process::private::{self, Access};
 use serde::{Deserialize, Serialize};
 
 use crate::change::{Change, Committed, Rejected};
@@ -264,12 +264,7 @@ impl Mirror {
     /// One VM's description; `None` when there is none.
     fn read(&self, id: &VmId) -> io::Result<Option<VmRecord>> {
         let path = self.vms.join(id.as_str()).join(FILE);
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags(flags.bits().cast_signed())
-            .open(&path);
-        let file = match opened {
+        let file = match private::open(&path, Access::Read) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
@@ -281,29 +276,16 @@ impl Mirror {
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(path)?;
-    file.write_all(bytes)
+    private::open(path, Access::Rewrite)?.write_all(bytes)
 }
 
 /// What others could have written is not what maqet wrote.
 fn check_ours(file: &File) -> io::Result<()> {
     let metadata = file.metadata()?;
-    let own = rustix::process::geteuid().as_raw();
-    let trouble = if !metadata.is_file() {
-        "it is no regular file".to_owned()
-    } else if metadata.uid() != own {
-        format!("it belongs to uid {}, not to uid {own}", metadata.uid())
-    } else if metadata.mode() & 0o022 != 0 {
-        format!("others may write it (mode {:03o})", metadata.mode() & 0o777)
-    } else {
+    if metadata.mode() & 0o022 == 0 {
         return Ok(());
-    };
+    }
+    let trouble = format!("others may write it (mode {:03o})", metadata.mode() & 0o777);
     Err(io::Error::new(io::ErrorKind::InvalidData, trouble))
 }
 

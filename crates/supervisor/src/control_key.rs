@@ -1,13 +1,17 @@
 //! The installation's key: whoever can read it may command the supervisor.
 
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use maqet_process::private::{self, Access};
 use maqet_state::secret::Secret;
 use zeroize::Zeroizing;
+
+/// Most that is read of a key file, bytes: 64 digits, the end of the line, and one more that is too many.
+const KEY_BYTES_MAX: u64 = 66;
 
 /// A key file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -26,22 +30,25 @@ pub(crate) enum ControlKeyError {
 /// Reads `control.key` of the data directory; makes it when there is none.
 pub(crate) fn load_or_create(data: &Path) -> Result<Secret, ControlKeyError> {
     let path = data.join("control.key");
-    match fs::metadata(&path) {
-        Ok(metadata) if metadata.mode() & 0o077 != 0 => Err(ControlKeyError::TooOpen {
-            path,
-            mode: metadata.mode() & 0o777,
-        }),
-        Ok(_) => read(path),
+    match private::open(&path, Access::Read) {
+        Ok(file) => read(file, path),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => create(&path),
         Err(source) => Err(ControlKeyError::Io { path, source }),
     }
 }
 
-fn read(path: PathBuf) -> Result<Secret, ControlKeyError> {
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => Zeroizing::new(text),
-        Err(source) => return Err(ControlKeyError::Io { path, source }),
+fn read(file: File, path: PathBuf) -> Result<Secret, ControlKeyError> {
+    let io = |source| ControlKeyError::Io {
+        path: path.clone(),
+        source,
     };
+    let mode = file.metadata().map_err(io)?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(ControlKeyError::TooOpen { path, mode });
+    }
+    let mut text = Zeroizing::new(String::with_capacity(128));
+    let read = file.take(KEY_BYTES_MAX).read_to_string(&mut text);
+    read.map_err(io)?;
     let digits = text.trim_end();
     let mut bytes = Zeroizing::new([0_u8; 32]);
     if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {

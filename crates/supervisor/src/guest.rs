@@ -3,8 +3,10 @@
 //! Its source, `guest/tiny.S`, tells what it prints and which options it takes. Machines: `pc` and `q35` of
 //! `qemu-system-x86_64`.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+use maqet_process::private::{self, Access};
 
 /// The image for QEMU's `-bios`: 64 KiB, or empty when maqet was built on a host that is not x86-64.
 pub const TINY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tiny.bin"));
@@ -21,13 +23,17 @@ pub const WRITTEN_SECTORS: u16 = 64;
 ///
 /// `Unsupported` if this build has no image, else what writing the file met.
 pub fn write_image(path: &Path) -> io::Result<()> {
+    std::fs::write(path, image()?)
+}
+
+fn image() -> io::Result<&'static [u8]> {
     if TINY.is_empty() {
         return Err(io::Error::new(
             io::ErrorKind::Unsupported,
             "this maqet was built without the tiny guest",
         ));
     }
-    std::fs::write(path, TINY)
+    Ok(TINY)
 }
 
 /// The image in a private directory that is made for it; written there anew when it is another one, so that a VM that
@@ -42,7 +48,7 @@ pub fn keep_image(directory: &Path) -> io::Result<PathBuf> {
     }
     drop(maqet_process::directory::open_private(directory).map_err(io::Error::other)?);
     let fresh = directory.join("tiny.bin.new");
-    write_image(&fresh)?;
+    private::open(&fresh, Access::Rewrite)?.write_all(image()?)?;
     std::fs::rename(&fresh, &path)?;
     Ok(path)
 }

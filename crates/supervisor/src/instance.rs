@@ -1,11 +1,11 @@
 //! One supervisor per data directory, and one per runtime directory.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use maqet_process::identity::FileId;
+use maqet_process::private::{self, Access};
 use maqet_state::clock::{self, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -80,15 +80,7 @@ impl Instance {
             path: path.clone(),
             source,
         };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
-            .open(&path)
-            .map_err(io)?;
+        let mut file = private::open(&path, Access::Keep).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

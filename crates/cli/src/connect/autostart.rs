@@ -1,7 +1,6 @@
 //! Starting a supervisor, as tmux starts its server.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -10,10 +9,11 @@ use std::time::Duration;
 use maqet_process::directory;
 use maqet_process::error::ProcessError;
 use maqet_process::pidfd::{ExitStatus, ProcessHandle};
+use maqet_process::private::{self, Access};
 use maqet_process::spawn::Spawn;
 use maqet_protocol::rebuild::RebuildReport;
-use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{Mode, fstatat};
+use nix::fcntl::{AtFlags, OFlag, renameat};
+use nix::sys::stat::fstatat;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
@@ -266,9 +266,6 @@ fn open_log(data_dir: &Path) -> Result<OwnedFd, CliError> {
         renameat(directory.as_fd(), LOG_FILE, directory.as_fd(), OLD_LOG_FILE)
             .map_err(|error| CliError::io("set aside", &path)(io::Error::from(error)))?;
     }
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let file: File = openat(directory.as_fd(), LOG_FILE, flags, Mode::S_IRUSR | Mode::S_IWUSR)
-        .map_err(|error| CliError::io("open", &path)(io::Error::from(error)))?
-        .into();
-    Ok(file.into())
+    let file = private::open_at(&directory, LOG_FILE.as_ref(), Access::Append);
+    file.map(OwnedFd::from).map_err(CliError::io("open", &path))
 }

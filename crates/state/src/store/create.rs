@@ -57,7 +57,12 @@ pub(crate) fn open_view(path: &Path) -> Result<Database, StoreError> {
 }
 
 fn check_not_empty(file: &File, path: &Path) -> Result<(), StoreError> {
-    let length = file.metadata().map_err(io_error("inspect", path))?.len();
+    let metadata = file.metadata().map_err(io_error("inspect", path))?;
+    if !metadata.is_file() {
+        let source = io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file");
+        return Err(io_error("open", path)(source));
+    }
+    let length = metadata.len();
     // redb would take an empty file for a new store; ours never exists empty, so its content was lost.
     if length == 0 {
         return Err(StoreError::Corrupt {

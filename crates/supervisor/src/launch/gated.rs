@@ -1,8 +1,7 @@
 //! A runner between its spawn and its first answer.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::rc::Rc;
@@ -11,6 +10,7 @@ use std::time::Duration;
 
 use maqet_process::identity::{FileId, ProcessIdentity, Role};
 use maqet_process::pidfd::ProcessHandle;
+use maqet_process::private::{self, Access};
 use maqet_process::spawn::Spawn;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::ExitNote;
@@ -190,11 +190,5 @@ fn clear_runtime(runtime: &Path) -> std::io::Result<()> {
 fn open_log(vm_data: &Path) -> std::io::Result<File> {
     let directory = maqet_process::directory::open_private(vm_data).map_err(std::io::Error::other)?;
     drop(directory);
-    let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .custom_flags(flags)
-        .open(vm_data.join("runner.log"))
+    private::open(&vm_data.join("runner.log"), Access::Append)
 }
