@@ -6,6 +6,7 @@
 
 mod accel;
 mod change;
+mod deletion;
 mod doctor;
 mod ends;
 mod errors;

@@ -199,6 +199,9 @@ pub struct Remove {
     /// Delete the disk images that maqet created for it.
     #[serde(default)]
     pub delete_storage: bool,
+    /// Less those that hold snapshots, and what they stand on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep_snapshots: bool,
     /// Idempotency key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -216,6 +219,18 @@ pub struct Removed {
     pub deleted: Vec<PathBuf>,
     /// Disk images kept.
     pub kept: Vec<PathBuf>,
+    /// Why some of them were kept although images were to be deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<KeptFile>,
+}
+
+/// Why an image was not deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptFile {
+    /// The image.
+    pub path: PathBuf,
+    /// Why, as a lower-case fragment.
+    pub why: String,
 }
 
 /// List VMs, by name.

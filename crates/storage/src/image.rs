@@ -5,14 +5,18 @@
 
 mod chain;
 mod create;
+mod delete;
 mod header;
 mod inspect;
+mod look;
 mod open;
 mod version;
 
 pub use chain::{Chain, Layer, open_chain};
 pub use create::{Created, create, is_temporary};
+pub use delete::{Deletion, delete};
 pub use inspect::{Inspection, inspect};
+pub use look::{Found, Look, look};
 pub use open::{Image, open};
 pub use version::version;
 

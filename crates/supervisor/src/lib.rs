@@ -11,6 +11,7 @@ mod args;
 mod autostart;
 mod board;
 mod control_key;
+mod deletion;
 mod disks;
 mod events;
 mod exit_note;

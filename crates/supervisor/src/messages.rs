@@ -26,7 +26,7 @@ use crate::vm::{Lost, VmActor};
 
 pub(crate) use self::state::{
     BackUpStore, CheckWritable, DescribeStore, Keep, LoadVm, NewestCursor, Persist, ReadJournal,
-    ReadJournalRows, ReadLedger, ReadRows, Recall, StoreState, VerifyStore, WalkJournal,
+    ReadJournalRows, ReadLedger, ReadRows, ReadVms, Recall, StoreState, VerifyStore, WalkJournal,
 };
 
 // Commands to one VM. From: `ipc::dispatch`. To: `VmActor`.
@@ -93,6 +93,8 @@ pub(crate) struct RemoveVm {
     pub(crate) force: bool,
     /// Delete the images maqet created for it.
     pub(crate) delete_storage: bool,
+    /// Less those that hold snapshots.
+    pub(crate) keep_snapshots: bool,
     /// Idempotency key of the call.
     pub(crate) key: Option<String>,
 }

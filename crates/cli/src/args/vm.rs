@@ -139,10 +139,10 @@ pub(crate) struct RmArgs {
     /// Stop running ones first, by force
     #[arg(long)]
     pub(crate) force: bool,
-    /// Delete the disk images that maqet created for it
+    /// Delete the disk images that maqet created for it, unless another VM uses them or they are other files by now
     #[arg(long)]
     pub(crate) delete_storage: bool,
-    /// Keep images that hold snapshots; this version cannot tell which do, so it keeps them all
+    /// Keep images that hold snapshots, and what they stand on
     #[arg(long, requires = "delete_storage")]
     pub(crate) keep_snapshots: bool,
     /// Do not ask

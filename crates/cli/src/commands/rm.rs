@@ -1,6 +1,7 @@
 //! `maqet rm`.
 
 use std::io::{self, IsTerminal};
+use std::path::Path;
 
 use maqet_protocol::control::{List, Remove, Removed};
 
@@ -19,10 +20,6 @@ pub(crate) async fn run(session: &Session<'_>, args: &RmArgs) -> Result<(), CliE
     } else {
         args.vms.clone()
     };
-    if args.keep_snapshots {
-        let why = "keeping every disk image: this version cannot tell which ones hold snapshots";
-        session.output.say(why)?;
-    }
     let each = Each {
         doing: "removing",
         line,
@@ -33,8 +30,8 @@ pub(crate) async fn run(session: &Session<'_>, args: &RmArgs) -> Result<(), CliE
         let method = Remove {
             vm,
             force: args.force,
-            // Rather an image too many than a snapshot lost.
-            delete_storage: args.delete_storage && !args.keep_snapshots,
+            delete_storage: args.delete_storage,
+            keep_snapshots: args.keep_snapshots,
             key: Some(key()),
         };
         session.repeat(&method, OPERATION_DEADLINE).await
@@ -50,12 +47,17 @@ fn line(removed: &Removed) -> String {
     let kept = removed
         .kept
         .iter()
-        .map(|file| format!("\n  kept {}", file.display()));
+        .map(|file| format!("\n  kept {}{}", file.display(), why(removed, file)));
     format!(
         "{}: removed{}",
         removed.vm,
         deleted.chain(kept).collect::<String>()
     )
+}
+
+fn why(removed: &Removed, file: &Path) -> String {
+    let reason = removed.reasons.iter().find(|reason| reason.path == file);
+    reason.map_or_else(String::new, |reason| format!(": {}", reason.why))
 }
 
 /// The ids of all VMs, once it is confirmed that all of them are meant.
@@ -85,13 +87,14 @@ fn confirm(session: &Session<'_>, names: &[&str]) -> Result<(), CliError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
-    use super::{RmArgs, run};
+    use super::{Removed, RmArgs, line, run};
     use crate::fake::{self, ID, World};
     use crate::session::Session;
 
-    fn deletes_storage(keep_snapshots: bool) -> Value {
+    #[test]
+    fn what_was_asked_for_reaches_the_supervisor() {
         fake::run(async {
             let world = World::listening("stopped");
             let removed = json!({"id": ID, "vm": "web", "deleted": [], "kept": []});
@@ -101,18 +104,32 @@ mod tests {
                 all: false,
                 force: false,
                 delete_storage: true,
-                keep_snapshots,
+                keep_snapshots: true,
                 yes: false,
             };
             let (settings, output) = (world.settings(), fake::output());
             run(&Session::new(&settings, &output), &args).await.unwrap();
-            world.calls_of("Remove").remove(0)["delete_storage"].clone()
-        })
+            let call = world.calls_of("Remove").remove(0);
+            assert_eq!(
+                (&call["delete_storage"], &call["keep_snapshots"]),
+                (&json!(true), &json!(true))
+            );
+        });
     }
 
     #[test]
-    fn no_image_is_deleted_that_may_hold_snapshots() {
-        assert_eq!(deletes_storage(false), json!(true));
-        assert_eq!(deletes_storage(true), json!(false));
+    fn it_says_what_went_what_stayed_and_why() {
+        let removed: Removed = serde_json::from_value(json!({
+            "id": ID, "vm": "web", "deleted": ["/vm/root"], "kept": ["/vm/data", "/vm/iso"],
+            "reasons": [{"path": "/vm/data", "why": "it holds a snapshot"}]
+        }))
+        .unwrap();
+        let lines = [
+            "web: removed",
+            "  deleted /vm/root",
+            "  kept /vm/data: it holds a snapshot",
+            "  kept /vm/iso",
+        ];
+        assert_eq!(line(&removed), lines.join("\n"));
     }
 }

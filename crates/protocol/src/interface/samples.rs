@@ -190,8 +190,9 @@ pub(super) fn control() -> Vec<Sample> {
         of::<Resume>(vm(), changed()),
         of::<Reset>(vm(), changed()),
         of::<Remove>(
-            json!({"vm": "web", "force": true, "delete_storage": true, "key": "k"}),
-            json!({"id": ID, "vm": "web", "deleted": ["/vm/root.qcow2"], "kept": ["/vm/data.raw"]}),
+            json!({"vm": "web", "force": true, "delete_storage": true, "keep_snapshots": true, "key": "k"}),
+            json!({"id": ID, "vm": "web", "deleted": ["/vm/root.qcow2"], "kept": ["/vm/data.raw"],
+                "reasons": [{"path": "/vm/data.raw", "why": "maqet did not make it"}]}),
         ),
         of::<List>(json!({"status": "running"}), json!({"vms": [summary()]})),
         of::<Describe>(vm(), status()),

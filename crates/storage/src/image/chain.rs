@@ -14,7 +14,7 @@ use crate::error::StorageError;
 use crate::policy::PathPolicy;
 
 /// Most images below another. Each costs QEMU memory for its tables.
-const DEPTH_MAX: usize = 64;
+pub(super) const DEPTH_MAX: usize = 64;
 
 /// An image and what it stands on.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ pub fn open_chain(
     Ok(Chain { top, below })
 }
 
-fn backing(above: &Image, path: &Path, policy: &PathPolicy) -> Result<Image, StorageError> {
+pub(super) fn backing(above: &Image, path: &Path, policy: &PathPolicy) -> Result<Image, StorageError> {
     let judged = |image: Image| match policy.check(&image.path) {
         Ok(()) => Ok(image),
         Err(denied) => Err(denied.into()),
@@ -85,7 +85,10 @@ fn backing(above: &Image, path: &Path, policy: &PathPolicy) -> Result<Image, Sto
 }
 
 /// Path and format of what an image stands on.
-fn under(image: &Image, format: DiskFormat) -> Result<Option<(PathBuf, DiskFormat)>, StorageError> {
+pub(super) fn under(
+    image: &Image,
+    format: DiskFormat,
+) -> Result<Option<(PathBuf, DiskFormat)>, StorageError> {
     if format == DiskFormat::Raw {
         return Ok(None);
     }

@@ -23,6 +23,10 @@ const BACKING_FORMAT: u32 = 0xe279_2aca;
 /// What a qcow2 image says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Header {
+    /// Size the guest sees, bytes.
+    pub(crate) virtual_bytes: u64,
+    /// Snapshots inside it.
+    pub(crate) snapshots: u32,
     /// Name of its backing file as written.
     pub(crate) backing: Option<String>,
     /// Format of that, as written.
@@ -58,6 +62,8 @@ impl Header {
             _ => Some(text(bytes, offset, size, NAME_BYTES_MAX)?),
         };
         Some(Self {
+            virtual_bytes: u64_at(bytes, 24)?,
+            snapshots: u32_at(bytes, 60)?,
             backing,
             backing_format: backing_format(bytes, length),
             data_file: features & DATA_FILE != 0,
@@ -139,7 +145,11 @@ mod tests {
     fn it_reads_what_qemu_img_writes() {
         for version in ["compat=0.10", "compat=1.1"] {
             let plain = made(&["-o", version, "top", "1M"]).unwrap();
-            assert_eq!(plain, Header::default(), "{version}");
+            let expected = Header {
+                virtual_bytes: 1 << 20,
+                ..Header::default()
+            };
+            assert_eq!(plain, expected, "{version}");
             let overlay = made(&["-o", version, "-b", "base.raw", "-F", "raw", "top"]).unwrap();
             assert_eq!(overlay.backing.as_deref(), Some("base.raw"));
             assert_eq!(overlay.backing_format.as_deref(), Some("raw"));

@@ -182,6 +182,7 @@ async fn remove(remove: Remove, desk: &Desk) -> Reply {
         vm,
         force,
         delete_storage,
+        keep_snapshots,
         key,
     } = remove;
     once(key.clone(), desk, async {
@@ -194,6 +195,7 @@ async fn remove(remove: Remove, desk: &Desk) -> Reply {
                 RemoveVm {
                     force,
                     delete_storage,
+                    keep_snapshots,
                     key,
                 },
             )

@@ -10,6 +10,7 @@ use maqet_state::examination::{Examination, JournalWalk, Row};
 use maqet_state::id::VmId;
 use maqet_state::journal::JournalEntry;
 use maqet_state::ledger::LedgerEntry;
+use maqet_state::record::VmRecord;
 use tokio::sync::oneshot;
 
 use crate::recovery::Recorded;
@@ -63,6 +64,11 @@ pub(crate) struct Recall(pub(crate) String);
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Option<Recorded>, Refusal>")]
 pub(crate) struct LoadVm(pub(crate) VmId);
+
+/// Every VM as stored.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Vec<VmRecord>, Refusal>")]
+pub(crate) struct ReadVms;
 
 /// Journal entries after a cursor.
 #[derive(Debug, Message)]

@@ -8,12 +8,13 @@ use maqet_state::change::Change;
 use maqet_state::id::VmId;
 use maqet_state::journal::JournalEntry;
 use maqet_state::ledger::LedgerEntry;
+use maqet_state::record::VmRecord;
 use tokio::sync::oneshot;
 
 use super::{StateActor, store_failed};
 use crate::messages::{
-    CheckWritable, DescribeStore, Keep, LoadVm, NewestCursor, Persist, ReadJournal, ReadLedger, Recall,
-    StoreState,
+    CheckWritable, DescribeStore, Keep, LoadVm, NewestCursor, Persist, ReadJournal, ReadLedger, ReadVms,
+    Recall, StoreState,
 };
 use crate::recovery::Recorded;
 
@@ -85,6 +86,20 @@ impl Handler<ReadJournal> for StateActor {
         Box::pin(async move {
             let read = tokio::task::spawn_blocking(move || store.events(message.since, message.limit));
             match read.await {
+                Ok(result) => result.map_err(|error| store_failed(&error)),
+                Err(panic) => Err(store_failed(&panic)),
+            }
+        })
+    }
+}
+
+impl Handler<ReadVms> for StateActor {
+    type Result = ResponseFuture<Result<Vec<VmRecord>, Refusal>>;
+
+    fn handle(&mut self, _message: ReadVms, _context: &mut Self::Context) -> Self::Result {
+        let store = self.store.clone();
+        Box::pin(async move {
+            match tokio::task::spawn_blocking(move || store.vms()).await {
                 Ok(result) => result.map_err(|error| store_failed(&error)),
                 Err(panic) => Err(store_failed(&panic)),
             }

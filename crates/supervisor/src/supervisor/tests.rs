@@ -164,6 +164,7 @@ fn a_name_is_taken_until_its_vm_is_removed() {
             .unwrap_err();
         assert_eq!(again.code, RefusalCode::NameTaken);
         let remove = RemoveVm {
+            keep_snapshots: false,
             force: false,
             delete_storage: false,
             key: None,

@@ -1,6 +1,6 @@
 //! Removing: what maqet made for a VM goes with it, what people made stays.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -8,11 +8,14 @@ use actix::{ActorContext, ActorFutureExt, Addr, AsyncContext, Context, WrapFutur
 use maqet_process::point::{Point, pass};
 use maqet_protocol::control::Removed;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_spec::VmSpec;
 use maqet_state::change::Change;
+use maqet_state::id::VmId;
 use maqet_state::lifecycle::{Activity, Command, Decision, Effect};
 
 use super::{Then, VmActor};
-use crate::messages::{RemoveVm, StopBy, VmForgotten};
+use crate::deletion::{self, Outcome};
+use crate::messages::{ReadVms, RemoveVm, StopBy, VmForgotten};
 use crate::operation::{Accepted, Done, Operation};
 use crate::shared::Shared;
 use crate::supervisor::SupervisorActor;
@@ -21,6 +24,7 @@ use crate::supervisor::SupervisorActor;
 #[derive(Debug)]
 pub(super) struct RemoveOrder {
     delete_storage: bool,
+    keep_snapshots: bool,
     key: Option<String>,
 }
 
@@ -38,6 +42,7 @@ impl VmActor {
         };
         let order = RemoveOrder {
             delete_storage: message.delete_storage,
+            keep_snapshots: message.keep_snapshots,
             key: message.key,
         };
         match self.meet(command, context) {
@@ -82,12 +87,8 @@ impl VmActor {
     pub(super) fn forget(&mut self, order: RemoveOrder, context: &mut Context<Self>) {
         self.activity = Activity::Removing;
         self.show();
-        let files = if order.delete_storage {
-            let made = self.record.files.iter().filter(|record| record.made);
-            made.map(|record| record.path.clone()).collect()
-        } else {
-            Vec::new()
-        };
+        let images = self.images(&order);
+        let id = self.record.id.clone();
         let directories = [
             self.shared.places.vm_runtime(&self.record.id),
             self.shared.places.vm_data(&self.record.id),
@@ -102,29 +103,49 @@ impl VmActor {
             pass(Point::RemoveBegun);
             // Known beforehand, a store that takes nothing leaves the VM all that it has, and the note of its end.
             crate::launch::check_writable(&shared).await?;
-            delete(files, directories).await
+            delete(images, id, directories, &shared).await
         };
         let deleted = deleting
             .into_actor(self)
             .map(move |deleted, actor, context| match deleted {
-                Ok(deleted) => actor.forget_record(deleted, order.key, context),
+                Ok(outcome) => actor.forget_record(outcome, order.key, context),
                 Err(refusal) => actor.keep(refusal.vm(actor.name()), context),
             });
         context.spawn(deleted);
     }
 
-    fn forget_record(&mut self, deleted: Vec<PathBuf>, key: Option<String>, context: &mut Context<Self>) {
+    /// What is to be done with its images; the specs of others are read when it is their turn.
+    fn images(&self, order: &RemoveOrder) -> deletion::Order {
+        deletion::Order {
+            disks: self.record.spec.disks.clone(),
+            files: self.record.files.clone(),
+            delete: order.delete_storage,
+            keep_snapshots: order.keep_snapshots,
+            others: Vec::new(),
+            policy: self.shared.policy.clone(),
+            boot_id: self.shared.boot_id.clone(),
+        }
+    }
+
+    fn forget_record(&mut self, outcome: Outcome, key: Option<String>, context: &mut Context<Self>) {
         pass(Point::FilesGone);
-        let disks = self.record.spec.disks.iter().map(|disk| disk.path.clone());
+        let Outcome {
+            deleted,
+            kept,
+            reasons,
+        } = outcome;
+        let mut event = self.event("vm.removed");
+        if !deleted.is_empty() {
+            event = event.with("deleted", serde_json::to_value(&deleted).unwrap_or_default());
+        }
         let removed = Removed {
             id: self.record.id.clone(),
             vm: self.name().to_owned(),
-            kept: disks
-                .filter(|path| !deleted.contains(path) && path.exists())
-                .collect(),
             deleted,
+            kept,
+            reasons,
         };
-        let change = Change::remove(self.record.id.clone()).event(self.event("vm.removed"));
+        let change = Change::remove(self.record.id.clone()).event(event);
         let mut change = self.strike_vm(change);
         if let Some(key) = key {
             change = change.answering(key, serde_json::to_value(&removed).unwrap_or_default());
@@ -167,6 +188,7 @@ async fn forget_when_ended(stopping: Accepted, order: RemoveOrder, vm: Addr<VmAc
             let message = RemoveVm {
                 force: true,
                 delete_storage: order.delete_storage,
+                keep_snapshots: order.keep_snapshots,
                 key: order.key,
             };
             match vm.send(message).await {
@@ -182,26 +204,39 @@ async fn forget_when_ended(stopping: Accepted, order: RemoveOrder, vm: Addr<VmAc
     operation.finish(outcome);
 }
 
-async fn delete(files: Vec<PathBuf>, directories: [PathBuf; 2]) -> Result<Vec<PathBuf>, Refusal> {
+/// Images, then directories.
+async fn delete(
+    mut images: deletion::Order,
+    id: VmId,
+    directories: [PathBuf; 2],
+    shared: &Shared,
+) -> Result<Outcome, Refusal> {
+    if images.delete {
+        images.others = specs_of_others(&id, shared).await?;
+    }
     let work = tokio::task::spawn_blocking(move || {
-        let mut deleted = Vec::new();
-        for file in files {
-            if remove(std::fs::remove_file(&file), &file)? {
-                deleted.push(file);
-            }
-        }
+        let outcome = deletion::carry_out(&images)?;
         for directory in directories {
             remove(remove_directory(&directory), &directory)?;
         }
-        Ok(deleted)
+        Ok(outcome)
     });
     work.await.unwrap_or_else(|panic| {
         Err(Refusal::new(RefusalCode::Internal, "the deletion ended unexpectedly").cause(panic.to_string()))
     })
 }
 
+/// What all other VMs should be: an image may be theirs too.
+async fn specs_of_others(id: &VmId, shared: &Shared) -> Result<Vec<VmSpec>, Refusal> {
+    let records = shared.state.send(ReadVms).await.map_err(|gone| {
+        Refusal::new(RefusalCode::Busy, "nobody tells what other VMs have").cause(gone.to_string())
+    })??;
+    let others = records.into_iter().filter(|record| record.id != *id);
+    Ok(others.map(|record| record.spec).collect())
+}
+
 /// The VM's description may be written once more while its directory is being emptied.
-fn remove_directory(directory: &std::path::Path) -> std::io::Result<()> {
+fn remove_directory(directory: &Path) -> std::io::Result<()> {
     match std::fs::remove_dir_all(directory) {
         Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
             std::fs::remove_dir_all(directory)
@@ -210,16 +245,14 @@ fn remove_directory(directory: &std::path::Path) -> std::io::Result<()> {
     }
 }
 
-/// Whether there was something; what is gone already is no failure.
-fn remove(result: std::io::Result<()>, path: &std::path::Path) -> Result<bool, Refusal> {
+/// What is gone already is no failure.
+fn remove(result: std::io::Result<()>, path: &Path) -> Result<(), Refusal> {
     match result {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Refusal::new(
-            RefusalCode::Internal,
-            format!("cannot delete `{}`", path.display()),
-        )
-        .cause(error.to_string())),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            let message = format!("cannot delete `{}`", path.display());
+            Err(Refusal::new(RefusalCode::Internal, message).cause(error.to_string()))
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -182,6 +182,7 @@ async fn remove(session: &Session<'_>, name: &str) -> Result<(), CliError> {
         return Ok(());
     };
     let remove = Remove {
+        keep_snapshots: false,
         vm: vm.id.to_string(),
         force: true,
         delete_storage: false,

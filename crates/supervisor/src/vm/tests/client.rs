@@ -168,6 +168,7 @@ async fn asked(wish: Wish, owner: &Addr<VmActor>) -> Result<Answer, MailboxError
         by: StopBy::Person,
     };
     let remove = |force| RemoveVm {
+        keep_snapshots: false,
         force,
         delete_storage: false,
         key: None,

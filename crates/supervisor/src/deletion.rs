@@ -1,0 +1,362 @@
+//! Which images go with a VM, and why the others stay. [`decide`] is pure; [`carry_out`] looks, decides and deletes.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use maqet_process::identity::{FileId, FileMark};
+use maqet_protocol::control::KeptFile;
+use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_spec::VmSpec;
+use maqet_spec::vm::{Disk, DiskFormat};
+use maqet_state::disk::{DiskRecord, DiskRecords};
+use maqet_storage::PathPolicy;
+use maqet_storage::error::StorageError;
+use maqet_storage::image::{self, Deletion, Look};
+
+use crate::link::chain;
+
+/// What a removal is to do with images.
+#[derive(Debug)]
+pub(crate) struct Order {
+    /// Disks of the VM.
+    pub(crate) disks: Vec<Disk>,
+    /// What is known of its files.
+    pub(crate) files: DiskRecords,
+    /// Images that maqet made go.
+    pub(crate) delete: bool,
+    /// Less those that hold snapshots.
+    pub(crate) keep_snapshots: bool,
+    /// Specs of all other VMs.
+    pub(crate) others: Vec<VmSpec>,
+    /// Where images may be.
+    pub(crate) policy: PathPolicy,
+    /// This boot of the host.
+    pub(crate) boot_id: String,
+}
+
+/// What became of the images.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// Gone.
+    pub(crate) deleted: Vec<PathBuf>,
+    /// Still there.
+    pub(crate) kept: Vec<PathBuf>,
+    /// Why, where images were to be deleted.
+    pub(crate) reasons: Vec<KeptFile>,
+}
+
+/// One image of the VM as it was found.
+#[derive(Clone, Debug, Default)]
+struct Candidate {
+    path: PathBuf,
+    whose: Whose,
+    /// It and all it stands on, it first.
+    stands_on: Vec<FileId>,
+    snapshots: u32,
+}
+
+/// Whose an image is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Whose {
+    /// maqet made it for this VM, and it is still this file.
+    Ours(FileMark),
+    /// maqet made one at this path, and this is another.
+    Another,
+    /// maqet made it before files were recorded, and nobody has opened it since.
+    Unrecorded,
+    /// People made it.
+    #[default]
+    Theirs,
+}
+
+/// An image that another VM has.
+#[derive(Clone, Debug)]
+struct Use {
+    vm: String,
+    disk: String,
+    stands_on: Vec<FileId>,
+}
+
+/// What is to become of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fate {
+    Delete(FileMark),
+    Keep(String),
+}
+
+/// Looks at the VM's images and deletes those that are maqet's own and nobody else's. Blocks.
+///
+/// # Errors
+/// `internal` for an image that cannot be deleted; names those that were.
+pub(crate) fn carry_out(order: &Order) -> Result<Outcome, Refusal> {
+    let candidates = candidates(order);
+    let mut outcome = Outcome::default();
+    if !order.delete {
+        outcome.kept = candidates.into_iter().map(|found| found.path).collect();
+        return Ok(outcome);
+    }
+    let fates = decide(&candidates, &uses(order), order.keep_snapshots);
+    for (candidate, fate) in candidates.into_iter().zip(fates) {
+        outcome.settle(candidate.path, fate, order)?;
+    }
+    Ok(outcome)
+}
+
+impl Outcome {
+    fn settle(&mut self, path: PathBuf, fate: Fate, order: &Order) -> Result<(), Refusal> {
+        let why = match fate {
+            Fate::Keep(why) => why,
+            // Looked at a moment ago, in this boot.
+            Fate::Delete(file) => match image::delete(&path, &file, true, &order.policy) {
+                Ok(Deletion::Deleted) => {
+                    self.deleted.push(path);
+                    return Ok(());
+                }
+                Ok(Deletion::Missing) => return Ok(()),
+                Ok(Deletion::AnotherFile(_)) => ANOTHER.to_owned(),
+                Ok(Deletion::NoFile(kind)) => format!("it is {kind} now"),
+                Err(StorageError::Denied(denied)) => format!("maqet may not write there: {denied}"),
+                Err(error) => return Err(self.stuck(&path, &error)),
+            },
+        };
+        self.kept.push(path.clone());
+        self.reasons.push(KeptFile { path, why });
+        Ok(())
+    }
+
+    fn stuck(&self, path: &Path, error: &StorageError) -> Refusal {
+        let message = format!("cannot delete `{}`", path.display());
+        let refusal = Refusal::new(RefusalCode::Internal, message).cause(chain(error));
+        let gone = self.deleted.iter();
+        gone.fold(refusal, |refusal, path| {
+            refusal.cause(format!("`{}` is deleted already", path.display()))
+        })
+    }
+}
+
+const ANOTHER: &str = "it is another file than the one maqet made";
+
+/// What becomes of each candidate, in their order.
+fn decide(candidates: &[Candidate], others: &[Use], keep_snapshots: bool) -> Vec<Fate> {
+    let mut fates: Vec<_> = candidates
+        .iter()
+        .map(|candidate| first_fate(candidate, others, keep_snapshots))
+        .collect();
+    // What stays must keep what it stands on.
+    for (number, candidate) in candidates.iter().enumerate() {
+        let stays = candidates.iter().zip(&fates).find(|(other, fate)| {
+            let above = other.path != candidate.path && matches!(fate, Fate::Keep(_));
+            above && stands_on(&other.stands_on, candidate)
+        });
+        let why = stays.map(|(other, _)| format!("`{}` stands on it and is kept", other.path.display()));
+        if let (Some(why), Some(fate @ Fate::Delete(_))) = (why, fates.get_mut(number)) {
+            *fate = Fate::Keep(why);
+        }
+    }
+    fates
+}
+
+fn first_fate(candidate: &Candidate, others: &[Use], keep_snapshots: bool) -> Fate {
+    let file = match candidate.whose {
+        Whose::Ours(file) => file,
+        Whose::Another => return Fate::Keep(ANOTHER.to_owned()),
+        Whose::Unrecorded => {
+            return Fate::Keep("it was made by an earlier version, and not started since".to_owned());
+        }
+        Whose::Theirs => return Fate::Keep("maqet did not make it".to_owned()),
+    };
+    let used = others.iter().find(|used| stands_on(&used.stands_on, candidate));
+    match (used, candidate.snapshots) {
+        (Some(used), _) if used.stands_on.first() == candidate.stands_on.first() => {
+            Fate::Keep(format!("it is disk `{}` of `{}` as well", used.disk, used.vm))
+        }
+        (Some(used), _) => Fate::Keep(format!("disk `{}` of `{}` stands on it", used.disk, used.vm)),
+        (None, 1) if keep_snapshots => Fate::Keep("it holds a snapshot".to_owned()),
+        (None, count @ 2..) if keep_snapshots => Fate::Keep(format!("it holds {count} snapshots")),
+        (None, _) => Fate::Delete(file),
+    }
+}
+
+fn stands_on(images: &[FileId], candidate: &Candidate) -> bool {
+    candidate
+        .stands_on
+        .first()
+        .is_some_and(|file| images.contains(file))
+}
+
+/// Everything that is there: the VM's disks, and what maqet made for it that no disk of it is any more.
+fn candidates(order: &Order) -> Vec<Candidate> {
+    let disks = order
+        .disks
+        .iter()
+        .map(|disk| (disk.path.clone(), Some(disk.format)));
+    let made = order.files.iter().filter(|record| record.made);
+    let made = made.map(|record| (record.path.clone(), None));
+    let mut seen = BTreeSet::new();
+    let paths = disks.chain(made).filter(|(path, _)| seen.insert(path.clone()));
+    paths
+        .filter_map(|(path, format)| candidate(path, format, order))
+        .collect()
+}
+
+fn candidate(path: PathBuf, format: Option<DiskFormat>, order: &Order) -> Option<Candidate> {
+    let look = look(&path, format, &order.policy);
+    let Some(top) = look.chain.first() else {
+        // There, and of no use: not ours to judge.
+        return path.exists().then(|| Candidate {
+            path,
+            ..Candidate::default()
+        });
+    };
+    let whose = match order.files.get(&path).filter(|record| record.made) {
+        None => Whose::Theirs,
+        Some(DiskRecord { file: None, .. }) => Whose::Unrecorded,
+        Some(record) if record.admits(&top.file, &order.boot_id) => Whose::Ours(top.file),
+        Some(_) => Whose::Another,
+    };
+    Some(Candidate {
+        path,
+        whose,
+        snapshots: top.snapshots,
+        stands_on: files_of(&look),
+    })
+}
+
+/// A file that no disk of the spec names any more is looked at as what it is.
+fn look(path: &Path, format: Option<DiskFormat>, policy: &PathPolicy) -> Look {
+    let look = image::look(path, format.unwrap_or(DiskFormat::Qcow2), policy);
+    match (&look.broken, format) {
+        (Some(StorageError::NotQcow2 { .. }), _) => image::look(path, DiskFormat::Raw, policy),
+        _ => look,
+    }
+}
+
+fn files_of(look: &Look) -> Vec<FileId> {
+    look.chain.iter().map(|found| found.file.id).collect()
+}
+
+fn uses(order: &Order) -> Vec<Use> {
+    let of = |spec: &VmSpec| {
+        let used = spec.disks.iter().map(|disk| Use {
+            vm: spec.name.to_string(),
+            disk: disk.name.clone(),
+            stands_on: files_of(&look(&disk.path, Some(disk.format), &order.policy)),
+        });
+        used.collect::<Vec<_>>()
+    };
+    order.others.iter().flat_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(inode: u64) -> FileId {
+        FileId { dev: 1, inode }
+    }
+
+    fn mark(inode: u64) -> FileMark {
+        let id = id(inode);
+        FileMark { id, born_ns: None }
+    }
+
+    fn ours(inodes: &[u64]) -> Candidate {
+        Candidate {
+            path: format!("/vm/{}", inodes[0]).into(),
+            whose: Whose::Ours(mark(inodes[0])),
+            stands_on: inodes.iter().copied().map(id).collect(),
+            snapshots: 0,
+        }
+    }
+
+    fn holding(snapshots: u32, inodes: &[u64]) -> Candidate {
+        Candidate {
+            snapshots,
+            ..ours(inodes)
+        }
+    }
+
+    fn theirs(inodes: &[u64]) -> Candidate {
+        Candidate {
+            whose: Whose::Theirs,
+            ..ours(inodes)
+        }
+    }
+
+    fn used_by_other(inodes: &[u64]) -> Use {
+        Use {
+            vm: "db".to_owned(),
+            disk: "data".to_owned(),
+            stands_on: inodes.iter().copied().map(id).collect(),
+        }
+    }
+
+    /// What is kept, in words; an empty word is a deletion.
+    fn kept(candidates: &[Candidate], others: &[Use], keep_snapshots: bool) -> Vec<String> {
+        let fates = decide(candidates, others, keep_snapshots).into_iter();
+        fates
+            .map(|fate| match fate {
+                Fate::Delete(_) => String::new(),
+                Fate::Keep(why) => why,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn only_what_maqet_made_and_still_is_that_file_goes() {
+        let of = |whose| Candidate { whose, ..ours(&[1]) };
+        for (whose, words) in [
+            (Whose::Ours(mark(1)), ""),
+            (Whose::Another, "it is another file than the one maqet made"),
+            (
+                Whose::Unrecorded,
+                "it was made by an earlier version, and not started since",
+            ),
+            (Whose::Theirs, "maqet did not make it"),
+        ] {
+            assert_eq!(kept(&[of(whose)], &[], false), [words]);
+        }
+    }
+
+    #[test]
+    fn what_another_vm_has_or_stands_on_stays() {
+        let others = [used_by_other(&[9, 8]), used_by_other(&[7, 1])];
+        assert_eq!(
+            kept(&[ours(&[1]), ours(&[9]), ours(&[2])], &others, false),
+            [
+                "disk `data` of `db` stands on it",
+                "it is disk `data` of `db` as well",
+                ""
+            ]
+        );
+    }
+
+    #[test]
+    fn snapshots_stay_with_their_chain_if_that_was_asked_for() {
+        let chain = [
+            ours(&[3, 2, 1]),
+            holding(2, &[2, 1]),
+            ours(&[1]),
+            holding(1, &[5]),
+        ];
+        assert_eq!(
+            kept(&chain, &[], true),
+            [
+                "",
+                "it holds 2 snapshots",
+                "`/vm/2` stands on it and is kept",
+                "it holds a snapshot"
+            ]
+        );
+        assert_eq!(kept(&chain, &[], false), ["", "", "", ""]);
+    }
+
+    #[test]
+    fn what_people_made_keeps_what_it_stands_on() {
+        let candidates = [ours(&[1]), theirs(&[2, 1])];
+        assert_eq!(
+            kept(&candidates, &[], false),
+            ["`/vm/2` stands on it and is kept", "maqet did not make it"]
+        );
+    }
+}
