@@ -78,7 +78,7 @@ pub(crate) fn decode(root: &Node, cx: Context<'_>) -> Result<VmSpec, Fault> {
         kernel: fields.read("kernel", |node| kernel(node, cx))?,
         firmware: fields.read("firmware", |node| file(node, cx))?,
         disks: fields
-            .read("disks", |node| devices::disks(node, cx))?
+            .read("disks", |node| devices::disks(node, cx, family))?
             .unwrap_or_default(),
         networks: fields
             .read("networks", |node| devices::networks(node, family))?

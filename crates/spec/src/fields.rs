@@ -27,7 +27,7 @@ const FOREIGN: [(&str, &str); 21] = [
     ("vnc_port", "write `display: \"vnc=127.0.0.1:1\"`"),
     (
         "cdrom",
-        "give the image as a disk: `{path: ./x.iso, format: raw, readonly: true}`",
+        "give the image as a disk: `disks: {cd: {path: ./x.iso, media: cdrom}}`",
     ),
     ("boot_order", "disks boot in the order of the file"),
     (
@@ -62,7 +62,7 @@ const FOREIGN: [(&str, &str); 21] = [
     ("bios", "write `firmware`"),
     (
         "media",
-        "a CD-ROM image is a disk with `format: raw` and `readonly: true`",
+        "a CD-ROM is one of the `disks`: `{path: ./x.iso, media: cdrom}`",
     ),
 ];
 

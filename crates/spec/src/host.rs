@@ -11,7 +11,7 @@ use rustix::fs::{Access, access};
 
 use crate::machine::{Family, architecture, qemu_architecture};
 use crate::validate::Finding;
-use crate::vm::{Accel, Disk, DiskFormat, VmSpec};
+use crate::vm::{Accel, Aio, Disk, DiskFormat, VmSpec};
 
 /// What a PC's firmware image is a multiple of, bytes: QEMU maps it below 4 GiB in such steps.
 const FIRMWARE_STEP_BYTES: u64 = 64 << 10;
@@ -35,6 +35,7 @@ pub fn check_host(spec: &VmSpec) -> Vec<Finding> {
         findings.extend(readable(&["firmware"], firmware).or_else(|| firmware_size(spec, firmware)));
     }
     findings.extend(spec.disks.iter().filter_map(disk));
+    findings.extend(io_uring(spec));
     findings.extend(accelerator(spec));
     findings
 }
@@ -86,6 +87,18 @@ fn disk(disk: &Disk) -> Option<Finding> {
         }
         Ok(_) => existing(disk, &field),
     }
+}
+
+/// A host where nobody may use `io_uring`. Where only some may, QEMU finds out.
+fn io_uring(spec: &VmSpec) -> Option<Finding> {
+    /// `kernel.io_uring_disabled`: for everybody.
+    const DISABLED: &str = "2";
+    let disk = spec.disks.iter().find(|disk| disk.aio == Aio::IoUring)?;
+    let setting = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?;
+    (setting.trim() == DISABLED).then(|| {
+        let message = "this host does not let anybody use io_uring (`kernel.io_uring_disabled` is 2)";
+        Finding::new(&["disks", &disk.name, "aio"], message).hint("write `aio: threads`")
+    })
 }
 
 fn existing(disk: &Disk, field: &[&str]) -> Option<Finding> {

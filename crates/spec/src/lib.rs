@@ -28,6 +28,7 @@ mod merge;
 mod normalize;
 mod path;
 mod restart;
+mod tuning;
 
 pub use argv::{argv, default_binary};
 pub use error::SpecError;

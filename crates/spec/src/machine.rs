@@ -1,5 +1,7 @@
 //! What is known about QEMU's machine types without asking QEMU.
 
+use crate::vm::DiskInterface;
+
 /// Machines that take the same devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -52,6 +54,16 @@ impl Family {
             Self::None | Self::Isapc => Some(1),
             Self::Pc => Some(255),
             Self::Q35 | Self::Microvm | Self::Virt | Self::Other => None,
+        }
+    }
+
+    /// Where a CD-ROM drive goes that says nothing else.
+    pub fn cdrom_interface(self) -> DiskInterface {
+        match self {
+            Self::Q35 => DiskInterface::Sata,
+            Self::Pc | Self::Isapc => DiskInterface::Ide,
+            Self::None => DiskInterface::None,
+            Self::Microvm | Self::Virt | Self::Other => DiskInterface::Scsi,
         }
     }
 

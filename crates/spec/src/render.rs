@@ -132,7 +132,18 @@ fn disk(disk: &Disk) -> Value {
     if disk.readonly {
         map.put("readonly", true);
     }
+    put_unless_default(&mut map, "media", &disk.media);
+    put_unless_default(&mut map, "cache", &disk.cache);
+    put_unless_default(&mut map, "aio", &disk.aio);
+    put_unless_default(&mut map, "discard", &disk.discard);
+    put_unless_default(&mut map, "detect_zeroes", &disk.detect_zeroes);
     map.done()
+}
+
+fn put_unless_default<T: Default + PartialEq + ToString>(map: &mut Map, key: &str, value: &T) {
+    if *value != T::default() {
+        map.put(key, value.to_string());
+    }
 }
 
 fn network(network: &Network) -> Value {

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::name::VmName;
 pub use crate::restart::{RestartPolicy, RestartWhen};
 use crate::size::Size;
+use crate::tuning::is_default;
+pub use crate::tuning::{Aio, Cache, DetectZeroes, Discard, Media};
 
 /// What a VM should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +125,21 @@ pub struct Disk {
     /// The guest cannot write.
     #[serde(default)]
     pub readonly: bool,
+    /// What the guest takes it for.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub media: Media,
+    /// Caching.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cache: Cache,
+    /// How QEMU asks the host for blocks.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub aio: Aio,
+    /// What becomes of blocks that the guest does not need any more.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub discard: Discard,
+    /// What becomes of blocks that the guest fills with zeroes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub detect_zeroes: DetectZeroes,
 }
 
 /// Format of a disk image.

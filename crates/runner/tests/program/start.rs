@@ -6,7 +6,10 @@ use std::time::Instant;
 use maqet_process::pidfd::ExitStatus;
 use maqet_protocol::refusal::RefusalCode;
 use maqet_protocol::runner::{Query, Release, RunQmp, RunnerFact};
-use maqet_spec::vm::{Disk, DiskFormat, DiskInterface, Forward, Network, NetworkKind, Transport};
+use maqet_spec::vm::{
+    Aio, Cache, DetectZeroes, Discard, Disk, DiskFormat, DiskInterface, Forward, Media, Network, NetworkKind,
+    Transport,
+};
 use maqet_state::lifecycle::Cause;
 
 use crate::scene::{PLAIN, Scene, call, gone, spec};
@@ -225,6 +228,11 @@ async fn a_missing_disk_is_named_before_anything_is_made() {
         format: DiskFormat::Raw,
         interface: DiskInterface::Ide,
         readonly: false,
+        media: Media::default(),
+        cache: Cache::default(),
+        aio: Aio::default(),
+        discard: Discard::default(),
+        detect_zeroes: DetectZeroes::default(),
     }];
     let refusal = scene.prepare(&mut owner, spec).await.unwrap_err();
     assert_eq!(refusal.code, RefusalCode::InvalidSpec);

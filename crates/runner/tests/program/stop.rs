@@ -9,7 +9,7 @@ use maqet_process::signal::Signal;
 use maqet_protocol::control::StopHow;
 use maqet_protocol::refusal::RefusalCode;
 use maqet_protocol::runner::{Query, RunQmp, RunnerFact, StopQemu};
-use maqet_spec::vm::{Disk, DiskFormat, DiskInterface};
+use maqet_spec::vm::{Aio, Cache, DetectZeroes, Discard, Disk, DiskFormat, DiskInterface, Media};
 use maqet_state::lifecycle::Cause;
 
 use crate::scene::{PLAIN, Scene, call, run, send, spec};
@@ -214,6 +214,11 @@ async fn what_the_guest_wrote_is_on_the_disk() {
         format: DiskFormat::Qcow2,
         interface: DiskInterface::Ide,
         readonly: false,
+        media: Media::default(),
+        cache: Cache::default(),
+        aio: Aio::default(),
+        discard: Discard::default(),
+        detect_zeroes: DetectZeroes::default(),
     }];
     let runner = scene.runner();
     let mut owner = scene.connect().await;

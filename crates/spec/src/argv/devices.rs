@@ -2,7 +2,9 @@
 
 use crate::argv::{DiskWiring, Wiring, WiringError, Words, comma};
 use crate::machine::Family;
-use crate::vm::{Disk, DiskFormat, DiskInterface, Network, NetworkKind, VmSpec};
+use crate::vm::{
+    Aio, DetectZeroes, Discard, Disk, DiskFormat, DiskInterface, Media, Network, NetworkKind, VmSpec,
+};
 
 /// Ports of one AHCI controller.
 const AHCI_PORTS: usize = 6;
@@ -30,9 +32,14 @@ pub(super) fn disks(
         let wired = wired.ok_or_else(|| WiringError::Disk(disk.name.clone()))?;
         nodes(words, disk, set, wired);
         if let Some(device) = buses.attach(words, disk) {
+            let through = if disk.cache.is_through() {
+                ",write-cache=off"
+            } else {
+                ""
+            };
             words.pair(
                 "-device",
-                format!("{device},drive={},bootindex={boot_index}", disk.name),
+                format!("{device},drive={},bootindex={boot_index}{through}", disk.name),
             );
             boot_index += 1;
         }
@@ -49,27 +56,52 @@ fn nodes(words: &mut Words, disk: &Disk, set: usize, wired: &DiskWiring) {
         let place = format!("{set}.{}", depth + 1);
         let name = format!("below.{place}");
         let set = SETS_PER_DISK * (set + 1) + depth;
-        let options = format!(",read-only=on{stands_on}");
+        let of_file = format!(",read-only=on{}", requests(disk));
+        let of_format = format!(",read-only=on{}{stands_on}", caching(disk));
         node(
             words,
             (layer.fd, set),
             &place,
             (layer.format, &name),
-            ",read-only=on",
-            &options,
+            &of_file,
+            &of_format,
         );
         stands_on = format!(",backing={name}");
     }
     let readonly = if disk.readonly { ",read-only=on" } else { "" };
-    let options = format!("{readonly}{stands_on}");
+    let discard = if disk.discard == Discard::Unmap {
+        ",discard=unmap"
+    } else {
+        ""
+    };
+    let zeroes = match disk.detect_zeroes {
+        DetectZeroes::Off => String::new(),
+        detect @ (DetectZeroes::On | DetectZeroes::Unmap) => format!(",detect-zeroes={detect}"),
+    };
     node(
         words,
         (wired.fd, set),
         &set.to_string(),
         (disk.format, &disk.name),
-        readonly,
-        &options,
+        &format!("{readonly}{}{discard}", requests(disk)),
+        &format!("{readonly}{}{discard}{zeroes}{stands_on}", caching(disk)),
     );
+}
+
+/// How each file of a disk is read and written.
+fn requests(disk: &Disk) -> String {
+    match disk.aio {
+        Aio::Threads => caching(disk).to_owned(),
+        aio @ (Aio::Native | Aio::IoUring) => format!("{},aio={aio}", caching(disk)),
+    }
+}
+
+fn caching(disk: &Disk) -> &'static str {
+    if disk.cache.is_direct() {
+        ",cache.direct=on"
+    } else {
+        ""
+    }
 }
 
 /// A descriptor, the node of the file, and the node of the format on it.
@@ -108,6 +140,10 @@ impl Buses {
         } else {
             "pci"
         };
+        let kind = match disk.media {
+            Media::Disk => "hd",
+            Media::Cdrom => "cd",
+        };
         Some(match disk.interface {
             DiskInterface::Virtio => format!("virtio-blk-{transport}"),
             DiskInterface::Scsi => {
@@ -115,30 +151,30 @@ impl Buses {
                     words.pair("-device", format!("virtio-scsi-{transport},id=scsi0"));
                 }
                 self.scsi += 1;
-                "scsi-hd,bus=scsi0.0".to_owned()
+                format!("scsi-{kind},bus=scsi0.0")
             }
-            DiskInterface::Sata => self.sata(words),
+            DiskInterface::Sata => format!("ide-{kind},{}", self.sata(words)),
             DiskInterface::Ide => {
                 let place = self.ide;
                 self.ide += 1;
-                format!("ide-hd,bus=ide.{},unit={}", place / 2, place % 2)
+                format!("ide-{kind},bus=ide.{},unit={}", place / 2, place % 2)
             }
             DiskInterface::Nvme => format!("nvme,serial={}", disk.name),
             DiskInterface::None => return None,
         })
     }
 
-    /// The machine's own controller on q35, then one more for every six disks.
+    /// A port of the machine's own controller on q35, then one more for every six disks.
     fn sata(&mut self, words: &mut Words) -> String {
         let (controller, port) = (self.sata / AHCI_PORTS, self.sata % AHCI_PORTS);
         self.sata += 1;
         if self.family == Family::Q35 && controller == 0 {
-            return format!("ide-hd,bus=ide.{port}");
+            return format!("bus=ide.{port}");
         }
         if port == 0 {
             words.pair("-device", format!("ahci,id=ahci{controller}"));
         }
-        format!("ide-hd,bus=ahci{controller}.{port}")
+        format!("bus=ahci{controller}.{port}")
     }
 }
 

@@ -47,6 +47,8 @@ disks:
   sata: {path: ./sata.raw, format: raw, interface: sata}
   fast: {path: ./fast.raw, format: raw, interface: nvme}
   spare: {path: ./spare.raw, format: raw, interface: none}
+  tuned: {path: ./t.qcow2, cache: directsync, aio: native, discard: unmap, detect_zeroes: unmap}
+  cd: {path: ./cd.iso, media: cdrom, aio: io_uring}
 networks:
   lan: {forwards: ["tcp:127.0.0.1:2222:22", "udp:0.0.0.0:auto:53"]}
   old: {model: e1000}
@@ -100,6 +102,14 @@ qemu: {args: ["-msg", "timestamp=on"]}
     -add-fd fd=13,set=5
     -blockdev driver=file,node-name=file.5,filename=/dev/fdset/5
     -blockdev driver=raw,node-name=spare,file=file.5
+    -add-fd fd=14,set=6
+    -blockdev driver=file,node-name=file.6,filename=/dev/fdset/6,cache.direct=on,aio=native,discard=unmap
+    -blockdev driver=qcow2,node-name=tuned,file=file.6,cache.direct=on,discard=unmap,detect-zeroes=unmap
+    -device virtio-blk-pci,drive=tuned,bootindex=6,write-cache=off
+    -add-fd fd=15,set=7
+    -blockdev driver=file,node-name=file.7,filename=/dev/fdset/7,read-only=on,aio=io_uring
+    -blockdev driver=raw,node-name=cd,file=file.7,read-only=on
+    -device ide-cd,bus=ide.1,drive=cd,bootindex=7
     -netdev user,id=lan,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp:0.0.0.0:0-:53
     -device virtio-net-pci,netdev=lan
     -netdev user,id=old

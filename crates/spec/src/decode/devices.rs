@@ -4,30 +4,47 @@ use crate::decode::{Context, file, size};
 use crate::fault::Fault;
 use crate::fields::{Fields, boolean, choice, word};
 use crate::machine::Family;
-use crate::vm::{Disk, DiskFormat, DiskInterface, Forward, Network, NetworkKind};
+use crate::vm::{
+    Aio, Cache, DetectZeroes, Discard, Disk, DiskFormat, DiskInterface, Forward, Media, Network, NetworkKind,
+};
 use crate::yaml::{Entry, Node, Value};
 
 /// Characters of a disk's or network's name: QEMU's node names end there.
 const NAME_CHARACTERS_MAX: usize = 31;
 
+/// What a document may say about a disk; `file` and `type` are the Python tool's words.
+const DISK_KEYS: [&str; 12] = [
+    "path",
+    "size",
+    "format",
+    "interface",
+    "readonly",
+    "media",
+    "cache",
+    "aio",
+    "discard",
+    "detect_zeroes",
+    "file",
+    "type",
+];
+
 /// Disks in the order of the document.
-pub(super) fn disks(node: &Node, cx: Context<'_>) -> Result<Vec<Disk>, Fault> {
+pub(super) fn disks(node: &Node, cx: Context<'_>, family: Family) -> Result<Vec<Disk>, Fault> {
     let hint = "for example `disks: {root: {path: ./root.qcow2, size: 10G}}`";
     let Some(entries) = node.entries() else {
         return Err(Fault::expected(node, "disks by name").hint(hint));
     };
-    entries.iter().map(|entry| disk(entry, cx)).collect()
+    entries.iter().map(|entry| disk(entry, cx, family)).collect()
 }
 
-fn disk(entry: &Entry, cx: Context<'_>) -> Result<Disk, Fault> {
+fn disk(entry: &Entry, cx: Context<'_>, family: Family) -> Result<Disk, Fault> {
     let name = name(entry, "disk")?;
     if entry.value.is_null() {
         let fault = Fault::at(entry.mark, format!("disk `{name}` has no value"));
         return Err(fault.hint(format!("write `{name}: {{path: ./{name}.qcow2, size: 10G}}`")));
     }
-    let keys = ["path", "file", "size", "format", "type", "interface", "readonly"];
     refuse_virtfs(&entry.value)?;
-    let fields = Fields::of(&entry.value, "a disk", &keys)?;
+    let fields = Fields::of(&entry.value, "a disk", &DISK_KEYS)?;
     let path = either(&fields, "path", "file")?;
     let Some(path) = path else {
         let fault = Fault::at(entry.mark, format!("disk `{name}` has no `path`"));
@@ -36,14 +53,73 @@ fn disk(entry: &Entry, cx: Context<'_>) -> Result<Disk, Fault> {
         )));
     };
     let format = either(&fields, "format", "type")?;
+    let media = one_of(&fields, "media", "a medium", &Media::ALL)?;
+    let preset = Preset::of(media, family);
     Ok(Disk {
         path: file(path, cx)?,
         size: fields.read("size", size)?,
-        format: format.map(disk_format).transpose()?.unwrap_or_default(),
-        interface: fields.read("interface", interface)?.unwrap_or_default(),
-        readonly: fields.read("readonly", boolean)?.unwrap_or_default(),
+        format: format.map(disk_format).transpose()?.unwrap_or(preset.format),
+        interface: fields.read("interface", interface)?.unwrap_or(preset.interface),
+        readonly: fields.read("readonly", boolean)?.unwrap_or(preset.readonly),
+        media,
+        cache: fields.read("cache", cache)?.unwrap_or_default(),
+        aio: one_of(&fields, "aio", "a way to ask for blocks", &Aio::ALL)?,
+        discard: one_of(&fields, "discard", "a way to treat unused blocks", &Discard::ALL)?,
+        detect_zeroes: one_of(
+            &fields,
+            "detect_zeroes",
+            "a way to treat zeroes",
+            &DetectZeroes::ALL,
+        )?,
         name,
     })
+}
+
+/// What a medium has where the document does not say.
+struct Preset {
+    format: DiskFormat,
+    interface: DiskInterface,
+    readonly: bool,
+}
+
+impl Preset {
+    fn of(media: Media, family: Family) -> Self {
+        match media {
+            Media::Disk => Self {
+                format: DiskFormat::default(),
+                interface: DiskInterface::default(),
+                readonly: false,
+            },
+            Media::Cdrom => Self {
+                format: DiskFormat::Raw,
+                interface: family.cdrom_interface(),
+                readonly: true,
+            },
+        }
+    }
+}
+
+/// One word of several, or the default.
+fn one_of<T: Copy + Default>(
+    fields: &Fields<'_>,
+    key: &str,
+    what: &str,
+    words: &[(&str, T)],
+) -> Result<T, Fault> {
+    let read = fields.read(key, |node| choice(node, what, words))?;
+    Ok(read.unwrap_or_default())
+}
+
+fn cache(node: &Node) -> Result<Cache, Fault> {
+    match &node.value {
+        Value::Scalar(_, text) if text == "unsafe" => Err(Fault::at(
+            node.mark,
+            "`cache: unsafe` is not offered: it drops the guest's flushes, and a crash of the host leaves an image \
+             that may be beyond repair",
+        )
+        .hint("write `cache: writeback`, the default")),
+        Value::Scalar(..) | Value::List(_) | Value::Map(_) => choice(node, "a cache mode", &Cache::ALL),
+    }
 }
 
 /// A share is not a disk, but the Python tool lists it among them.

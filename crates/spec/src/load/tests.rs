@@ -9,6 +9,7 @@ mod refused;
 mod refused_devices;
 mod restart;
 mod strict;
+mod tuned_disks;
 
 use super::*;
 

@@ -11,7 +11,9 @@ use crate::load::{LoadOptions, load};
 use crate::name::VmName;
 use crate::size::Size;
 use crate::source::Source;
-use crate::vm::{DiskFormat, DiskInterface, RestartWhen, Sandbox, Serial};
+use crate::vm::{
+    Aio, Cache, DetectZeroes, Discard, DiskFormat, DiskInterface, Media, RestartWhen, Sandbox, Serial,
+};
 
 /// Texts that YAML readers like to take for something else.
 const TRICKY: [&str; 22] = [
@@ -86,13 +88,14 @@ impl Dice {
     }
 
     fn disk(&mut self, number: u64) -> Disk {
-        let readonly = self.flip();
-        let interface = self.pick(&[
-            DiskInterface::Virtio,
-            DiskInterface::Scsi,
-            DiskInterface::Nvme,
-            DiskInterface::None,
-        ]);
+        let media = self.pick(&[Media::Disk, Media::Cdrom]);
+        let readonly = media == Media::Cdrom || self.flip();
+        let interface = self.pick(match media {
+            Media::Disk => &[DiskInterface::Virtio, DiskInterface::Scsi, DiskInterface::Nvme],
+            Media::Cdrom => &[DiskInterface::Sata, DiskInterface::Scsi, DiskInterface::None],
+        });
+        let cache = self.pick(&[Cache::Writeback, Cache::None]);
+        let discard = self.pick(&[Discard::Ignore, Discard::Unmap]);
         Disk {
             name: format!("d{number}"),
             path: format!("/d/{number}{}", self.pick(&TRICKY).replace('/', "")).into(),
@@ -100,6 +103,17 @@ impl Dice {
             format: self.pick(&[DiskFormat::Raw, DiskFormat::Qcow2]),
             interface,
             readonly,
+            media,
+            cache,
+            aio: self.pick(match cache {
+                Cache::None => &[Aio::Native, Aio::IoUring],
+                Cache::Writeback | Cache::Writethrough | Cache::Directsync => &[Aio::Threads, Aio::IoUring],
+            }),
+            discard,
+            detect_zeroes: self.pick(match discard {
+                Discard::Unmap => &[DetectZeroes::Off, DetectZeroes::Unmap],
+                Discard::Ignore => &[DetectZeroes::Off, DetectZeroes::On],
+            }),
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::machine::Family;
 use crate::validate::Finding;
-use crate::vm::{Disk, DiskInterface, Forward, Network, VmSpec};
+use crate::vm::{Aio, DetectZeroes, Discard, Disk, DiskInterface, Forward, Media, Network, VmSpec};
 
 /// Disks on the two parallel IDE buses.
 const IDE_DISKS_MAX: usize = 4;
@@ -68,12 +68,61 @@ fn one_disk(disk: &Disk, before: &[Disk], machine: &str, family: Family) -> Vec<
             findings.push(finding.hint("leave out `size` or `readonly`"));
         }
     }
-    if disk.readonly && matches!(disk.interface, DiskInterface::Ide | DiskInterface::Sata) {
-        let finding = at(
-            "readonly",
-            "disks with interface `ide` and `sata` are always writable".to_owned(),
-        );
-        findings.push(finding.hint("write `interface: virtio`, `scsi` or `nvme`"));
+    findings.extend(medium(disk));
+    findings.extend(tuning(disk));
+    findings
+}
+
+/// What the guest takes a disk for, and whether it may write.
+fn medium(disk: &Disk) -> Option<Finding> {
+    use DiskInterface as I;
+    let at = |field: &'static str, message: &str| Finding::new(&["disks", &disk.name, field], message);
+    match (disk.media, disk.interface) {
+        (Media::Disk, I::Ide | I::Sata) if disk.readonly => Some(
+            at(
+                "readonly",
+                "disks with interface `ide` and `sata` are always writable",
+            )
+            .hint("write `interface: virtio`, `scsi` or `nvme`; or `media: cdrom`"),
+        ),
+        (Media::Cdrom, I::Virtio | I::Nvme) => {
+            let message = format!("there is no CD-ROM drive with interface `{}`", disk.interface);
+            let hint = "leave `interface` out, or write `sata`, `scsi` or, on machine `pc`, `ide`";
+            Some(at("interface", &message).hint(hint))
+        }
+        (Media::Cdrom, _) if !disk.readonly => {
+            Some(at("readonly", "a CD-ROM is read-only").hint("leave `readonly` out"))
+        }
+        (Media::Disk | Media::Cdrom, I::Virtio | I::Scsi | I::Sata | I::Ide | I::Nvme | I::None) => None,
+    }
+}
+
+/// Words that QEMU takes only together with others.
+fn tuning(disk: &Disk) -> Vec<Finding> {
+    let at = |field: &'static str, message: &str, hint: &str| {
+        Finding::new(&["disks", &disk.name, field], message).hint(hint)
+    };
+    let mut findings = Vec::new();
+    if disk.aio == Aio::Native && !disk.cache.is_direct() {
+        findings.push(at(
+            "aio",
+            "`aio: native` only works past the host's page cache",
+            "write `cache: none` or `cache: directsync` beside it; or `aio: threads`",
+        ));
+    }
+    if disk.detect_zeroes == DetectZeroes::Unmap && disk.discard != Discard::Unmap {
+        findings.push(at(
+            "detect_zeroes",
+            "zeroes can only be given back where unused blocks are",
+            "write `discard: unmap` beside it; or `detect_zeroes: on`",
+        ));
+    }
+    if disk.cache.is_through() && disk.interface == DiskInterface::None {
+        findings.push(at(
+            "cache",
+            "a disk without a device has nothing that flushes each write",
+            "give your own `-device` the property `write-cache=off`, and leave `cache` out or write `cache: none`",
+        ));
     }
     findings
 }

@@ -161,6 +161,50 @@ fn isapc_and_none() {
 }
 
 #[test]
+fn a_cdrom_where_there_are_drives() {
+    for (machine, interface) in [
+        ("q35", "sata"),
+        ("q35", "scsi"),
+        ("pc", "ide"),
+        ("pc", "sata"),
+        ("pc", "scsi"),
+        ("microvm", "scsi"),
+        ("isapc", "ide"),
+    ] {
+        starts(&format!(
+            "machine: {machine}\ndisks:\n  named: {{path: /d/named, media: cdrom, interface: {interface}}}\n  \
+             plain: {{path: /d/plain, media: cdrom}}\n"
+        ));
+    }
+}
+
+#[test]
+fn every_cache_with_every_way_to_ask() {
+    use std::fmt::Write as _;
+
+    let mut disks = String::from("machine: q35\ndisks:\n");
+    for (number, options) in [
+        "cache: writeback, aio: threads",
+        "cache: writeback, aio: io_uring, interface: scsi",
+        "cache: none, aio: threads, interface: scsi",
+        "cache: none, aio: native, discard: unmap",
+        "cache: none, aio: io_uring, interface: nvme",
+        "cache: writethrough, interface: nvme",
+        "cache: writethrough, aio: io_uring, interface: sata",
+        "cache: directsync, aio: threads, interface: scsi",
+        "cache: directsync, aio: native, interface: sata",
+        "cache: directsync, aio: io_uring, discard: unmap, detect_zeroes: unmap",
+        "detect_zeroes: on, discard: unmap, interface: none",
+    ]
+    .iter()
+    .enumerate()
+    {
+        writeln!(disks, "  d{number}: {{path: /d/{number}, {options}}}").unwrap();
+    }
+    starts(&disks);
+}
+
+#[test]
 fn more_disks_than_one_controller_has_ports() {
     use std::fmt::Write as _;
 

@@ -54,7 +54,7 @@ fn disks() {
       |
     3 |   root: ./root.qcow2
       |         ^^^^^^^^^^^^
-    hint: its fields are path, file, size, format, type, interface, readonly
+    hint: its fields are path, size, format, interface, readonly, media, cache, aio, discard, detect_zeroes, file, type
     "#);
     insta::assert_snapshot!(rendered("name: web\ndisks:\n  Root: {path: a}\n"), @r#"
     `Root` is not a disk name
@@ -108,7 +108,7 @@ fn disks() {
       |
     3 |   root: {path: a, readonly: true, interface: sata}
       |                             ^^^^
-    hint: write `interface: virtio`, `scsi` or `nvme`
+    hint: write `interface: virtio`, `scsi` or `nvme`; or `media: cdrom`
     "#);
     insta::assert_snapshot!(rendered("name: web\ndisks:\n  root: {path: a, readonly: true, size: 1G}\n"), @r#"
     a read-only disk is never created, so it has no `size`
