@@ -124,6 +124,16 @@ pub enum StorageError {
         /// Why, as a clause about "it".
         reason: &'static str,
     },
+    /// What the guest keeps at the end would be lost.
+    #[error("`{}` has {before} bytes and would be cut to {after}: what lies behind is lost", path.display())]
+    WouldShrink {
+        /// The image.
+        path: PathBuf,
+        /// Size the guest sees, bytes.
+        before: u64,
+        /// Size it would see, bytes.
+        after: u64,
+    },
     /// A file that an image stands on cannot be used.
     #[error("`{}` stands on `{}`", path.display(), backing.display())]
     Backing {
@@ -168,6 +178,9 @@ impl StorageError {
                 "convert it: qemu-img convert -O qcow2 {} copy.qcow2",
                 path.display()
             )),
+            Self::WouldShrink { .. } => {
+                Some("make the guest's file systems smaller first, then say `--shrink`".to_owned())
+            }
             Self::Run { source, .. } => source.hint(),
             Self::Backing { source, .. } => source.hint(),
             Self::NotQcow2 { path } => Some(format!(

@@ -4,6 +4,7 @@
 //! never seen, an existing file is never touched, and a full disk leaves nothing behind.
 
 mod chain;
+mod check;
 mod create;
 mod delete;
 mod header;
@@ -13,6 +14,7 @@ mod open;
 mod version;
 
 pub use chain::{Chain, Layer, open_chain};
+pub use check::{Checked, Resized, check, resize};
 pub use create::{Created, create, is_temporary};
 pub use delete::{Deletion, delete};
 pub use inspect::{Inspection, inspect};
