@@ -29,7 +29,7 @@ const HOMES: [(&str, &[&str]); 20] = [
     ("landlock", &["runner", "process"]),
     ("redb", &["state"]),
     ("sd-notify", &["supervisor"]),
-    ("sha2", &["protocol"]),
+    ("sha2", &["protocol", "storage"]),
     ("sysinfo", &["supervisor"]),
     ("tempfile", &["cli", "storage"]),
     ("yaml_serde", &["spec"]),

@@ -5,21 +5,28 @@
 
 mod chain;
 mod check;
+mod copy;
 mod create;
 mod delete;
+mod digest;
 mod header;
 mod inspect;
 mod look;
 mod open;
+mod unnamed;
 mod version;
 
 pub use chain::{Chain, Layer, open_chain};
 pub use check::{Checked, Resized, check, resize};
-pub use create::{Created, create, is_temporary};
+
+pub use copy::{Copied, Source, copy};
+pub use create::{Created, create};
 pub use delete::{Deletion, delete};
+pub use digest::{Algorithm, Checksum, digest};
 pub use inspect::{Inspection, inspect};
 pub use look::{Found, Look, look};
 pub use open::{Image, open};
+pub use unnamed::is_temporary;
 pub use version::version;
 
 use maqet_spec::vm::DiskFormat;

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstatvfs, openat, openat2, statat};
 use rustix::io::Errno;
 
 use crate::error::StorageError;
@@ -66,6 +66,42 @@ impl Place {
             path: self.path.clone(),
             name: self.name.clone(),
         })
+    }
+
+    /// A name that is taken is told at once; the last step of making a file would refuse it anyway.
+    pub(crate) fn refuse_existing(&self) -> Result<(), StorageError> {
+        match statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Err(StorageError::Exists {
+                path: self.path.clone(),
+            }),
+            Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(StorageError::file("look for", &self.path)(error)),
+        }
+    }
+
+    /// Bytes that are free for us in the file system.
+    pub(crate) fn free_bytes(&self) -> Result<u64, StorageError> {
+        let vfs =
+            fstatvfs(&self.directory).map_err(StorageError::file("ask for free space in", self.parent()))?;
+        Ok(vfs.f_bavail.saturating_mul(vfs.f_frsize))
+    }
+
+    /// The same, when it is enough.
+    pub(crate) fn check_space(&self, needed: u64) -> Result<u64, StorageError> {
+        let free = self.free_bytes()?;
+        if free >= needed {
+            return Ok(free);
+        }
+        Err(self.no_space(needed, free))
+    }
+
+    /// It is not enough.
+    pub(crate) fn no_space(&self, needed: u64, free: u64) -> StorageError {
+        StorageError::NoSpace {
+            directory: self.parent().to_owned(),
+            needed,
+            free,
+        }
     }
 
     /// The directory, for messages.

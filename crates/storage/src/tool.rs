@@ -36,6 +36,20 @@ pub(crate) struct Outcome {
     pub(crate) stderr: String,
 }
 
+impl Outcome {
+    /// What it wrote, if it was content.
+    pub(crate) fn content(self, program: &Path) -> Result<String, StorageError> {
+        if self.status == ExitStatus::Code(0) {
+            return Ok(self.stdout);
+        }
+        Err(StorageError::Tool {
+            program: program.to_owned(),
+            status: self.status,
+            words: end_of(&self.stderr).to_owned(),
+        })
+    }
+}
+
 /// A program to run.
 #[derive(Debug)]
 pub(crate) struct Tool<'t> {
@@ -55,10 +69,21 @@ pub(crate) struct Tool<'t> {
 impl Tool<'_> {
     /// Runs it to its end, whatever that is. Dropping the future ends the program.
     pub(crate) async fn run(self) -> Result<Outcome, StorageError> {
+        self.run_hearing(Vec::new(), |_said| ()).await
+    }
+
+    /// The same, with files that it may only read, whatever it may do with the others. `heard` gets what the program
+    /// writes, as it comes.
+    pub(crate) async fn run_hearing(
+        self,
+        sources: Vec<(OwnedFd, i32)>,
+        heard: impl FnMut(&[u8]),
+    ) -> Result<Outcome, StorageError> {
         let (program, limit) = (self.program, self.limit);
-        let (started, stdout, stderr) = self.start()?;
+        let (started, stdout, stderr) = self.start(sources)?;
         let work = async {
-            let (stdout, stderr) = tokio::try_join!(read(program, stdout), read(program, stderr))?;
+            let said = read(program, stdout, heard);
+            let (stdout, stderr) = tokio::try_join!(said, read(program, stderr, |_said| ()))?;
             started.0.exited().await.map_err(StorageError::run(program))?;
             let status = started.0.exit_status();
             let gone = ProcessError::Gone { pid: started.0.pid() };
@@ -78,18 +103,10 @@ impl Tool<'_> {
     /// Runs it and returns what it wrote, if it was content.
     pub(crate) async fn output(self) -> Result<String, StorageError> {
         let program = self.program;
-        let outcome = self.run().await?;
-        if outcome.status == ExitStatus::Code(0) {
-            return Ok(outcome.stdout);
-        }
-        Err(StorageError::Tool {
-            program: program.to_owned(),
-            status: outcome.status,
-            words: end_of(&outcome.stderr).to_owned(),
-        })
+        self.run().await?.content(program)
     }
 
-    fn start(self) -> Result<(Started, OwnedFd, OwnedFd), StorageError> {
+    fn start(self, sources: Vec<(OwnedFd, i32)>) -> Result<(Started, OwnedFd, OwnedFd), StorageError> {
         let pipe =
             || pipe_with(PipeFlags::CLOEXEC).map_err(StorageError::file("make a pipe for", self.program));
         let ((stdout, stdout_write), (stderr, stderr_write)) = (pipe()?, pipe()?);
@@ -102,8 +119,11 @@ impl Tool<'_> {
         spawn.stdout = Some(stdout_write);
         spawn.stderr = Some(stderr_write);
         let handle = match self.access {
-            None => spawn.spawn().map(|child| child.handle),
-            Some(access) => confined(self.program, spawn, access),
+            None => {
+                spawn.fds.extend(sources);
+                spawn.spawn().map(|child| child.handle)
+            }
+            Some(access) => confined(self.program, spawn, access, sources),
         };
         let started = Started(handle.map_err(StorageError::run(self.program))?);
         if self.access.is_some() {
@@ -122,10 +142,17 @@ impl Tool<'_> {
 }
 
 /// Starts a program on a thread that is confined first: what a thread starts is confined as it is. The thread ends with that.
-fn confined(program: &Path, spawn: Spawn, access: Access) -> Result<ProcessHandle, ProcessError> {
+fn confined(
+    program: &Path,
+    mut spawn: Spawn,
+    access: Access,
+    sources: Vec<(OwnedFd, i32)>,
+) -> Result<ProcessHandle, ProcessError> {
     let mut rules = confine::of_program(program);
-    let handed = spawn.fds.iter().map(|(fd, _)| Rule::new(magic_link(fd), access));
-    rules.extend(handed);
+    let rule = |access| move |(fd, _): &(OwnedFd, i32)| Rule::new(magic_link(fd), access);
+    rules.extend(spawn.fds.iter().map(rule(access)));
+    rules.extend(sources.iter().map(rule(Access::Read)));
+    spawn.fds.extend(sources);
     let confinement = Confinement {
         rules,
         ..Confinement::default()
@@ -154,7 +181,7 @@ pub(crate) fn end_of(text: &str) -> &str {
     text.get(from..).unwrap_or(text)
 }
 
-async fn read(program: &Path, fd: OwnedFd) -> Result<String, StorageError> {
+async fn read(program: &Path, fd: OwnedFd, mut heard: impl FnMut(&[u8])) -> Result<String, StorageError> {
     let fail = |error| StorageError::file("read the output of", program)(error);
     let mut receiver = Receiver::from_owned_fd(fd).map_err(fail)?;
     let mut kept = Vec::new();
@@ -164,8 +191,10 @@ async fn read(program: &Path, fd: OwnedFd) -> Result<String, StorageError> {
         if count == 0 {
             return Ok(String::from_utf8_lossy(&kept).into_owned());
         }
+        let said = buffer.get(..count).unwrap_or_default();
+        heard(said);
         let room = OUTPUT_BYTES_MAX - kept.len();
-        kept.extend(buffer.iter().take(count.min(room)));
+        kept.extend(said.iter().take(room));
     }
 }
 
