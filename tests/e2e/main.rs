@@ -22,6 +22,7 @@ mod refused_start;
 mod remove;
 mod sandbox;
 mod scale;
+mod snapshot;
 mod start;
 mod stop;
 mod stop_silent;

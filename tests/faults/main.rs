@@ -29,6 +29,7 @@ mod runner_loss;
 mod scene;
 mod silence;
 mod small_disk;
+mod snapshot;
 mod soak;
 mod start;
 mod supervisor;

@@ -34,7 +34,7 @@ enum Way {
 }
 
 impl Way {
-    /// `None` for those that [`crate::copies`] holds.
+    /// `None` for those that [`crate::copies`] and [`crate::snapshot`] hold.
     fn to(point: Point) -> Option<Self> {
         let (operation, _) = point.name().split_once('-').unwrap();
         match operation {
@@ -44,7 +44,7 @@ impl Way {
             "info" => Some(Self::Ask),
             "adopt" => Some(Self::RunnerLost),
             "recovery" => Some(Self::SupervisorLost),
-            "copy" | "restore" => None,
+            "copy" | "restore" | "snapshot" => None,
             other => panic!("no way to {other}"),
         }
     }

@@ -21,6 +21,7 @@ pub(crate) mod reset;
 pub(crate) mod restart;
 pub(crate) mod resume;
 pub(crate) mod rm;
+pub(crate) mod snapshot;
 pub(crate) mod start;
 pub(crate) mod state;
 pub(crate) mod status;
@@ -73,6 +74,7 @@ pub(crate) fn run_alone(verb: Verb, output: &Output) -> Result<Option<Verb>, Cli
         | Verb::Logs(_)
         | Verb::Events(_)
         | Verb::Qmp(_)
+        | Verb::Snapshot(_)
         | Verb::Cleanup(_)
         | Verb::Doctor(_)
         | Verb::Storage(_)
@@ -108,6 +110,7 @@ pub(crate) fn run<'a>(verb: &'a Verb, session: &'a Session<'a>) -> Work<'a> {
         Verb::Logs(args) => Box::pin(logs::run(session, args)),
         Verb::Events(args) => Box::pin(events::run(session, args)),
         Verb::Qmp(QmpVerb::Run(args)) => Box::pin(qmp::run(session, args)),
+        Verb::Snapshot(args) => Box::pin(snapshot::run(session, args)),
         Verb::Cleanup(args) => Box::pin(cleanup::run(session, args)),
         Verb::Doctor(args) => Box::pin(doctor::run(session, args)),
         Verb::Storage(StorageVerb::Accept(args)) => Box::pin(storage::accept(session, args)),

@@ -131,6 +131,7 @@ mod tests {
         for code in [
             RefusalCode::VmNotFound,
             RefusalCode::DiskNotFound,
+            RefusalCode::SnapshotNotFound,
             RefusalCode::VmAmbiguous,
             RefusalCode::NameTaken,
             RefusalCode::WrongState,
@@ -143,6 +144,7 @@ mod tests {
             RefusalCode::NotAnswering,
             RefusalCode::AuthenticationFailed,
             RefusalCode::StoreFailed,
+            RefusalCode::StorageFailed,
             RefusalCode::InvalidCall,
             RefusalCode::Internal,
         ] {

@@ -85,6 +85,10 @@ points! {
     Adopted, "adopt-answered", "supervisor", "the new runner has QEMU, nothing is confirmed";
     RecoveryBegun, "recovery-begun", "supervisor", "the store is read, nobody was asked";
     RecoverySettled, "recovery-settled", "supervisor", "every VM is settled, nobody listens";
+    SnapshotIntended, "snapshot-intended", "supervisor", "work on a snapshot is durable, no image was touched";
+    SnapshotDisk, "snapshot-disk", "supervisor", "qemu-img has done one step in one image";
+    SnapshotBegun, "snapshot-begun", "supervisor", "the first step was done or has failed, it is not settled";
+    SnapshotSettled, "snapshot-settled", "supervisor", "the images are settled, that is not recorded";
     InfoAsked, "info-asked", "supervisor", "somebody asks what the VM should be, and was not told";
     CopyWritten, "copy-written", "supervisor", "the copy of the store is durable and has no name";
     CopyNamed, "copy-named", "supervisor", "the copy has its name, nobody was told";

@@ -30,11 +30,16 @@ macro_rules! method {
 
 mod boot;
 mod leaks;
+mod snapshot;
 mod storage;
 mod store;
 
 pub use boot::{TinyGuest, WriteTinyGuest};
 pub use leaks::{Leak, LeakKind, LeakReport, Leaks, LookedAt, Repair};
+pub use snapshot::{
+    SnapshotCreate, SnapshotDelete, SnapshotDone, SnapshotEntry, SnapshotInfo, SnapshotList, SnapshotListed,
+    SnapshotLoad,
+};
 pub use storage::{DiskAccepted, StorageAccept};
 pub use store::{
     AuditVerify, BackedUp, BackupFailure, DumpReply, StateBackup, StateDump, StateVerify, StoreBackup,

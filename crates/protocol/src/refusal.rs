@@ -11,6 +11,8 @@ pub enum RefusalCode {
     VmNotFound,
     /// The VM has no disk of that name. Exit 4.
     DiskNotFound,
+    /// The VM has no snapshot of that name. Exit 4.
+    SnapshotNotFound,
     /// More than one VM matches the id prefix. Exit 2.
     VmAmbiguous,
     /// A VM of that name exists. Exit 5.
@@ -35,6 +37,8 @@ pub enum RefusalCode {
     AuthenticationFailed,
     /// The store cannot write now. Exit 1.
     StoreFailed,
+    /// A disk image cannot be read or written. Exit 1.
+    StorageFailed,
     /// The call itself is malformed. Exit 2.
     InvalidCall,
     /// A defect in maqet. Exit 1.
@@ -43,9 +47,10 @@ pub enum RefusalCode {
 
 impl RefusalCode {
     /// Every reason.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::VmNotFound,
         Self::DiskNotFound,
+        Self::SnapshotNotFound,
         Self::VmAmbiguous,
         Self::NameTaken,
         Self::WrongState,
@@ -58,6 +63,7 @@ impl RefusalCode {
         Self::NotAnswering,
         Self::AuthenticationFailed,
         Self::StoreFailed,
+        Self::StorageFailed,
         Self::InvalidCall,
         Self::Internal,
     ];
@@ -67,6 +73,7 @@ impl RefusalCode {
         match self {
             Self::VmNotFound => "VmNotFound",
             Self::DiskNotFound => "DiskNotFound",
+            Self::SnapshotNotFound => "SnapshotNotFound",
             Self::VmAmbiguous => "VmAmbiguous",
             Self::NameTaken => "NameTaken",
             Self::WrongState => "WrongState",
@@ -79,6 +86,7 @@ impl RefusalCode {
             Self::NotAnswering => "NotAnswering",
             Self::AuthenticationFailed => "AuthenticationFailed",
             Self::StoreFailed => "StoreFailed",
+            Self::StorageFailed => "StorageFailed",
             Self::InvalidCall => "InvalidCall",
             Self::Internal => "Internal",
         }
@@ -94,14 +102,17 @@ impl RefusalCode {
         match self {
             Self::VmAmbiguous | Self::InvalidCall => 2,
             Self::WrongState => 3,
-            Self::VmNotFound | Self::DiskNotFound => 4,
+            Self::VmNotFound | Self::DiskNotFound | Self::SnapshotNotFound => 4,
             Self::NameTaken | Self::Busy | Self::Conflict => 5,
             Self::AuthenticationFailed => 7,
             Self::InvalidSpec => 78,
             Self::Timeout => 124,
-            Self::StartFailed | Self::QmpFailed | Self::NotAnswering | Self::StoreFailed | Self::Internal => {
-                1
-            }
+            Self::StartFailed
+            | Self::QmpFailed
+            | Self::NotAnswering
+            | Self::StoreFailed
+            | Self::StorageFailed
+            | Self::Internal => 1,
         }
     }
 }

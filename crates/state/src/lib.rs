@@ -14,5 +14,6 @@ pub mod merge;
 pub mod mirror;
 pub mod record;
 pub mod secret;
+pub mod snapshot;
 pub mod store;
 pub mod upkeep;

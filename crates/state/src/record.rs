@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::disk::DiskRecords;
 use crate::id::VmId;
 use crate::lifecycle::{Activity, Fact, FactKind, ImpossibleFact, LastExit, Status, View, apply};
+use crate::snapshot::SnapshotWork;
 use crate::upkeep::{Autostart, Upkeep, Verdict};
 
 /// What a runner said of a running QEMU: kept as it came, the wire type is `org.maqet.Runner`'s `Running`.
@@ -163,6 +164,9 @@ pub struct VmRecord {
     /// What is known of the files of its disks; earlier versions wrote the paths of those that maqet made.
     #[serde(default, alias = "owned_files", skip_serializing_if = "DiskRecords::is_empty")]
     pub files: DiskRecords,
+    /// Work on its snapshots that has begun and is not known to have ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Box<SnapshotWork>>,
     /// Started whenever a supervisor starts; `None` when not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autostart: Option<Autostart>,
@@ -187,6 +191,7 @@ impl VmRecord {
             last_exit: None,
             created_at: at,
             files: DiskRecords::new(),
+            snapshot: None,
             autostart: None,
             upkeep: Upkeep {
                 boot_id: String::new(),

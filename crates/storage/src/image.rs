@@ -13,6 +13,7 @@ mod header;
 mod inspect;
 mod look;
 mod open;
+pub mod snapshot;
 mod unnamed;
 mod version;
 

@@ -3,6 +3,7 @@
 mod dispatch;
 mod events;
 mod server;
+mod snapshots;
 mod storage;
 mod store;
 

@@ -30,6 +30,7 @@ use maqet_state::disk::DiskRecords;
 use maqet_state::id::VmId;
 use maqet_state::record::Launch;
 use maqet_state::secret::Secret;
+use maqet_state::snapshot::SnapshotWork;
 use maqet_storage::binary::Binary;
 
 pub(crate) use self::gated::{GatedRunner, RunnerOrder};
@@ -37,6 +38,7 @@ use crate::leases::Leases;
 use crate::link::{RunnerLink, chain};
 use crate::messages::{CheckWritable, RecordStep};
 use crate::shared::Shared;
+use crate::snapshots::finish_before_start;
 use crate::vm::VmActor;
 
 /// Opening disks and spawning the gate.
@@ -54,6 +56,8 @@ pub(crate) struct Plan {
     pub(crate) spec: VmSpec,
     /// What is known of its disks' files.
     pub(crate) files: DiskRecords,
+    /// Work on its snapshots that was cut off.
+    pub(crate) unfinished: Option<Box<SnapshotWork>>,
     /// The start counter of this launch.
     pub(crate) generation: u64,
     /// Random id of this launch.
@@ -241,6 +245,10 @@ impl Preflight {
         })?;
         let files = crate::disks::create_missing(plan).await?;
         Leases::take(&plan.id, &plan.spec, &plan.shared).await?;
+        if let Some(work) = &plan.unfinished {
+            let settled = finish_before_start(work, plan).await;
+            settled.map_err(|refusal| refusal.vm(name))?;
+        }
         let serial = plan.shared.places.vm_data(&plan.id).join("serial.log");
         let serial_offset = fs::metadata(serial).map_or(0, |metadata| metadata.len());
         let mut spec = plan.spec.clone();

@@ -32,6 +32,7 @@ mod recovery;
 mod salvage;
 mod settings;
 mod shared;
+mod snapshots;
 mod startup;
 mod store;
 mod strays;

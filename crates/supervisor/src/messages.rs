@@ -9,7 +9,7 @@ use actix::{Addr, Message};
 use maqet_process::identity::{FileMark, ProcessIdentity};
 use maqet_protocol::control::{
     Added, AutostartSet, Changed, DiskAccepted, LeakReport, Leaks, Listed, PortStatus, QmpReturn,
-    SupervisorStatus, VmInfo, VmStatus,
+    SnapshotDone, SupervisorStatus, VmInfo, VmStatus,
 };
 use maqet_protocol::refusal::Refusal;
 use maqet_protocol::runner::{OpenedFile, RunnerFact};
@@ -18,10 +18,12 @@ use maqet_state::id::VmId;
 use maqet_state::journal::JournalEntry;
 use maqet_state::lifecycle::Status;
 use maqet_state::record::Launch;
+use maqet_state::snapshot::SnapshotWork;
 use tokio::sync::mpsc;
 
 use crate::leaks::Held;
 use crate::operation::Accepted;
+use crate::snapshots::SnapshotOrder;
 use crate::vm::{Lost, VmActor};
 
 pub(crate) use self::state::{
@@ -157,6 +159,11 @@ pub(crate) struct RunQmp {
 #[rtype(result = "Result<DiskAccepted, Refusal>")]
 pub(crate) struct AcceptDisk(pub(crate) String);
 
+/// Work on its snapshots, or list them. Reply: once the decision stands.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Accepted, Refusal>")]
+pub(crate) struct SnapshotVm(pub(crate) SnapshotOrder);
+
 // Questions to one VM.
 
 /// All of `status`.
@@ -204,6 +211,28 @@ pub(crate) enum RecordStep {
     },
     /// It is not.
     FileNotMade(PathBuf),
+}
+
+/// What is to be recorded of work on a snapshot. From: `snapshots`.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Refusal>")]
+pub(crate) enum RecordSnapshot {
+    /// It begins once this is durable.
+    Begun(Box<SnapshotWork>),
+    /// It has ended.
+    Ended {
+        /// Nothing half-made is left.
+        settled: bool,
+        /// How it ended.
+        outcome: Box<Result<SnapshotDone, Refusal>>,
+        /// Idempotency key of the call.
+        key: Option<String>,
+    },
+    /// What was left of work that was cut off is settled.
+    Recovered {
+        /// What was wanted has come about.
+        achieved: bool,
+    },
 }
 
 /// The runner told something. From: the watch stream.

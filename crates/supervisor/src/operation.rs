@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use maqet_protocol::control::{Removed, Started, StopReport};
+use maqet_protocol::control::{Removed, SnapshotDone, SnapshotListed, Started, StopReport};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use tokio::sync::watch;
 
@@ -21,6 +21,10 @@ pub(crate) enum Done {
     Stopped(StopReport),
     /// The record is gone.
     Removed(Removed),
+    /// Work on a snapshot is done.
+    Snapshot(SnapshotDone),
+    /// The snapshots there are.
+    Listed(SnapshotListed),
 }
 
 /// An operation under way, as its owner holds it. Dropped without an outcome, it tells its followers so.

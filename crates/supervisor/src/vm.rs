@@ -15,6 +15,7 @@ mod news;
 mod parked;
 mod remove;
 mod silence;
+mod snapshot;
 mod start;
 mod stop;
 mod tally;

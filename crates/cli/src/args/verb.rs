@@ -5,6 +5,7 @@ use clap_complete::Shell;
 
 use super::autostart::EnableArgs;
 use super::doctor::{CleanupArgs, DoctorArgs};
+use super::snapshot::SnapshotArgs;
 use super::state::{AuditVerb, StateVerb};
 use super::storage::StorageVerb;
 use super::vm::{
@@ -58,6 +59,8 @@ pub(crate) enum Verb {
     /// Talk to QEMU's monitor
     #[command(subcommand)]
     Qmp(QmpVerb),
+    /// Make, load, delete or list snapshots of a VM's disks; picks live or offline by itself
+    Snapshot(SnapshotArgs),
     /// Check or show the files of a VM without storing it
     #[command(subcommand)]
     Config(ConfigVerb),

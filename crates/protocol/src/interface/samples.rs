@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::control::{
     Add, AuditVerify, Describe, Disable, Enable, Events, Info, Leaks, List, Pause, Qmp, Remove, Reset,
-    Restart, Resume, Start, StateBackup, StateDump, StateVerify, Stop, StorageAccept, SupervisorInfo,
-    SupervisorStop, WriteTinyGuest,
+    Restart, Resume, SnapshotCreate, SnapshotDelete, SnapshotList, SnapshotLoad, Start, StateBackup,
+    StateDump, StateVerify, Stop, StorageAccept, SupervisorInfo, SupervisorStop, WriteTinyGuest,
 };
 use crate::handshake::{Hello, HelloReply, Prove};
 use crate::method::Method;
@@ -220,9 +220,37 @@ pub(super) fn control() -> Vec<Sample> {
         of::<Leaks>(json!({"fix": true, "logs": true}), leak_report()),
         of::<WriteTinyGuest>(json!({}), json!({"path": "/d/guest/tiny.bin", "ready": "ready"})),
     ];
+    samples.extend(snapshots());
     samples.extend(store());
     samples.extend(storage());
     samples
+}
+
+/// Methods about snapshots.
+fn snapshots() -> Vec<Sample> {
+    let done = |action: &str| {
+        json!({"vm": "web", "action": action, "name": "before", "disks": ["root"], "live": true, "memory": true,
+            "memory_left_out": false, "took_ms": 80})
+    };
+    vec![
+        of::<SnapshotCreate>(
+            json!({"vm": "web", "name": "before", "disk": "root", "memory": true, "overwrite": true, "key": "k"}),
+            done("create"),
+        ),
+        of::<SnapshotLoad>(
+            json!({"vm": "web", "name": "before", "disk": "root", "memory": true, "key": "k"}),
+            done("load"),
+        ),
+        of::<SnapshotDelete>(
+            json!({"vm": "web", "name": "before", "disk": "root", "key": "k"}),
+            done("delete"),
+        ),
+        of::<SnapshotList>(
+            json!({"vm": "web", "disk": "root"}),
+            json!({"vm": "web", "snapshots": [{"name": "before", "disks": ["root"], "complete": true, "at": AT,
+                "vm_state_bytes": 4096, "vm_clock_ms": 1234}]}),
+        ),
+    ]
 }
 
 /// Methods about the store.

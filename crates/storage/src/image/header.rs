@@ -23,14 +23,14 @@ const BACKING_FORMAT: u32 = 0xe279_2aca;
 /// What a qcow2 image says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// Size the guest sees, bytes.
-    pub(crate) virtual_bytes: u64,
     /// Snapshots inside it.
     pub(crate) snapshots: u32,
     /// Name of its backing file as written.
     pub(crate) backing: Option<String>,
     /// Format of that, as written.
     pub(crate) backing_format: Option<String>,
+    /// Size the guest sees, bytes.
+    pub(crate) virtual_bytes: u64,
     /// It keeps its data in another file.
     pub(crate) data_file: bool,
     /// It was not closed in order, or is open now.

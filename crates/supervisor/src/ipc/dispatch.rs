@@ -16,7 +16,7 @@ use maqet_protocol::refusal::{Refusal, RefusalCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Desk, events, storage, store};
+use super::{Desk, events, snapshots, store};
 use crate::messages::{
     AddVm, CheckWritable, DescribeSupervisor, DescribeVm, Enabling, FindVm, InfoVm, ListVms, LookForLeaks,
     Recall, RemoveVm, RestartVm, RunQmp, SetAutostart, Shutdown, StartVm, StopBy, StopVm, Switch, SwitchVm,
@@ -113,7 +113,7 @@ async fn carry_out_for_all(call: &IncomingCall, desk: &Desk) -> Reply {
             ask(&desk.supervisor, Shutdown { keep_vms }).await?;
             value(&Empty {})
         }
-        _ => storage::carry_out(call, desk).await,
+        _ => snapshots::carry_out(call, desk).await,
     }
 }
 
@@ -246,7 +246,7 @@ async fn qmp(
 }
 
 /// A call that was carried out before gets the answer it got then.
-async fn once(key: Option<String>, desk: &Desk, work: impl Future<Output = Reply>) -> Reply {
+pub(super) async fn once(key: Option<String>, desk: &Desk, work: impl Future<Output = Reply>) -> Reply {
     let Some(key) = key else { return work.await };
     if let Some(answer) = ask(&desk.state, Recall(key.clone())).await?? {
         return Ok(answer);

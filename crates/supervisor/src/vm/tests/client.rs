@@ -117,6 +117,7 @@ impl Client {
             Answer::Lost if !self.bereft.get() && world.store.vm(&world.vm).unwrap().is_some() => {
                 blame("got no answer");
             }
+            Answer::Done(Done::Snapshot(_) | Done::Listed(_)) => blame("was told of a snapshot"),
             Answer::Said | Answer::Refused(_) | Answer::Lost => {}
         }
     }
@@ -241,6 +242,7 @@ fn words(answer: &Answer) -> String {
         Answer::Done(Done::Started(_)) => "started".to_owned(),
         Answer::Done(Done::Stopped(report)) => format!("stopped, {:?}", report.how),
         Answer::Done(Done::Removed(_)) => "removed".to_owned(),
+        Answer::Done(Done::Snapshot(_) | Done::Listed(_)) => "snapshot".to_owned(),
         Answer::Said => "done".to_owned(),
         Answer::Refused(refusal) => format!("refused: {refusal} {:?}", refusal.causes),
         Answer::Lost => "lost".to_owned(),

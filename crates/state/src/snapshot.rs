@@ -1,0 +1,43 @@
+//! Work on snapshots that has begun, as it is recorded before the first image is touched.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What is being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SnapshotAction {
+    /// A snapshot is made.
+    Create,
+    /// The disks are brought back to one.
+    Load,
+    /// One is deleted.
+    Delete,
+}
+
+/// Work on the snapshots of a VM that may be cut off at any step: whoever finds it recorded looks at the images, and
+/// takes it back or finishes it before anything else is done with them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotWork {
+    /// What.
+    pub action: SnapshotAction,
+    /// Name of the snapshot.
+    pub name: String,
+    /// Names of the disks it is about.
+    pub disks: Vec<String>,
+    /// Snapshots of that name which a new one replaces: QEMU's numbers, by disk.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub replaces: BTreeMap<String, String>,
+    /// The machine's memory is part of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub memory: bool,
+    /// QEMU does it, of a VM that runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub live: bool,
+}
+
+impl SnapshotWork {
+    /// Name of the snapshot that keeps what could be lost until the work is done. No snapshot of a person has such a name.
+    pub const KEEPER: &'static str = ".maqet-work";
+}

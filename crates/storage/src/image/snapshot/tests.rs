@@ -1,0 +1,167 @@
+//! Snapshots in real images.
+
+use std::process::Command;
+
+use super::*;
+
+struct Scene {
+    root: tempfile::TempDir,
+    binaries: Binaries,
+    policy: PathPolicy,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let home = std::fs::canonicalize(root.path()).unwrap();
+        Self {
+            root,
+            binaries: Binaries::new(),
+            policy: PathPolicy::new(Some(home), Vec::new(), Vec::new()),
+        }
+    }
+
+    fn run(&self, program: &str, words: &[&str]) -> String {
+        let mut command = Command::new(program);
+        let done = command
+            .current_dir(self.root.path())
+            .args(words)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{words:?}: {done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    fn img(&self, words: &[&str]) {
+        self.run("qemu-img", words);
+    }
+
+    /// Writes a pattern into the first MiB of an image.
+    fn write(&self, name: &str, pattern: u8) {
+        self.run(
+            "qemu-io",
+            &["-f", "qcow2", "-c", &format!("write -P {pattern} 0 1M"), name],
+        );
+    }
+
+    /// Whether the first MiB has this pattern.
+    fn has(&self, name: &str, pattern: u8) -> bool {
+        let said = self.run(
+            "qemu-io",
+            &["-f", "qcow2", "-c", &format!("read -P {pattern} 0 1M"), name],
+        );
+        !said.contains("verification failed")
+    }
+
+    fn open(&self, name: &str) -> Result<SnapshotFile, StorageError> {
+        SnapshotFile::open(&self.root.path().join(name), &self.policy)
+    }
+}
+
+#[tokio::test]
+async fn an_overlay_goes_back_to_what_it_was() {
+    let scene = Scene::new();
+    scene.img(&["create", "-q", "-f", "qcow2", "base.qcow2", "16M"]);
+    scene.img(&[
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-b",
+        "base.qcow2",
+        "-F",
+        "qcow2",
+        "top.qcow2",
+    ]);
+    scene.write("top.qcow2", 1);
+    let file = scene.open("top.qcow2").unwrap();
+    // Only the file that was opened counts: neither its name nor what it stands on is looked for.
+    scene.run("mv", &["base.qcow2", "base"]);
+    scene.run("mv", &["top.qcow2", "elsewhere.qcow2"]);
+    std::fs::write(scene.root.path().join("top.qcow2"), "a stranger").unwrap();
+    file.create("before", &scene.binaries).await.unwrap();
+    let listed = file.list(&scene.binaries).await.unwrap();
+    assert_eq!((listed.len(), listed[0].name.as_str()), (1, "before"));
+    assert_eq!((listed[0].vm_state_bytes, listed[0].vm_clock_ms), (0, 0));
+    assert!(listed[0].at_ms > 1_700_000_000_000, "{listed:?}");
+    scene.run("mv", &["base", "base.qcow2"]);
+    scene.write("elsewhere.qcow2", 2);
+    file.apply("before", &scene.binaries).await.unwrap();
+    assert!(scene.has("elsewhere.qcow2", 1));
+    file.delete("before", &scene.binaries).await.unwrap();
+    assert_eq!(file.list(&scene.binaries).await.unwrap(), []);
+    file.mend(&scene.binaries).await.unwrap();
+    assert!(scene.has("elsewhere.qcow2", 1));
+    assert_eq!(
+        std::fs::read(scene.root.path().join("top.qcow2")).unwrap(),
+        b"a stranger"
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_an_error() {
+    let scene = Scene::new();
+    scene.img(&["create", "-q", "-f", "qcow2", "one.qcow2", "1M"]);
+    let file = scene.open("one.qcow2").unwrap();
+    for failed in [
+        file.apply("never", &scene.binaries).await,
+        file.delete("never", &scene.binaries).await,
+    ] {
+        assert!(matches!(failed, Err(StorageError::Tool { .. })), "{failed:?}");
+    }
+    let full = file.room_for(u64::MAX).unwrap_err();
+    assert!(
+        matches!(full, StorageError::NoSpace { needed: u64::MAX, .. }),
+        "{full:?}"
+    );
+}
+
+#[tokio::test]
+async fn only_qcow2_images_in_allowed_places_have_snapshots() {
+    let scene = Scene::new();
+    scene.img(&["create", "-q", "-f", "raw", "raw.img", "1M"]);
+    let refused = scene.open("raw.img").unwrap_err();
+    assert!(matches!(refused, StorageError::NotQcow2 { .. }), "{refused:?}");
+    let data = ["-o", "data_file=data.raw", "ext.qcow2", "1M"];
+    scene.img(&[&["create", "-q", "-f", "qcow2"][..], &data].concat());
+    let refused = scene.open("ext.qcow2").unwrap_err();
+    assert!(matches!(refused, StorageError::DataFile { .. }), "{refused:?}");
+    scene.img(&["create", "-q", "-f", "qcow2", "one.qcow2", "1M"]);
+    let nowhere = PathPolicy::new(Some("/nonexistent".into()), Vec::new(), Vec::new());
+    let path = scene.root.path().join("one.qcow2");
+    let judged = SnapshotFile::open(&path, &nowhere);
+    let scratch = path.starts_with("/tmp");
+    assert!(
+        scratch || matches!(judged, Err(StorageError::Denied(_))),
+        "{judged:?}"
+    );
+}
+
+#[test]
+fn names_are_told_from_numbers_and_options() {
+    for good in [
+        "a",
+        "before-upgrade",
+        "v1.2_3",
+        "1a",
+        "2026-01-01",
+        &"x".repeat(63),
+    ] {
+        assert!(is_name(good), "{good}");
+    }
+    for bad in [
+        "",
+        "1",
+        "42",
+        "-d",
+        ".x",
+        "a b",
+        "a/b",
+        "ä",
+        "a\n",
+        "a,b",
+        &"x".repeat(64),
+    ] {
+        assert!(!is_name(bad), "{bad:?}");
+    }
+}

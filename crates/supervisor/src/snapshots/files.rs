@@ -1,0 +1,138 @@
+//! Steps in the images of a VM that does not run, by qemu-img.
+
+use std::rc::Rc;
+
+use maqet_process::point::{Point, pass};
+use maqet_protocol::control::SnapshotEntry;
+use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_spec::VmSpec;
+use maqet_spec::vm::Disk;
+use maqet_state::clock::Timestamp;
+use maqet_state::disk::DiskRecords;
+use maqet_storage::error::StorageError;
+use maqet_storage::image::snapshot::{Snapshot, SnapshotFile};
+
+use super::capable;
+use super::plan::{Found, Step};
+use crate::link::chain;
+use crate::shared::Shared;
+
+/// The images, each opened once.
+#[derive(Debug)]
+pub(crate) struct Files {
+    disks: Vec<(String, SnapshotFile)>,
+    shared: Rc<Shared>,
+}
+
+impl Files {
+    /// Opens the images that are there; one that the first start is to make is not, and has no snapshots.
+    /// Each must be the file on record.
+    pub(super) fn open(spec: &VmSpec, files: &DiskRecords, shared: &Rc<Shared>) -> Result<Self, Refusal> {
+        let mut disks = Vec::new();
+        for disk in capable(spec).filter(|disk| disk.size.is_none() || disk.path.exists()) {
+            let name = disk.name.clone();
+            let file =
+                SnapshotFile::open(&disk.path, &shared.policy).map_err(|error| failed(&name, &error))?;
+            recognize(disk, &file, files, shared).map_err(|refusal| {
+                refusal.hint(format!(
+                    "if it is the right one: maqet storage accept {} {name}",
+                    spec.name
+                ))
+            })?;
+            disks.push((name, file));
+        }
+        Ok(Self {
+            disks,
+            shared: Rc::clone(shared),
+        })
+    }
+
+    pub(super) async fn list(&self) -> Result<Found, Refusal> {
+        let mut found = Found::new();
+        for (disk, file) in &self.disks {
+            let listed = file.list(&self.shared.binaries).await;
+            let listed = listed.map_err(|error| failed(disk, &error))?;
+            let entries = listed.into_iter().map(|snapshot| entry(disk, snapshot));
+            found.insert(disk.clone(), entries.collect());
+        }
+        Ok(found)
+    }
+
+    pub(super) async fn take(&self, step: &Step) -> Result<(), Refusal> {
+        let binaries = &self.shared.binaries;
+        match step {
+            Step::Create { name, disks, .. } => {
+                for disk in disks {
+                    let made = self.of(disk)?.create(name, binaries).await;
+                    made.map_err(|error| failed(disk, &error))?;
+                    pass(Point::SnapshotDisk);
+                }
+            }
+            Step::Apply { name, disks } => {
+                for disk in disks {
+                    let applied = self.of(disk)?.apply(name, binaries).await;
+                    applied.map_err(|error| failed(disk, &error))?;
+                    pass(Point::SnapshotDisk);
+                }
+            }
+            Step::Delete { name, disk } => {
+                let deleted = self.of(disk)?.delete(name, binaries).await;
+                deleted.map_err(|error| failed(disk, &error))?;
+                pass(Point::SnapshotDisk);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn mend(&self) -> Result<(), Refusal> {
+        for (disk, file) in &self.disks {
+            let mended = file.mend(&self.shared.binaries).await;
+            mended.map_err(|error| failed(disk, &error))?;
+        }
+        Ok(())
+    }
+
+    fn of(&self, disk: &str) -> Result<&SnapshotFile, Refusal> {
+        let file = self
+            .disks
+            .iter()
+            .find(|(name, _)| name == disk)
+            .map(|(_, file)| file);
+        file.ok_or_else(|| {
+            let message = format!("disk `{disk}` has no image yet: its first start makes it");
+            Refusal::new(RefusalCode::WrongState, message)
+        })
+    }
+}
+
+/// No other file is taken for the one that a start has opened, or that maqet made.
+fn recognize(disk: &Disk, file: &SnapshotFile, files: &DiskRecords, shared: &Shared) -> Result<(), Refusal> {
+    let mark = file.mark().map_err(|error| failed(&disk.name, &error))?;
+    let known = files.get(&disk.path);
+    if known.is_none_or(|known| known.admits(&mark, &shared.boot_id)) {
+        return Ok(());
+    }
+    let message = format!("disk `{}` is another file than the one on record", disk.name);
+    let cause = format!("`{}` is {mark}", disk.path.display());
+    Err(Refusal::new(RefusalCode::Conflict, message).cause(cause))
+}
+
+fn entry(disk: &str, snapshot: Snapshot) -> SnapshotEntry {
+    SnapshotEntry {
+        disk: disk.to_owned(),
+        id: snapshot.id,
+        name: snapshot.name,
+        at: Timestamp(snapshot.at_ms),
+        vm_state_bytes: snapshot.vm_state_bytes,
+        vm_clock_ms: snapshot.vm_clock_ms,
+    }
+}
+
+fn failed(disk: &str, error: &StorageError) -> Refusal {
+    let message = format!("the snapshots of disk `{disk}` cannot be worked on");
+    let refusal = Refusal::new(RefusalCode::StorageFailed, message).cause(chain(error));
+    match error.hint() {
+        Some(hint) => refusal.hint(hint),
+        None => refusal,
+    }
+}

@@ -1,0 +1,223 @@
+//! What is to be done with snapshots, as pure decisions about what the images hold.
+//!
+//! Work is recorded, begun with one step, then settled: looked at and brought to its end, or taken back. A supervisor that
+//! finds recorded work settles it in the same way, so that there is one path for success, failure and death.
+
+use std::collections::BTreeMap;
+
+use maqet_protocol::control::{SnapshotEntry, SnapshotInfo};
+use maqet_state::snapshot::{SnapshotAction, SnapshotWork};
+
+/// What the images hold, by disk.
+pub(crate) type Found = BTreeMap<String, Vec<SnapshotEntry>>;
+
+/// One step; on every disk, or on one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A new snapshot.
+    Create {
+        /// Its name.
+        name: String,
+        /// Where.
+        disks: Vec<String>,
+        /// With the machine's memory.
+        memory: bool,
+    },
+    /// Back to a snapshot.
+    Apply {
+        /// Its name.
+        name: String,
+        /// Where.
+        disks: Vec<String>,
+    },
+    /// A snapshot is deleted.
+    Delete {
+        /// Its name.
+        name: String,
+        /// Where.
+        disk: String,
+    },
+}
+
+/// How work comes to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settlement {
+    /// What is left to do, in order.
+    pub(crate) steps: Vec<Step>,
+    /// What was wanted has come about then; else all is as before.
+    pub(crate) achieved: bool,
+}
+
+/// The step that work begins with; none where settling is all there is to do.
+pub(crate) fn begin(work: &SnapshotWork) -> Option<Step> {
+    match work.action {
+        SnapshotAction::Create if work.replaces.is_empty() => Some(create(work, &work.name, &work.disks)),
+        SnapshotAction::Load if work.live => Some(apply(work, &work.name)),
+        SnapshotAction::Create | SnapshotAction::Load => {
+            Some(create(work, SnapshotWork::KEEPER, &work.disks))
+        }
+        SnapshotAction::Delete => None,
+    }
+}
+
+/// How work that has begun, or was cut off anywhere, comes to its end.
+pub(crate) fn settle(work: &SnapshotWork, found: &Found) -> Settlement {
+    match work.action {
+        SnapshotAction::Create if work.replaces.is_empty() => settle_new(work, found),
+        SnapshotAction::Create => settle_replacement(work, found),
+        // What a guest has done since must not be lost by loading once more.
+        SnapshotAction::Load if work.live => Settlement {
+            steps: Vec::new(),
+            achieved: true,
+        },
+        SnapshotAction::Load => settle_load(work, found),
+        SnapshotAction::Delete => Settlement {
+            steps: deletions(work, found, &work.name),
+            achieved: true,
+        },
+    }
+}
+
+/// The way back from a load that cannot be finished: to what the disks were before it.
+pub(crate) fn retreat(work: &SnapshotWork) -> Vec<Step> {
+    let mut steps = vec![apply(work, SnapshotWork::KEEPER)];
+    steps.extend(work.disks.iter().map(|disk| delete(SnapshotWork::KEEPER, disk)));
+    steps
+}
+
+/// Everywhere or nowhere.
+fn settle_new(work: &SnapshotWork, found: &Found) -> Settlement {
+    let achieved = work.disks.iter().all(|disk| has(found, disk, &work.name));
+    let steps = if achieved {
+        Vec::new()
+    } else {
+        deletions(work, found, &work.name)
+    };
+    Settlement { steps, achieved }
+}
+
+/// The old one goes only once every disk has what the new one is to hold.
+fn settle_replacement(work: &SnapshotWork, found: &Found) -> Settlement {
+    let keeper = SnapshotWork::KEEPER;
+    let old = |disk: &str| work.replaces.get(disk).is_some_and(|id| has_id(found, disk, id));
+    let new = |disk: &str| has(found, disk, &work.name) && !old(disk);
+    let achieved = work
+        .disks
+        .iter()
+        .all(|disk| has(found, disk, keeper) || new(disk));
+    let mut steps = Vec::new();
+    if achieved {
+        let outdated = work.disks.iter().filter(|disk| old(disk));
+        steps.extend(outdated.map(|disk| delete(&work.name, disk)));
+        let missing: Vec<_> = work.disks.iter().filter(|disk| !new(disk)).cloned().collect();
+        if !missing.is_empty() {
+            steps.push(create(work, &work.name, &missing));
+        }
+    }
+    steps.extend(deletions(work, found, keeper));
+    Settlement { steps, achieved }
+}
+
+/// While every disk keeps what it was, all are loaded; a disk that does not was not touched yet, or all are loaded already.
+fn settle_load(work: &SnapshotWork, found: &Found) -> Settlement {
+    let keeper = SnapshotWork::KEEPER;
+    let kept = work.disks.iter().filter(|disk| has(found, disk, keeper)).count();
+    let all = kept == work.disks.len();
+    let mut steps = Vec::new();
+    if all {
+        steps.push(apply(work, &work.name));
+    }
+    steps.extend(deletions(work, found, keeper));
+    Settlement { steps, achieved: all }
+}
+
+/// One step for each snapshot of this name: other programs make several.
+fn deletions(work: &SnapshotWork, found: &Found, name: &str) -> Vec<Step> {
+    let of = |disk: &String| {
+        let named = entries(found, disk).filter(|entry| entry.name == name).count();
+        vec![delete(name, disk); named]
+    };
+    work.disks.iter().flat_map(of).collect()
+}
+
+fn create(work: &SnapshotWork, name: &str, disks: &[String]) -> Step {
+    Step::Create {
+        name: name.to_owned(),
+        disks: disks.to_vec(),
+        memory: work.memory,
+    }
+}
+
+fn apply(work: &SnapshotWork, name: &str) -> Step {
+    Step::Apply {
+        name: name.to_owned(),
+        disks: work.disks.clone(),
+    }
+}
+
+fn delete(name: &str, disk: &str) -> Step {
+    Step::Delete {
+        name: name.to_owned(),
+        disk: disk.to_owned(),
+    }
+}
+
+fn entries<'a>(found: &'a Found, disk: &str) -> impl Iterator<Item = &'a SnapshotEntry> {
+    found.get(disk).into_iter().flatten()
+}
+
+/// Whether a disk has a snapshot of this name.
+pub(crate) fn has(found: &Found, disk: &str, name: &str) -> bool {
+    entries(found, disk).any(|entry| entry.name == name)
+}
+
+fn has_id(found: &Found, disk: &str, id: &str) -> bool {
+    entries(found, disk).any(|entry| entry.id == id)
+}
+
+/// QEMU's number of a snapshot, where a disk has it.
+pub(crate) fn id_of(found: &Found, disk: &str, name: &str) -> Option<String> {
+    let mut named = entries(found, disk).filter(|entry| entry.name == name);
+    named.next().map(|entry| entry.id.clone())
+}
+
+/// Whether memory is kept with the snapshot of this name.
+pub(crate) fn has_memory(found: &Found, disks: &[String], name: &str) -> bool {
+    let named = disks.iter().flat_map(|disk| entries(found, disk));
+    named
+        .filter(|entry| entry.name == name)
+        .any(|entry| entry.vm_state_bytes > 0)
+}
+
+/// What `list` shows: snapshots by name, the oldest first, on these disks. `all` is the number of disks that can have any.
+pub(crate) fn summaries(found: &Found, disks: &[String], all: usize) -> Vec<SnapshotInfo> {
+    let mut by_name: BTreeMap<&str, SnapshotInfo> = BTreeMap::new();
+    let chosen = disks.iter().flat_map(|disk| entries(found, disk));
+    for entry in chosen.filter(|entry| entry.name != SnapshotWork::KEEPER) {
+        let info = by_name.entry(&entry.name).or_insert_with(|| SnapshotInfo {
+            name: entry.name.clone(),
+            disks: Vec::new(),
+            complete: false,
+            at: entry.at,
+            vm_state_bytes: 0,
+            vm_clock_ms: entry.vm_clock_ms,
+        });
+        info.vm_state_bytes = info.vm_state_bytes.max(entry.vm_state_bytes);
+        if !info.disks.contains(&entry.disk) {
+            info.disks.push(entry.disk.clone());
+        }
+    }
+    let mut infos: Vec<_> = by_name.into_values().collect();
+    for info in &mut infos {
+        info.complete = found
+            .values()
+            .filter(|of| of.iter().any(|entry| entry.name == info.name))
+            .count()
+            == all;
+    }
+    infos.sort_by(|left, right| (left.at, &left.name).cmp(&(right.at, &right.name)));
+    infos
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! Work on snapshots: the operation around [`crate::snapshots`], and what is recorded of it.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use actix::{ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, WrapFuture};
+use maqet_protocol::control::SnapshotDone;
+use maqet_protocol::refusal::Refusal;
+use maqet_state::change::Change;
+use maqet_state::journal::NewEvent;
+use maqet_state::lifecycle::{Activity, Command, Decision, Effect, Status};
+use maqet_state::snapshot::{SnapshotAction, SnapshotWork};
+use tokio::sync::Notify;
+
+use super::VmActor;
+use crate::messages::{RecordSnapshot, SnapshotVm};
+use crate::operation::{Accepted, Outcome};
+use crate::snapshots::{Job, SnapshotOrder};
+
+impl VmActor {
+    fn snapshot(&mut self, order: SnapshotOrder, context: &mut Context<Self>) -> Result<Accepted, Refusal> {
+        let order = order.check()?;
+        match self.meet(Command::Snapshot, context) {
+            Decision::Do(Effect::Snapshot) => {}
+            Decision::Deny(denial) => return Err(self.deny(denial)),
+            Decision::Join | Decision::AlreadyDone | Decision::Do(_) => {
+                return Err(self.defect("a snapshot with another effect"));
+            }
+        }
+        let accepted = self.begin(Activity::Snapshotting);
+        let Some(token) = self.work.as_ref().map(|work| Rc::clone(&work.cancel)) else {
+            return Err(self.defect("an operation that has not begun"));
+        };
+        let job = Job {
+            id: self.record.id.clone(),
+            spec: self.record.spec.clone(),
+            files: self.record.files.clone(),
+            order,
+            unfinished: self.record.snapshot.clone(),
+            runs: self.record.status() == Status::Running,
+            owner: context.address(),
+            shared: Rc::clone(&self.shared),
+            asked: Instant::now(),
+        };
+        let work = async move { job.run().await };
+        let done = work
+            .into_actor(self)
+            .map(move |outcome, actor, context| actor.snapshot_ended(outcome, &token, context));
+        context.spawn(done);
+        Ok(accepted)
+    }
+
+    /// Another command may have come in its place meanwhile, which then has the say.
+    fn snapshot_ended(&mut self, outcome: Outcome, token: &Rc<Notify>, context: &mut Context<Self>) {
+        let own = self
+            .work
+            .as_ref()
+            .is_some_and(|work| Rc::ptr_eq(&work.cancel, token));
+        if own {
+            self.finish(outcome);
+            // QEMU may have ended meanwhile, with a restart due.
+            self.arm(context);
+        }
+    }
+
+    fn snapshot_event(&self, outcome: &Result<SnapshotDone, Refusal>) -> NewEvent {
+        let done = match outcome {
+            Ok(done) => done,
+            Err(refusal) => {
+                let event = self
+                    .event("vm.snapshot-failed")
+                    .with("message", refusal.message.clone());
+                return event.with("causes", refusal.causes.clone());
+            }
+        };
+        let event = self.event(kind(done.action)).with("name", done.name.clone());
+        let event = event.with("disks", done.disks.clone()).with("live", done.live);
+        event.with("memory", done.memory).with("took_ms", done.took_ms)
+    }
+
+    /// What is recorded of a step.
+    fn snapshot_change(&mut self, step: RecordSnapshot) -> Change {
+        match step {
+            RecordSnapshot::Begun(work) => {
+                self.record.snapshot = Some(work);
+                Change::update(self.record.clone())
+            }
+            RecordSnapshot::Ended {
+                settled,
+                outcome,
+                key,
+            } => {
+                if settled {
+                    self.record.snapshot = None;
+                }
+                let event = self.snapshot_event(&outcome);
+                let change = Change::update(self.record.clone()).event(event);
+                match (*outcome, key) {
+                    (Ok(done), Some(key)) => {
+                        change.answering(key, serde_json::to_value(done).unwrap_or_default())
+                    }
+                    (Ok(_) | Err(_), _) => change,
+                }
+            }
+            RecordSnapshot::Recovered { achieved } => {
+                let work = self.record.snapshot.take();
+                let event = work.map(|work| self.recovered(&work, achieved));
+                let change = Change::update(self.record.clone());
+                match event {
+                    Some(event) => change.event(event),
+                    None => change,
+                }
+            }
+        }
+    }
+
+    fn recovered(&self, work: &SnapshotWork, achieved: bool) -> NewEvent {
+        let event = self
+            .event("vm.snapshot-recovered")
+            .with("name", work.name.clone());
+        event
+            .with("wanted", kind(work.action))
+            .with("disks", work.disks.clone())
+            .with("achieved", achieved)
+    }
+}
+
+const fn kind(action: SnapshotAction) -> &'static str {
+    match action {
+        SnapshotAction::Create => "vm.snapshot-created",
+        SnapshotAction::Load => "vm.snapshot-loaded",
+        SnapshotAction::Delete => "vm.snapshot-deleted",
+    }
+}
+
+impl Handler<SnapshotVm> for VmActor {
+    type Result = Result<Accepted, Refusal>;
+
+    fn handle(&mut self, SnapshotVm(order): SnapshotVm, context: &mut Context<Self>) -> Self::Result {
+        self.snapshot(order, context)
+    }
+}
+
+impl Handler<RecordSnapshot> for VmActor {
+    type Result = ResponseActFuture<Self, Result<(), Refusal>>;
+
+    /// What begins is refused by a store that takes nothing; what has ended is kept until it does.
+    fn handle(&mut self, step: RecordSnapshot, _context: &mut Context<Self>) -> Self::Result {
+        let begins = matches!(step, RecordSnapshot::Begun(_));
+        let change = self.snapshot_change(step);
+        if begins {
+            let durable = self.persist(change);
+            let forget = |actor: &mut Self| actor.record.snapshot = None;
+            return Box::pin(
+                durable
+                    .into_actor(self)
+                    .map(move |durable, actor, _context| durable.inspect_err(|_refusal| forget(actor))),
+            );
+        }
+        let kept = self.persist_fact(change);
+        Box::pin(kept.into_actor(self).map(|kept, actor, _context| {
+            if let Err(refusal) = kept {
+                tracing::error!(vm = actor.name(), %refusal, "the end of work on a snapshot is not durable yet");
+            }
+            Ok(())
+        }))
+    }
+}

@@ -1,0 +1,205 @@
+//! Work on snapshots that is cut off: every disk is as before or as wanted, all together, and the VM starts.
+#![cfg(debug_assertions)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use maqet_process::point::Point;
+use maqet_tests::{Guest, Held, Sandbox};
+
+use crate::scene::{kill, say};
+use crate::small_disk::SmallDisk;
+
+const POINTS: [Point; 4] = [
+    Point::SnapshotIntended,
+    Point::SnapshotDisk,
+    Point::SnapshotBegun,
+    Point::SnapshotSettled,
+];
+const DISKS: [&str; 2] = ["root", "data"];
+/// What the disks hold when the snapshot is made, and later.
+const OLD: u8 = 1;
+const NOW: u8 = 2;
+
+/// What a disk holds, and what its only snapshot does, if it has one.
+type Holds = (u8, Option<u8>);
+
+/// A stopped VM of two disks.
+struct Scene {
+    sandbox: Sandbox,
+}
+
+impl Scene {
+    /// With a snapshot `snap`, written to since, if `with_old`.
+    fn new(with_old: bool) -> Self {
+        let sandbox = Sandbox::new();
+        let disks = "disks: {root: {path: ./root.qcow2, size: 4M, interface: ide}, \
+                     data: {path: ./data.qcow2, size: 4M, interface: ide}}";
+        Guest::tiny("web").line(disks).start(&sandbox);
+        sandbox.maqet(&["stop", "web"]).expect(0);
+        let scene = Self { sandbox };
+        if with_old {
+            scene.write(OLD);
+            scene
+                .sandbox
+                .maqet(&["snapshot", "create", "web", "snap"])
+                .expect(0);
+        }
+        scene.write(NOW);
+        scene
+    }
+
+    fn image(&self, disk: &str) -> PathBuf {
+        self.sandbox.home().join(format!("{disk}.qcow2"))
+    }
+
+    fn write(&self, pattern: u8) {
+        for disk in DISKS {
+            let done = Command::new("qemu-io")
+                .args(["-f", "qcow2", "-c", &format!("write -P {pattern} 0 1M")])
+                .arg(self.image(disk))
+                .output();
+            assert!(done.unwrap().status.success());
+        }
+    }
+
+    /// What the disk holds; every image is sound.
+    fn holds(&self, disk: &str) -> Holds {
+        let image = self.image(disk);
+        let check = Command::new("qemu-img")
+            .args(["check", "-q"])
+            .arg(&image)
+            .output()
+            .unwrap();
+        assert!(check.status.success(), "{disk}: {check:?}");
+        let list = Command::new("qemu-img")
+            .args(["snapshot", "-l"])
+            .arg(&image)
+            .output()
+            .unwrap();
+        let list = String::from_utf8(list.stdout).unwrap();
+        let rows: Vec<_> = list.lines().skip(2).collect();
+        assert!(
+            rows.len() <= 1 && rows.iter().all(|row| row.contains("snap")),
+            "{disk}: {list}"
+        );
+        let snapshot = rows.first().map(|_| first_byte(&image, Some("snap")));
+        (first_byte(&image, None), snapshot)
+    }
+}
+
+/// The first byte of an image, or of a snapshot in it.
+fn first_byte(image: &Path, snapshot: Option<&str>) -> u8 {
+    let raw = image.with_extension("raw");
+    let mut convert = Command::new("qemu-img");
+    convert.args(["convert", "-O", "raw"]);
+    if let Some(name) = snapshot {
+        convert.args(["-l", name]);
+    }
+    assert!(convert.args([image, &raw]).status().unwrap().success());
+    std::fs::read(raw).unwrap()[0]
+}
+
+/// Kills the supervisor at every point of one operation; both disks hold what is allowed, and agree.
+fn cut_off_everywhere(words: &[&str], with_old: bool, allowed: [Holds; 2]) {
+    for point in POINTS {
+        let scene = Scene::new(with_old);
+        // The supervisor that serves the call, known before it is held.
+        let supervisor = scene.sandbox.json(&["supervisor", "status"])["pid"].clone();
+        let mut held = Held::at(&scene.sandbox, point);
+        let client = scene.sandbox.spawn(words);
+        held.reached();
+        say(&format!("{words:?} at {}", point.name()));
+        let pid = i32::try_from(supervisor.as_i64().unwrap()).unwrap();
+        let supervisor = maqet_process::ProcessHandle::open(pid).unwrap().unwrap();
+        kill(&[client.handle(), &supervisor]);
+        drop(held);
+        // Whoever comes first finds it settled: a list or a start.
+        if point == Point::SnapshotDisk {
+            scene.sandbox.maqet(&["start", "web"]).expect(0);
+            scene.sandbox.maqet(&["stop", "web"]).expect(0);
+        }
+        let list = scene.sandbox.json(&["snapshot", "list", "web"]);
+        let found = DISKS.map(|disk| scene.holds(disk));
+        assert_eq!(found[0], found[1], "{words:?} at {}: {list}", point.name());
+        assert!(
+            allowed.contains(&found[0]),
+            "{words:?} at {}: {found:?}",
+            point.name()
+        );
+        assert_eq!(
+            list.as_array().unwrap().len(),
+            usize::from(found[0].1.is_some()),
+            "{list}"
+        );
+        let events = scene.sandbox.maqet(&["events"]).expect(0).stdout;
+        assert!(
+            events.contains("vm.snapshot-recovered"),
+            "{}: {events}",
+            point.name()
+        );
+        scene.sandbox.maqet(&["start", "web"]).expect(0);
+    }
+}
+
+#[test]
+fn a_snapshot_that_is_cut_off_is_there_or_not() {
+    let words = ["snapshot", "create", "web", "snap"];
+    cut_off_everywhere(&words, false, [(NOW, None), (NOW, Some(NOW))]);
+}
+
+#[test]
+fn a_replacement_that_is_cut_off_leaves_the_old_or_the_new_one() {
+    let words = ["snapshot", "create", "web", "snap", "--overwrite"];
+    cut_off_everywhere(&words, true, [(NOW, Some(OLD)), (NOW, Some(NOW))]);
+}
+
+#[test]
+fn a_load_that_is_cut_off_is_done_or_not() {
+    let words = ["snapshot", "load", "web", "snap"];
+    cut_off_everywhere(&words, true, [(NOW, Some(OLD)), (OLD, Some(OLD))]);
+}
+
+#[test]
+fn a_deletion_that_is_cut_off_is_done() {
+    let words = ["snapshot", "delete", "web", "snap"];
+    cut_off_everywhere(&words, true, [(NOW, None), (NOW, None)]);
+}
+
+#[test]
+fn a_full_disk_leaves_no_half_of_a_snapshot() {
+    let sandbox = Sandbox::new();
+    let Some(small) = SmallDisk::mount(sandbox.home().join("small"), 8) else {
+        return;
+    };
+    let disks = "disks: {root: {path: ./root.qcow2, size: 4M, interface: ide}, \
+                 data: {path: ./small/data.qcow2, size: 4M, interface: ide}}";
+    Guest::tiny("web").line(disks).start(&sandbox);
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    let filler = small.fill();
+    let refused = sandbox
+        .maqet(&["-o", "json", "snapshot", "create", "web", "snap"])
+        .expect(1);
+    let error = refused.error();
+    assert_eq!(error["code"], "storage-failed", "{error}");
+    let words = error["causes"].to_string();
+    assert!(words.contains("bytes needed, 0 free"), "{error}");
+    for path in ["root.qcow2", "small/data.qcow2"] {
+        let image = sandbox.home().join(path);
+        let list = Command::new("qemu-img")
+            .args(["snapshot", "-l"])
+            .arg(&image)
+            .output()
+            .unwrap();
+        assert_eq!(list.stdout, b"", "{path}");
+        let check = Command::new("qemu-img")
+            .args(["check", "-q"])
+            .arg(&image)
+            .status()
+            .unwrap();
+        assert!(check.success(), "{path}");
+    }
+    std::fs::remove_file(filler).unwrap();
+    sandbox.maqet(&["snapshot", "create", "web", "snap"]).expect(0);
+    sandbox.maqet(&["start", "web"]).expect(0);
+}
