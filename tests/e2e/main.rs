@@ -7,6 +7,7 @@
 mod accel;
 mod boots;
 mod change;
+mod damage;
 mod deletion;
 mod doctor;
 mod ends;

@@ -135,6 +135,7 @@ mod tests {
             RefusalCode::VmAmbiguous,
             RefusalCode::NameTaken,
             RefusalCode::WrongState,
+            RefusalCode::DiskDamaged,
             RefusalCode::Busy,
             RefusalCode::Conflict,
             RefusalCode::InvalidSpec,

@@ -17,7 +17,9 @@ mod autostart;
 mod report;
 
 pub use autostart::{AutostartSet, AutostartStatus, Disable, Enable, RestartState};
-pub use report::{DiskStatus, LogFiles, PortStatus, SandboxStatus, VmStatus, VmSummary};
+pub use report::{
+    DiskProblem, DiskStatus, DiskTrouble, LogFiles, PortStatus, SandboxStatus, VmStatus, VmSummary,
+};
 
 macro_rules! method {
     ($type:ty, $name:literal, $reply:ty) => {

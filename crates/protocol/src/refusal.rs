@@ -19,6 +19,8 @@ pub enum RefusalCode {
     NameTaken,
     /// The VM is in the wrong state for this. Exit 3.
     WrongState,
+    /// A disk of the VM is damaged, and nobody has said what is to be done about it. Exit 3.
+    DiskDamaged,
     /// Something else is being done to the VM, or a queue is full. Exit 5.
     Busy,
     /// A host port, disk or other resource is held by somebody. Exit 5.
@@ -47,13 +49,14 @@ pub enum RefusalCode {
 
 impl RefusalCode {
     /// Every reason.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::VmNotFound,
         Self::DiskNotFound,
         Self::SnapshotNotFound,
         Self::VmAmbiguous,
         Self::NameTaken,
         Self::WrongState,
+        Self::DiskDamaged,
         Self::Busy,
         Self::Conflict,
         Self::InvalidSpec,
@@ -77,6 +80,7 @@ impl RefusalCode {
             Self::VmAmbiguous => "VmAmbiguous",
             Self::NameTaken => "NameTaken",
             Self::WrongState => "WrongState",
+            Self::DiskDamaged => "DiskDamaged",
             Self::Busy => "Busy",
             Self::Conflict => "Conflict",
             Self::InvalidSpec => "InvalidSpec",
@@ -101,7 +105,7 @@ impl RefusalCode {
     pub fn exit(self) -> u8 {
         match self {
             Self::VmAmbiguous | Self::InvalidCall => 2,
-            Self::WrongState => 3,
+            Self::WrongState | Self::DiskDamaged => 3,
             Self::VmNotFound | Self::DiskNotFound | Self::SnapshotNotFound => 4,
             Self::NameTaken | Self::Busy | Self::Conflict => 5,
             Self::AuthenticationFailed => 7,

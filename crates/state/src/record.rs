@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::disk::DiskRecords;
+use crate::health::Health;
 use crate::id::VmId;
 use crate::lifecycle::{Activity, Fact, FactKind, ImpossibleFact, LastExit, Status, View, apply};
 use crate::snapshot::SnapshotWork;
@@ -173,6 +174,9 @@ pub struct VmRecord {
     /// What keeps it up without a person.
     #[serde(default)]
     pub upkeep: Upkeep,
+    /// Whether its disks may be written.
+    #[serde(default, skip_serializing_if = "Health::is_good")]
+    pub health: Health,
 }
 
 impl VmRecord {
@@ -201,6 +205,7 @@ impl VmRecord {
                 unattended: false,
                 stopped: false,
             },
+            health: Health::good(),
         }
     }
 
@@ -239,6 +244,10 @@ impl VmRecord {
             state,
             since,
             generation,
+            health: match &exit {
+                Some(exit) => self.health.clone().ended(exit.cause),
+                None => self.health.clone(),
+            },
             last_exit: exit.or_else(|| self.last_exit.clone()),
             ..self.clone()
         })

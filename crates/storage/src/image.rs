@@ -14,12 +14,12 @@ mod inspect;
 mod look;
 mod open;
 pub mod snapshot;
+mod suspect;
 mod unnamed;
 mod version;
 
 pub use chain::{Chain, Layer, open_chain};
 pub use check::{Checked, Resized, check, resize};
-
 pub use copy::{Copied, Source, copy};
 pub use create::{Created, create};
 pub use delete::{Deletion, delete};
@@ -27,6 +27,7 @@ pub use digest::{Algorithm, Checksum, digest};
 pub use inspect::{Inspection, inspect};
 pub use look::{Found, Look, look};
 pub use open::{Image, open};
+pub use suspect::is_suspect;
 pub use unnamed::is_temporary;
 pub use version::version;
 

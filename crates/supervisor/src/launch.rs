@@ -27,6 +27,7 @@ use maqet_spec::VmSpec;
 use maqet_spec::vm::Accel;
 use maqet_state::clock;
 use maqet_state::disk::DiskRecords;
+use maqet_state::health::Health;
 use maqet_state::id::VmId;
 use maqet_state::record::Launch;
 use maqet_state::secret::Secret;
@@ -58,6 +59,8 @@ pub(crate) struct Plan {
     pub(crate) files: DiskRecords,
     /// Work on its snapshots that was cut off.
     pub(crate) unfinished: Option<Box<SnapshotWork>>,
+    /// What is known against them.
+    pub(crate) health: Health,
     /// The start counter of this launch.
     pub(crate) generation: u64,
     /// Random id of this launch.
@@ -249,6 +252,7 @@ impl Preflight {
             let settled = finish_before_start(work, plan).await;
             settled.map_err(|refusal| refusal.vm(name))?;
         }
+        crate::soundness::check(plan).await?;
         let serial = plan.shared.places.vm_data(&plan.id).join("serial.log");
         let serial_offset = fs::metadata(serial).map_or(0, |metadata| metadata.len());
         let mut spec = plan.spec.clone();

@@ -33,6 +33,7 @@ mod salvage;
 mod settings;
 mod shared;
 mod snapshots;
+mod soundness;
 mod startup;
 mod store;
 mod strays;

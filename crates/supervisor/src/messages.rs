@@ -211,6 +211,22 @@ pub(crate) enum RecordStep {
     },
     /// It is not.
     FileNotMade(PathBuf),
+    /// An image was checked and may be written to.
+    DiskChecked {
+        /// The disk.
+        disk: String,
+        /// Clusters that leaked.
+        leaks: u64,
+    },
+    /// An image is damaged.
+    DiskDamaged {
+        /// The disk.
+        disk: String,
+        /// Where it is, as the spec says.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+    },
 }
 
 /// What is to be recorded of work on a snapshot. From: `snapshots`.

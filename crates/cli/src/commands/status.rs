@@ -1,6 +1,8 @@
 //! `maqet status`.
 
-use maqet_protocol::control::{AutostartStatus, Describe, PortStatus, SandboxStatus, VmStatus, VmSummary};
+use maqet_protocol::control::{
+    AutostartStatus, Describe, DiskProblem, DiskTrouble, PortStatus, SandboxStatus, VmStatus, VmSummary,
+};
 
 use super::ls;
 use crate::args::vm::OneArgs;
@@ -89,8 +91,9 @@ fn disks(status: &VmStatus) -> String {
     let lines = status.disks.iter().map(|disk| {
         let made = if disk.made { ", made by maqet" } else { "" };
         let readonly = if disk.readonly { ", read-only" } else { "" };
+        let trouble = disk.trouble.as_ref().map(trouble).unwrap_or_default();
         format!(
-            "{}: {} ({}, {}{readonly}{made})",
+            "{}: {} ({}, {}{readonly}{made}){trouble}",
             disk.name,
             disk.path.display(),
             disk.format,
@@ -98,6 +101,20 @@ fn disks(status: &VmStatus) -> String {
         )
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+fn trouble(trouble: &DiskTrouble) -> String {
+    let what = match trouble.problem {
+        DiskProblem::HostFull => "the host's disk is full; the guest waits and goes on once there is room",
+        DiskProblem::Error => "the host failed to read or write it",
+        DiskProblem::Damaged => "damaged",
+    };
+    let detail = trouble.detail.iter().map(|detail| format!(": {detail}"));
+    format!(
+        "\n  {what}{} (since {})",
+        detail.collect::<String>(),
+        trouble.since
+    )
 }
 
 fn port(port: &PortStatus) -> String {

@@ -89,6 +89,44 @@ pub struct DiskStatus {
     /// maqet made the file for this VM.
     #[serde(default)]
     pub made: bool,
+    /// What is wrong with it, if something is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<DiskTrouble>,
+}
+
+/// What is wrong with a disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskTrouble {
+    /// In a word.
+    pub problem: DiskProblem,
+    /// What is known beyond that, a clause for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// When it was noticed.
+    pub since: Timestamp,
+}
+
+/// Ways a disk can be in trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskProblem {
+    /// The host has no room for what the guest writes: the guest waits, and goes on once there is room.
+    HostFull,
+    /// The host could not read or write.
+    Error,
+    /// The image is damaged.
+    Damaged,
+}
+
+impl DiskProblem {
+    /// The name, as stored and shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::HostFull => "host-full",
+            Self::Error => "error",
+            Self::Damaged => "damaged",
+        }
+    }
 }
 
 /// One forwarded port of a running VM.

@@ -111,7 +111,8 @@ fn status() -> Value {
     let mut all = json!({
         "accel": "tcg",
         "disks": [{"name": "root", "path": "/vm/root.qcow2", "format": "qcow2", "interface": "virtio",
-            "readonly": false, "file": mark(), "made": true}],
+            "readonly": false, "file": mark(), "made": true,
+            "trouble": {"problem": "damaged", "detail": "3 errors", "since": AT}}],
         "ports": ports(), "sandbox": sandbox(),
         "logs": {"serial": "/l/serial.log", "qemu": "/l/qemu.log", "runner": "/l/runner.log"},
         "qemu_version": "7.2.22"

@@ -1,7 +1,7 @@
 //! What is on record of a VM's disks, and how it changes.
 
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use actix::{ActorFutureExt, Context, Handler, ResponseActFuture, WrapFuture};
@@ -42,6 +42,18 @@ impl VmActor {
         self.record.files = files.used(&opened, &self.shared.boot_id, clock::now());
     }
 
+    /// An image is damaged: it is not written to before somebody has had a say.
+    pub(super) fn disk_damaged(&mut self, disk: &str, path: PathBuf, found: String) -> Change {
+        let event = self
+            .event("vm.disk-quarantined")
+            .with("disk", disk)
+            .with("path", path.display().to_string())
+            .with("found", found.clone());
+        let health = std::mem::take(&mut self.record.health);
+        self.record.health = health.damaged(path, found, clock::now());
+        Change::update(self.record.clone()).event(event)
+    }
+
     /// A disk of a VM that rests.
     fn disk_at_rest(&mut self, name: &str, context: &mut Context<Self>) -> Result<Disk, Refusal> {
         let disk = self.record.spec.disks.iter().find(|disk| disk.name == name);
@@ -80,7 +92,7 @@ impl VmActor {
         disk: &Disk,
         found: Result<Option<FileMark>, Refusal>,
     ) -> ResponseActFuture<Self, Result<DiskAccepted, Refusal>> {
-        let before = self.record.files.clone();
+        let before = (self.record.files.clone(), self.record.health.clone());
         let (accepted, change) = match found.and_then(|found| self.accept(disk, found)) {
             Ok(settled) => settled,
             Err(refusal) => return Box::pin(async { Err(refusal) }.into_actor(self)),
@@ -88,7 +100,7 @@ impl VmActor {
         let durable: Pin<Box<dyn Future<Output = Result<(), Refusal>>>> = Box::pin(self.persist(change));
         let done = durable.into_actor(self).map(move |durable, actor, _context| {
             if durable.is_err() {
-                actor.record.files = before;
+                (actor.record.files, actor.record.health) = before;
             }
             durable.map(|()| accepted)
         });
@@ -104,8 +116,19 @@ impl VmActor {
                 .hint("try again"));
         }
         let files = self.accepted(disk, found);
-        let already = files == self.record.files;
+        let damage = self
+            .record
+            .health
+            .of(&disk.path)
+            .filter(|damage| !damage.accepted);
+        let damage = damage.map(|damage| damage.found.clone());
+        let already = files == self.record.files && damage.is_none();
         self.record.files = files;
+        let health = std::mem::take(&mut self.record.health);
+        self.record.health = match found {
+            Some(_) => health.accepted(&disk.path),
+            None => health.mended(&disk.path),
+        };
         let event = self
             .event("vm.disk-accepted")
             .with("disk", disk.name.clone())
@@ -113,6 +136,10 @@ impl VmActor {
         let event = match found {
             Some(file) => event.with("file", file.to_string()),
             None => event.with("missing", true),
+        };
+        let event = match damage {
+            Some(damage) => event.with("damage", damage),
+            None => event,
         };
         let accepted = DiskAccepted {
             vm: self.name().to_owned(),

@@ -234,6 +234,11 @@ impl VmActor {
             RecordStep::FileMade { path, file } => {
                 return Ok(self.file_made(&path, file).ledger(strike(&path)));
             }
+            RecordStep::DiskChecked { disk, leaks } => {
+                let event = self.event("vm.disk-checked").with("disk", disk);
+                return Ok(Change::default().event(event.with("leaks", leaks)));
+            }
+            RecordStep::DiskDamaged { disk, path, found } => return Ok(self.disk_damaged(&disk, path, found)),
             RecordStep::QemuRecorded { qemu, ports, files } => {
                 self.files_used(files);
                 self.shared.confined.enter(&qemu);

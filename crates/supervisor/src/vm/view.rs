@@ -1,10 +1,11 @@
 //! What a VM shows of itself.
 
 use maqet_protocol::control::{
-    AutostartStatus, DiskStatus, LogFiles, RestartState, SandboxStatus, VmStatus, VmSummary,
+    AutostartStatus, DiskProblem, DiskStatus, DiskTrouble, LogFiles, RestartState, SandboxStatus, VmStatus,
+    VmSummary,
 };
 use maqet_protocol::runner::Running;
-use maqet_spec::vm::{Accel, DiskFormat, DiskInterface, RestartWhen, Sandbox};
+use maqet_spec::vm::{Accel, Disk, DiskFormat, DiskInterface, RestartWhen, Sandbox};
 use maqet_state::clock;
 use maqet_state::upkeep::Autostart;
 
@@ -105,6 +106,16 @@ impl VmActor {
         }
     }
 
+    /// What is wrong with a disk: what is on record counts more than what goes on.
+    fn trouble(&self, disk: &Disk) -> Option<DiskTrouble> {
+        let damage = self.record.health.of(&disk.path);
+        damage.map(|damage| DiskTrouble {
+            problem: DiskProblem::Damaged,
+            detail: Some(damage.found.clone()),
+            since: damage.at,
+        })
+    }
+
     fn disks(&self) -> Vec<DiskStatus> {
         let format = |format| match format {
             DiskFormat::Qcow2 => "qcow2",
@@ -126,6 +137,7 @@ impl VmActor {
             readonly: disk.readonly,
             file: self.record.files.get(&disk.path).and_then(|known| known.file),
             made: self.record.files.get(&disk.path).is_some_and(|known| known.made),
+            trouble: self.trouble(disk),
         });
         disks.collect()
     }

@@ -35,6 +35,13 @@ pub(super) fn tell(event: &Event) -> Option<String> {
             "maqet took the running VM over again; the guest went on all the while".to_owned()
         }
         "disk.created" => format!("its disk image was made: {}", text(event, "path")),
+        "vm.disk-checked" => checked(event),
+        "vm.disk-quarantined" => format!(
+            "disk `{}` was found damaged and is not written to: {}",
+            text(event, "disk"),
+            text(event, "found")
+        ),
+        "vm.disk-accepted" => format!("the file of disk `{}` was accepted as it is", text(event, "disk")),
         kind => return kind.strip_prefix("qmp.").and_then(|name| by_qemu(name, event)),
     })
 }
@@ -64,6 +71,16 @@ fn by_qemu(name: &str, event: &Event) -> Option<String> {
         ),
         _ => return None,
     })
+}
+
+fn checked(event: &Event) -> String {
+    let disk = text(event, "disk");
+    match number(event, "leaks") {
+        Some(leaks) if leaks > 0 => {
+            format!("disk `{disk}` was checked after an unclean end: whole, but for {leaks} leaked clusters")
+        }
+        _ => format!("disk `{disk}` was checked after an unclean end: whole"),
+    }
 }
 
 /// Who wanted a start.

@@ -1,0 +1,152 @@
+//! The gate before QEMU may write: after an unclean end every image is checked, and a damaged one is written by nobody.
+
+use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_spec::vm::{Disk, DiskFormat};
+use maqet_state::health::Verdict;
+use maqet_storage::StorageError;
+use maqet_storage::image::{self, Checked, Image};
+
+use crate::launch::{Plan, record};
+use crate::link::chain;
+use crate::messages::RecordStep;
+
+/// Looks at every qcow2 image that QEMU is going to write to, as far as there is a reason to.
+///
+/// # Errors
+/// `disk-damaged` for an image that is damaged, which is durable then; `conflict` for one that another program has open;
+/// `start-failed` when it cannot be told.
+pub(crate) async fn check(plan: &Plan) -> Result<(), Refusal> {
+    for disk in &plan.spec.disks {
+        if disk.format == DiskFormat::Qcow2 && !disk.readonly {
+            check_disk(plan, disk).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn check_disk(plan: &Plan, disk: &Disk) -> Result<(), Refusal> {
+    // A missing image, or one that is none, is the runner's to tell.
+    let Ok(image) = image::open(&disk.path, true) else {
+        return Ok(());
+    };
+    let Ok(suspect) = image::is_suspect(&image) else {
+        return Ok(());
+    };
+    match plan.health.judge(&disk.path, suspect) {
+        Verdict::Go => Ok(()),
+        Verdict::Quarantined(damage) => Err(quarantined(plan, disk, &damage.found)),
+        Verdict::Check => examine(plan, disk, image).await,
+    }
+}
+
+async fn examine(plan: &Plan, disk: &Disk, image: Image) -> Result<(), Refusal> {
+    tracing::info!(
+        vm = plan.spec.name.as_str(),
+        disk = disk.name,
+        "an image is checked"
+    );
+    let findings = image::check(image, disk.format, false, &plan.shared.binaries).await;
+    let found = match findings {
+        Ok(findings) if findings.corruptions == 0 && findings.check_errors == 0 => {
+            return told(plan, disk, findings).await;
+        }
+        Ok(findings) => in_words(findings),
+        Err(StorageError::Tool { words, .. }) if !words.contains("lock") => {
+            format!("qemu-img cannot check it: {words}")
+        }
+        Err(error) => return Err(untold(plan, disk, &error)),
+    };
+    let step = RecordStep::DiskDamaged {
+        disk: disk.name.clone(),
+        path: disk.path.clone(),
+        found: found.clone(),
+    };
+    record(plan, step).await?;
+    Err(quarantined(plan, disk, &found))
+}
+
+/// Clusters that leaked are no reason not to start, and worth knowing.
+async fn told(plan: &Plan, disk: &Disk, findings: Checked) -> Result<(), Refusal> {
+    let step = RecordStep::DiskChecked {
+        disk: disk.name.clone(),
+        leaks: findings.leaks,
+    };
+    record(plan, step).await
+}
+
+/// What a check found, as a clause.
+fn in_words(findings: Checked) -> String {
+    let count = |number: u64, one: &str, many: &str| match number {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        _ => Some(format!("{number} {many}")),
+    };
+    let parts = [
+        count(
+            findings.corruptions,
+            "error in its tables",
+            "errors in its tables",
+        ),
+        count(
+            findings.check_errors,
+            "part cannot be read",
+            "parts cannot be read",
+        ),
+        count(findings.leaks, "leaked cluster", "leaked clusters"),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn quarantined(plan: &Plan, disk: &Disk, found: &str) -> Refusal {
+    let (vm, name) = (plan.spec.name.as_str(), &disk.name);
+    Refusal::new(
+        RefusalCode::DiskDamaged,
+        format!("disk `{name}` of `{vm}` is damaged and was not started on"),
+    )
+    .vm(vm)
+    .cause(format!("`{}`: {found}", disk.path.display()))
+    .hint(format!(
+        "repair it: maqet storage verify {vm} --repair; or use it as it is: maqet storage accept {vm} {name}"
+    ))
+}
+
+/// It is not known whether the image is whole.
+fn untold(plan: &Plan, disk: &Disk, error: &StorageError) -> Refusal {
+    let (vm, name) = (plan.spec.name.as_str(), &disk.name);
+    let in_use = matches!(error, StorageError::Tool { .. });
+    let (code, what) = if in_use {
+        (RefusalCode::Conflict, "is in use by another program")
+    } else {
+        (RefusalCode::StartFailed, "cannot be checked after an unclean end")
+    };
+    let refusal = Refusal::new(code, format!("disk `{name}` of `{vm}` {what}"));
+    let refusal = refusal.vm(vm).cause(chain(error));
+    match error.hint() {
+        Some(hint) => refusal.hint(hint),
+        None => refusal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_are_told_in_words() {
+        let findings = Checked {
+            corruptions: 1,
+            leaks: 3,
+            ..Checked::default()
+        };
+        assert_eq!(in_words(findings), "1 error in its tables, 3 leaked clusters");
+        let findings = Checked {
+            corruptions: 2,
+            check_errors: 1,
+            ..Checked::default()
+        };
+        assert_eq!(
+            in_words(findings),
+            "2 errors in its tables, 1 part cannot be read"
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! After an unclean end no image is written to before it was checked, and a damaged one not at all.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use maqet_process::{Sent, Signal};
+use maqet_tests::{Guest, Sandbox};
+use serde_json::Value;
+
+use crate::facts::{one, qemu, status, until_serial};
+
+const DISK: &str = "disks: {root: {path: ./root.qcow2, size: 1M, interface: ide}}";
+
+fn image(sandbox: &Sandbox) -> PathBuf {
+    sandbox.home().join("root.qcow2")
+}
+
+/// A VM that has written to its disk and whose QEMU was killed.
+fn killed(sandbox: &Sandbox) {
+    Guest::tiny("web").options(&["write"]).line(DISK).start(sandbox);
+    until_serial(sandbox, "web", "wrote \\d+ sectors");
+    // What was written is in the image once the guest is halted.
+    sandbox.maqet(&["pause", "web"]).expect(0);
+    assert_eq!(
+        qemu(sandbox, "web").signal(Signal::Kill).unwrap(),
+        Sent::Delivered
+    );
+    sandbox.maqet(&["wait", "web", "failed"]).expect(0);
+}
+
+fn read(path: &Path, offset: u64) -> u64 {
+    let mut bytes = [0; 8];
+    File::open(path)
+        .unwrap()
+        .read_exact_at(&mut bytes, offset)
+        .unwrap();
+    u64::from_be_bytes(bytes)
+}
+
+/// Says of the first clusters that nobody uses them.
+fn damage(path: &Path) {
+    let counts = read(path, read(path, 48));
+    let file = File::options().write(true).open(path).unwrap();
+    file.write_all_at(&[0; 32], counts).unwrap();
+}
+
+/// The journal's entries of one kind.
+fn events(sandbox: &Sandbox, kind: &str) -> Vec<Value> {
+    let text = sandbox
+        .maqet(&["events", "--vm", "web", "--since", "0"])
+        .expect(0)
+        .stdout;
+    let all = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    all.filter(|event| event["kind"] == kind).collect()
+}
+
+fn trouble(sandbox: &Sandbox) -> Value {
+    sandbox.status("web")["disks"][0]["trouble"].clone()
+}
+
+#[test]
+fn a_whole_image_is_checked_once_and_started_on() {
+    let sandbox = Sandbox::new();
+    killed(&sandbox);
+    sandbox.maqet(&["start", "web"]).expect(0);
+    let checked = events(&sandbox, "vm.disk-checked");
+    assert_eq!(checked.len(), 1, "{checked:?}");
+    assert_eq!(
+        (&checked[0]["disk"], &checked[0]["leaks"]),
+        (&"root".into(), &0.into())
+    );
+    // After an orderly end nothing is checked.
+    assert_eq!(one(&sandbox.json(&["stop", "web"]))["status"], "stopped");
+    sandbox.maqet(&["start", "web"]).expect(0);
+    assert_eq!(events(&sandbox, "vm.disk-checked").len(), 1);
+}
+
+#[test]
+fn a_damaged_image_is_not_written_to() {
+    let sandbox = Sandbox::new();
+    killed(&sandbox);
+    damage(&image(&sandbox));
+    let before = std::fs::read(image(&sandbox)).unwrap();
+    for _ in 0..2 {
+        let refused = sandbox.maqet(&["start", "web", "-o", "json"]).expect(3).error();
+        assert_eq!(refused["code"], "disk-damaged", "{refused}");
+        let words = refused.to_string();
+        for expected in [
+            "disk `root` of `web` is damaged",
+            "in its tables",
+            "maqet storage accept web root",
+        ] {
+            assert!(words.contains(expected), "{words}");
+        }
+    }
+    assert_eq!(std::fs::read(image(&sandbox)).unwrap(), before);
+    assert_eq!(events(&sandbox, "vm.disk-quarantined").len(), 1);
+    assert_eq!(trouble(&sandbox)["problem"], "damaged");
+    let told = sandbox.maqet(&["status", "web"]).expect(0).stdout;
+    assert!(told.contains("damaged: "), "{told}");
+    let told = sandbox.maqet(&["why", "web"]).expect(0).stdout;
+    assert!(told.contains("disk `root` was found damaged"), "{told}");
+}
+
+#[test]
+fn what_is_accepted_is_accepted_for_one_run() {
+    let sandbox = Sandbox::new();
+    killed(&sandbox);
+    damage(&image(&sandbox));
+    sandbox.maqet(&["start", "web"]).expect(3);
+    // The next supervisor knows it too.
+    sandbox.maqet(&["supervisor", "stop"]).expect(0);
+    sandbox.maqet(&["start", "web"]).expect(3);
+    sandbox.maqet(&["storage", "accept", "web", "root"]).expect(0);
+    sandbox.maqet(&["start", "web"]).expect(0);
+    assert_eq!(status(&sandbox, "web"), "running");
+    assert_eq!(
+        qemu(&sandbox, "web").signal(Signal::Kill).unwrap(),
+        Sent::Delivered
+    );
+    sandbox.maqet(&["wait", "web", "failed"]).expect(0);
+    damage(&image(&sandbox));
+    sandbox.maqet(&["start", "web"]).expect(3);
+}
+
+#[test]
+fn a_restart_policy_does_not_get_past_the_check() {
+    let sandbox = Sandbox::new();
+    let policy = "restart: {policy: on-failure, backoff: 1s, tries: 1}";
+    Guest::tiny("web")
+        .options(&["write"])
+        .line(DISK)
+        .line(policy)
+        .start(&sandbox);
+    until_serial(&sandbox, "web", "wrote \\d+ sectors");
+    sandbox.maqet(&["pause", "web"]).expect(0);
+    let qemu = qemu(&sandbox, "web");
+    damage(&image(&sandbox));
+    assert_eq!(qemu.signal(Signal::Kill).unwrap(), Sent::Delivered);
+    sandbox
+        .maqet(&["wait", "web", "event=vm.disk-quarantined", "--timeout", "60s"])
+        .expect(0);
+    sandbox
+        .maqet(&["wait", "web", "failed", "--timeout", "60s"])
+        .expect(0);
+    assert_eq!(trouble(&sandbox)["problem"], "damaged");
+}
