@@ -17,6 +17,9 @@ const SAYS: usize = 0x100;
 const BOOT_CATALOG: u8 = 19;
 const BOOT_IMAGE: u8 = 20;
 
+/// The firmware that QEMU has for microvm may be one that boots no disks.
+const MICROVM_FIRMWARE: &str = "/usr/share/seabios/bios-microvm.bin";
+
 /// A disk of a VM: its name, and its fields beside the path.
 type Disk<'a> = (&'a str, &'a str);
 
@@ -80,7 +83,12 @@ fn cdrom(directory: &Path, name: &str) -> Vec<u8> {
 /// Makes the images and a VM whose first disk is booted.
 fn boot(sandbox: &Sandbox, machine: &str, disks: &[Disk<'_>]) {
     let directory = tempfile::tempdir().unwrap();
-    let mut yaml = format!("name: web\nmachine: {machine}\naccel: tcg\nmemory: 64M\ndisks:\n");
+    let firmware = if machine == "microvm" {
+        format!("firmware: {MICROVM_FIRMWARE}\n")
+    } else {
+        String::new()
+    };
+    let mut yaml = format!("name: web\nmachine: {machine}\naccel: tcg\nmemory: 64M\n{firmware}disks:\n");
     for (name, fields) in disks {
         let image = sandbox.home().join(format!("{name}.img"));
         let content = if fields.contains("media: cdrom") {
@@ -189,7 +197,17 @@ fn from_the_interface_of_isapc() {
 }
 
 #[test]
+fn from_every_interface_of_microvm() {
+    let disks = [
+        ("virtio", "interface: virtio, aio: io_uring"),
+        ("scsi", "interface: scsi, format: raw, readonly: true"),
+    ];
+    each_boots("microvm", &disks);
+}
+
+#[test]
 fn from_cdroms() {
+    a_cdrom_boots("microvm", "media: cdrom");
     a_cdrom_boots("q35", "media: cdrom");
     a_cdrom_boots("q35", "media: cdrom, interface: scsi, aio: io_uring");
     a_cdrom_boots("pc", "media: cdrom, cache: none");

@@ -22,7 +22,7 @@ fn guest() -> PathBuf {
 }
 
 /// Adds and starts the guest with these words on its command line.
-fn start(sandbox: &Sandbox, name: &str, words: &str, lines: &str) {
+pub(crate) fn start(sandbox: &Sandbox, name: &str, words: &str, lines: &str) {
     let dir = guest();
     let yaml = format!(
         "name: {name}\nmachine: q35\naccel: tcg\nmemory: 256M\n\

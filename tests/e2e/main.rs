@@ -23,6 +23,7 @@ mod refused_start;
 mod remove;
 mod sandbox;
 mod scale;
+mod shares;
 mod snapshot;
 mod start;
 mod stop;

@@ -41,6 +41,9 @@ pub struct Prepare {
     /// Directories where QEMU may write whatever tree they are in, if the spec names something there.
     #[serde(default)]
     pub roots: Vec<PathBuf>,
+    /// Directories where maqet keeps its own files; nothing in or around them is shared with a guest.
+    #[serde(default)]
+    pub own: Vec<PathBuf>,
     /// Files that are on record for the spec's disks: another one at the same path is refused.
     #[serde(default)]
     pub files: Vec<ExpectedFile>,

@@ -51,6 +51,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) accel: &'a str,
     /// The log of its serial port, if it writes one; it must be there.
     pub(crate) serial_log: Option<PathBuf>,
+    /// The open directories of its shares.
+    pub(crate) shares: Vec<Rule>,
     /// Where nobody may write.
     pub(crate) policy: &'a PathPolicy,
 }
@@ -65,6 +67,7 @@ pub(crate) fn plan(spec: &VmSpec, around: Surroundings<'_>) -> Option<Confinemen
     };
     let mut rules = system(around.binary, around.accel);
     rules.extend(around.serial_log.map(|log| Rule::new(log, Access::Write)));
+    rules.extend(around.shares);
     let kernel = spec.kernel.as_ref();
     let images = kernel.map(|kernel| &kernel.image).into_iter();
     let images = images.chain(kernel.and_then(|kernel| kernel.initrd.as_ref()));

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use maqet_process::confine::{Confinement, Level};
+use maqet_process::confine::{Confinement, Level, Rule};
 use maqet_process::gate::{GateOrder, Gated, PASSED_NUMBER_MIN, spawn_gate};
 use maqet_process::identity::{FileId, ProcessIdentity, Role};
 use maqet_process::pidfd::ProcessHandle;
@@ -26,7 +26,7 @@ use crate::notes::LaunchNote;
 use crate::oom::Baseline;
 use crate::place::{CONTROL_MONITOR, Place, SERIAL_SOCKET, SPARE_MONITOR};
 use crate::ports::{self, HeldPorts};
-use crate::{accel, confinement, disks};
+use crate::{accel, confinement, disks, shares};
 
 /// The runner's own image, whatever has become of its path.
 const SELF: &str = "/proc/self/exe";
@@ -139,29 +139,28 @@ pub(crate) async fn gate(place: Place, order: Prepare) -> Result<Gate, Refusal> 
     let words_from = logs.size(QEMU_LOG);
     let executables = executables(&order.binary).map_err(|error| failed(&error))?;
     let policy = PathPolicy::for_host(order.roots).map_err(|error| failed(&error))?;
-    let mut wired = wire(&place, &spec, (accel, &logs, &policy), &order.files)?;
+    let bounds = Bounds {
+        policy: &policy,
+        own: &order.own,
+        expected: &order.files,
+    };
+    let mut wired = wire(&place, &spec, (accel, &logs), &bounds)?;
     let files = std::mem::take(&mut wired.files);
+    let shares = std::mem::take(&mut wired.shares);
     let mut gate_order = wired.order(&place, &spec, order.binary.clone(), &logs)?;
     let around = Surroundings {
         binary: &order.binary,
         accel,
         serial_log: serial_log(&place, &spec, &logs)?,
+        shares,
         policy: &policy,
     };
     gate_order.confinement = confine(&place, &spec, around)?;
     let sandbox = sandbox(&spec, gate_order.confinement.is_some());
     pass(Point::DisksOpened);
     let gated = stand(&place, gate_order).await?;
-    let launch_id = &order.launch_id;
-    let identity = ProcessIdentity::take(
-        &gated.handle,
-        Role::Qemu,
-        launch_id,
-        order.generation,
-        executables,
-    )
-    .map_err(|error| failed(&error))?;
-    let handle = gated.handle.try_clone().map_err(|error| failed(&error))?;
+    let launch = (order.launch_id.as_str(), order.generation);
+    let (identity, handle) = identify(&gated, launch, executables).map_err(|error| failed(&error))?;
     pass(Point::GateStands);
     let qemu = Qemu {
         identity,
@@ -176,6 +175,17 @@ pub(crate) async fn gate(place: Place, order: Prepare) -> Result<Gate, Refusal> 
         held,
     };
     Ok(Gate { gated, qemu, files })
+}
+
+/// Who the gate is, and QEMU will be.
+fn identify(
+    gated: &Gated,
+    (launch_id, generation): (&str, u64),
+    executables: Vec<FileId>,
+) -> Result<(ProcessIdentity, ProcessHandle), ProcessError> {
+    let handle = gated.handle.try_clone()?;
+    let identity = ProcessIdentity::take(&gated.handle, Role::Qemu, launch_id, generation, executables)?;
+    Ok((identity, handle))
 }
 
 /// Makes a gate and waits until it stands.
@@ -202,6 +212,16 @@ struct Wired {
     listen: Vec<(OwnedFd, i32)>,
     pass: Vec<(OwnedFd, i32)>,
     files: Vec<OpenedFile>,
+    shares: Vec<Rule>,
+}
+
+/// Which files and directories QEMU may be handed.
+struct Bounds<'a> {
+    policy: &'a PathPolicy,
+    /// Where maqet keeps its own files.
+    own: &'a [PathBuf],
+    /// What is on record for the disks.
+    expected: &'a [ExpectedFile],
 }
 
 impl Wired {
@@ -226,8 +246,8 @@ impl Wired {
 fn wire(
     place: &Place,
     spec: &VmSpec,
-    (accel, logs, policy): (&str, &Logs, &PathPolicy),
-    expected: &[ExpectedFile],
+    (accel, logs): (&str, &Logs),
+    bounds: &Bounds<'_>,
 ) -> Result<Wired, Refusal> {
     let mut numbers = PASSED_NUMBER_MIN..;
     let mut next = || numbers.next().unwrap_or(i32::MAX);
@@ -247,9 +267,16 @@ fn wire(
     let mut passed = Vec::new();
     let (mut opened, mut files) = (Vec::new(), Vec::new());
     for disk in &spec.disks {
-        let chain = disks::open(place, disk, policy)?;
-        files.push(disks::recognize(place, disk, &chain.top, expected)?);
+        let chain = disks::open(place, disk, bounds.policy)?;
+        files.push(disks::recognize(place, disk, &chain.top, bounds.expected)?);
         opened.push(disks::wire(disk, chain, &mut passed, &mut next));
+    }
+    let (mut shared, mut rules) = (Vec::new(), Vec::new());
+    for share in &spec.shares {
+        let (wiring, rule) = shares::wire(share, next());
+        passed.push((shares::open(place, share, bounds.policy, bounds.own)?, wiring.fd));
+        shared.push(wiring);
+        rules.push(rule);
     }
     let number = |at: usize| listen.get(at).map_or(-1, |(_, number): &(OwnedFd, i32)| *number);
     let wiring = Wiring {
@@ -262,6 +289,7 @@ fn wire(
             log: spec.serial.log.then(|| logs.path(SERIAL_LOG)),
         }),
         disks: opened,
+        shares: shared,
         forwards: ports::numbers(&spec.networks),
     };
     Ok(Wired {
@@ -269,6 +297,7 @@ fn wire(
         listen,
         pass: passed,
         files,
+        shares: rules,
     })
 }
 

@@ -33,6 +33,7 @@ mod policy;
 mod ports;
 mod server;
 mod session;
+mod shares;
 mod watchers;
 
 use std::ffi::OsString;

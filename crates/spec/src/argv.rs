@@ -1,11 +1,14 @@
 //! A spec and the descriptors of one start as QEMU's command line. Pure: the same input gives the same words.
 //!
-//! Words are in the order machine, monitors, serial port, boot, disks, networks, extra words. The extra words come
+//! Words are in the order machine, monitors, serial port, boot, disks, networks, shares, extra words. The extra words come
 //! last, so that they can override what QEMU lets be overridden.
 
 mod devices;
+mod shares;
 
 use std::path::{Path, PathBuf};
+
+pub use shares::opened;
 
 use crate::machine::{Family, qemu_architecture};
 use crate::vm::{DiskFormat, OnReboot, Sandbox, VmSpec};
@@ -26,6 +29,8 @@ pub struct Wiring {
     pub serial: Option<SerialWiring>,
     /// Opened images of each disk of the spec.
     pub disks: Vec<DiskWiring>,
+    /// Opened directory of each share of the spec, by name.
+    pub shares: Vec<ShareWiring>,
     /// Host ports of the forwards, one list per network in the order of the spec, resolved where the spec says
     /// `auto`.
     pub forwards: Vec<Vec<u16>>,
@@ -51,6 +56,15 @@ pub struct LayerWiring {
     pub format: DiskFormat,
 }
 
+/// Wiring of a shared directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShareWiring {
+    /// The share's name.
+    pub name: String,
+    /// The directory.
+    pub fd: i32,
+}
+
 /// Wiring of the serial port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SerialWiring {
@@ -66,6 +80,9 @@ pub enum WiringError {
     /// No descriptor for a disk.
     #[error("no descriptor for disk `{0}`")]
     Disk(String),
+    /// No descriptor for a share.
+    #[error("no descriptor for share `{0}`")]
+    Share(String),
     /// No host port for a forward.
     #[error("no host port for forward {index} of network `{network}`")]
     Forward {
@@ -98,6 +115,15 @@ impl Wiring {
                     name: disk.name.clone(),
                     fd,
                     below: Vec::new(),
+                })
+                .collect(),
+            shares: spec
+                .shares
+                .iter()
+                .zip((8..).skip(spec.disks.len()))
+                .map(|(share, fd)| ShareWiring {
+                    name: share.name.clone(),
+                    fd,
                 })
                 .collect(),
             forwards: spec
@@ -133,6 +159,7 @@ pub fn argv(spec: &VmSpec, wiring: &Wiring) -> Result<Vec<String>, WiringError> 
     boot(&mut words, spec);
     devices::disks(&mut words, spec, wiring, family)?;
     devices::networks(&mut words, spec, wiring)?;
+    shares::shares(&mut words, spec, wiring, family)?;
     let mut words = words.0;
     words.extend(spec.extra_args.iter().cloned());
     Ok(words)

@@ -2,6 +2,7 @@
 //! checked afterwards by [`crate::validate()`].
 
 mod devices;
+mod shares;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,7 +33,7 @@ pub(crate) struct Context<'a> {
 }
 
 /// Top-level keys.
-pub(crate) const KEYS: [&str; 20] = [
+pub(crate) const KEYS: [&str; 21] = [
     "name",
     "binary",
     "machine",
@@ -44,6 +45,7 @@ pub(crate) const KEYS: [&str; 20] = [
     "firmware",
     "disks",
     "networks",
+    "shares",
     "serial",
     "display",
     "vga",
@@ -82,6 +84,9 @@ pub(crate) fn decode(root: &Node, cx: Context<'_>) -> Result<VmSpec, Fault> {
             .unwrap_or_default(),
         networks: fields
             .read("networks", |node| devices::networks(node, family))?
+            .unwrap_or_default(),
+        shares: fields
+            .read("shares", |node| shares::shares(node, cx))?
             .unwrap_or_default(),
         serial: serial(&fields, family)?,
         display: fields.read("display", word)?.filter(|display| display != "none"),

@@ -11,7 +11,7 @@ use rustix::fs::{Access, access};
 
 use crate::machine::{Family, architecture, qemu_architecture};
 use crate::validate::Finding;
-use crate::vm::{Accel, Aio, Disk, DiskFormat, VmSpec};
+use crate::vm::{Accel, Aio, Disk, DiskFormat, Share, VmSpec};
 
 /// What a PC's firmware image is a multiple of, bytes: QEMU maps it below 4 GiB in such steps.
 const FIRMWARE_STEP_BYTES: u64 = 64 << 10;
@@ -36,6 +36,7 @@ pub fn check_host(spec: &VmSpec) -> Vec<Finding> {
     }
     findings.extend(spec.disks.iter().filter_map(disk));
     findings.extend(io_uring(spec));
+    findings.extend(spec.shares.iter().filter_map(share));
     findings.extend(accelerator(spec));
     findings
 }
@@ -86,6 +87,26 @@ fn disk(disk: &Disk) -> Option<Finding> {
             told(format!("`{}` is not a regular file", disk.path.display()))
         }
         Ok(_) => existing(disk, &field),
+    }
+}
+
+fn share(share: &Share) -> Option<Finding> {
+    let told = |message: String| Some(Finding::new(&["shares", &share.name, "path"], message));
+    let shown = share.path.display();
+    let asked = if share.readonly {
+        Access::READ_OK | Access::EXEC_OK
+    } else {
+        Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK
+    };
+    match fs::metadata(&share.path) {
+        Err(error) => {
+            let finding = told(format!("cannot look at `{shown}`: {error}"))?;
+            Some(finding.hint(format!("mkdir -p {shown}")))
+        }
+        Ok(metadata) if !metadata.is_dir() => told(format!("`{shown}` is not a directory")),
+        Ok(_) => access(&share.path, asked)
+            .err()
+            .and_then(|error| told(format!("cannot share `{shown}`: {error}"))),
     }
 }
 

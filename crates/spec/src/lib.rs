@@ -28,7 +28,9 @@ mod merge;
 mod normalize;
 mod path;
 mod restart;
+mod share;
 mod tuning;
+mod virtfs;
 
 pub use argv::{argv, default_binary};
 pub use error::SpecError;

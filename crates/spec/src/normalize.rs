@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::arguments::{self, Lowered};
 use crate::fault::Fault;
 use crate::fields::{Fields, text};
+use crate::virtfs;
 use crate::yaml::{Entry, Kind, Mark, Node, Value};
 
 /// What one document needs to know about its surroundings.
@@ -37,6 +38,7 @@ pub(crate) fn normalize(root: Node, around: Surroundings<'_>) -> Result<Node, Fa
         entries: Vec::new(),
         words: Vec::new(),
         words_mark: mark,
+        virtfs: Vec::new(),
         around,
     };
     let mut lifted = Vec::new();
@@ -46,6 +48,7 @@ pub(crate) fn normalize(root: Node, around: Surroundings<'_>) -> Result<Node, Fa
     for Lifted { key, inner, entry } in lifted {
         shape.lift(key, inner, entry)?;
     }
+    shape.lift_shares()?;
     Ok(Node::map(mark, shape.finish()))
 }
 
@@ -64,6 +67,7 @@ struct Shape<'a> {
     entries: Vec<Entry>,
     words: Vec<Node>,
     words_mark: Mark,
+    virtfs: Vec<Entry>,
     around: Surroundings<'a>,
 }
 
@@ -72,8 +76,13 @@ impl Shape<'_> {
         match entry.key.as_str() {
             "cpu" => self.put("cpus", entry),
             "storage" | "disks" => {
-                let value = by_name(entry.value, "storage", self.around.disks_before)?;
+                let mut value = by_name(entry.value, "storage", self.around.disks_before)?;
+                self.virtfs.extend(virtfs::take_out(&mut value)?);
                 self.put("disks", Entry { value, ..entry })
+            }
+            "shares" => {
+                let value = shares(entry.value)?;
+                self.put("shares", Entry { value, ..entry })
             }
             "networks" => {
                 let value = by_name(entry.value, "net", self.around.networks_before)?;
@@ -193,6 +202,33 @@ impl Shape<'_> {
         }
     }
 
+    /// Puts the shares found among the disks beside the others.
+    fn lift_shares(&mut self) -> Result<(), Fault> {
+        let found = std::mem::take(&mut self.virtfs);
+        let Some(mark) = found.first().map(|entry| entry.mark) else {
+            return Ok(());
+        };
+        let at = self.entries.iter_mut().find(|entry| entry.key == "shares");
+        let Some(entries) = at.and_then(|entry| match &mut entry.value.value {
+            Value::Map(entries) => Some(entries),
+            Value::Scalar(..) | Value::List(_) => None,
+        }) else {
+            let value = Node::map(mark, found);
+            let key = "shares".to_owned();
+            return self.put("shares", Entry { key, mark, value });
+        };
+        for entry in found {
+            if entries.iter().any(|other| other.key == entry.key) {
+                return Err(Fault::at(
+                    entry.mark,
+                    format!("the name `{}` is used twice", entry.key),
+                ));
+            }
+            entries.push(entry);
+        }
+        Ok(())
+    }
+
     fn finish(mut self) -> Vec<Entry> {
         if !self.words.is_empty() {
             let mark = self.words_mark;
@@ -261,6 +297,22 @@ fn scalar_as_map(node: Node, key: &str) -> Node {
         }
         Value::Scalar(..) | Value::List(_) | Value::Map(_) => node,
     }
+}
+
+/// Shares by name; `src: ./src` is short for `src: {path: ./src}`.
+fn shares(node: Node) -> Result<Node, Fault> {
+    let mut shares = by_name(node, "share", 0)?;
+    if let Value::Map(entries) = &mut shares.value {
+        *entries = std::mem::take(entries)
+            .into_iter()
+            .map(|entry| Entry {
+                value: scalar_as_map(entry.value, "path"),
+                key: entry.key,
+                mark: entry.mark,
+            })
+            .collect();
+    }
+    Ok(shares)
 }
 
 /// A list of maps with a `name` becomes a map by name; nameless ones get `prefix` and a number.

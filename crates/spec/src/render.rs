@@ -4,8 +4,8 @@ use serde_yaml::{Mapping, Value};
 
 use crate::machine::Family;
 use crate::vm::{
-    Accel, Disk, Kernel, Network, NetworkKind, OnReboot, OnRunnerLoss, OnTimeout, RestartPolicy, StopPolicy,
-    VmSpec,
+    Accel, Disk, Kernel, Network, NetworkKind, OnReboot, OnRunnerLoss, OnTimeout, RestartPolicy, Share,
+    StopPolicy, VmSpec,
 };
 use crate::yaml;
 
@@ -62,6 +62,12 @@ fn document(spec: &VmSpec) -> Value {
             by_name(&spec.networks, |network| {
                 (network.name.as_str(), self::network(network))
             }),
+        );
+    }
+    if !spec.shares.is_empty() {
+        map.put(
+            "shares",
+            by_name(&spec.shares, |share| (share.name.as_str(), self::share(share))),
         );
     }
     put_behaviour(&mut map, spec);
@@ -159,6 +165,18 @@ fn network(network: &Network) -> Value {
         let forwards: Vec<String> = network.forwards.iter().map(ToString::to_string).collect();
         map.put("forwards", forwards);
     }
+    map.done()
+}
+
+fn share(share: &Share) -> Value {
+    let mut map = Map::default();
+    map.put("path", share.path.display().to_string());
+    map.put("tag", share.tag.as_str());
+    map.put("type", share.kind.as_str());
+    if share.readonly {
+        map.put("readonly", true);
+    }
+    map.put("security", share.security.to_string());
     map.done()
 }
 

@@ -1,6 +1,7 @@
 //! Rules about a whole spec that need no look at the host.
 
 mod devices;
+mod shares;
 
 use std::fmt;
 use std::path::Path;
@@ -100,6 +101,7 @@ pub fn validate(spec: &VmSpec) -> Vec<Finding> {
     boot(spec, family, &mut findings);
     devices::disks(spec, family, &mut findings);
     devices::networks(spec, family, &mut findings);
+    shares::shares(spec, family, &mut findings);
     extra_args(&spec.extra_args, &mut findings);
     restart(spec.restart, &mut findings);
     findings

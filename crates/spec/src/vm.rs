@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::VmName;
 pub use crate::restart::{RestartPolicy, RestartWhen};
+pub use crate::share::{Share, ShareKind, ShareSecurity};
 use crate::size::Size;
 use crate::tuning::is_default;
 pub use crate::tuning::{Aio, Cache, DetectZeroes, Discard, Media};
@@ -48,6 +49,9 @@ pub struct VmSpec {
     /// Network cards in the order of the file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<Network>,
+    /// Directories of the host that the guest can mount.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Share>,
     /// First serial port.
     #[serde(default)]
     pub serial: Serial,

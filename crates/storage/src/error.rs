@@ -102,6 +102,14 @@ pub enum StorageError {
         /// What it is, for example "a FIFO".
         kind: &'static str,
     },
+    /// Not a directory.
+    #[error("`{}` is {kind}, not a directory", path.display())]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+        /// What it is, for example "a FIFO".
+        kind: &'static str,
+    },
     /// The file has more than one name, or none: somebody else could be writing through another.
     #[error("`{}` has {links} names instead of one", path.display())]
     Linked {
@@ -198,6 +206,7 @@ impl StorageError {
             | Self::Answer { .. }
             | Self::Exists { .. }
             | Self::NotAFile { .. }
+            | Self::NotADirectory { .. }
             | Self::NoFileName { .. } => None,
         }
     }

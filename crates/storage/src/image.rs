@@ -26,6 +26,7 @@ pub use delete::{Deletion, delete};
 pub use digest::{Algorithm, Checksum, digest};
 pub use inspect::{Inspection, inspect};
 pub use look::{Found, Look, look};
+pub(crate) use open::pin;
 pub use open::{Image, open};
 pub use suspect::is_suspect;
 pub use unnamed::is_temporary;

@@ -12,6 +12,7 @@ mod mounts;
 pub mod places;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::path::{Component, Path, PathBuf};
 
@@ -47,6 +48,8 @@ pub enum Rule {
     System,
     /// None of the places where maqet writes.
     Elsewhere,
+    /// maqet's own files.
+    Own,
 }
 
 /// A path that is off limits.
@@ -69,6 +72,7 @@ impl Denied {
             Rule::LoginScripts => format!("`{}` is run at login", self.entry),
             Rule::Sockets => format!("`{}` is where other programs meet", self.entry),
             Rule::OthersHome => "it is in somebody else's home".to_owned(),
+            Rule::Own => format!("maqet keeps its own files in `{}`", self.entry),
             Rule::Elsewhere => "it is in none of the places where maqet writes".to_owned(),
             Rule::Mount => format!("it is on a mounted {} file system", self.entry),
             Rule::System => format!("`{}` belongs to the system", self.entry),
@@ -79,8 +83,8 @@ impl Denied {
     pub fn hint(&self) -> String {
         match self.rule {
             Rule::Form => "write the path out in full".to_owned(),
-            Rule::Credentials | Rule::LoginScripts | Rule::Sockets => {
-                "choose a directory of its own for images".to_owned()
+            Rule::Credentials | Rule::LoginScripts | Rule::Sockets | Rule::Own => {
+                "choose a directory of its own".to_owned()
             }
             Rule::Mount | Rule::OthersHome | Rule::System | Rule::Elsewhere => {
                 let directory = self.path.parent().unwrap_or(&self.path);

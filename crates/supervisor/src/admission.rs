@@ -48,6 +48,21 @@ fn check_paths(spec: &VmSpec, shared: &Shared) -> Result<(), Refusal> {
             refusal.cause(chain(&denied)).hint(hint)
         })?;
     }
+    let own = shared.places.own();
+    for share in &spec.shares {
+        maqet_storage::share::open(&share.path, &shared.policy, &own).map_err(|error| {
+            let refusal = invalid(
+                spec,
+                format!("share `{}` cannot be handed to a guest", share.name),
+            );
+            let hint = error.hint();
+            let refusal = refusal.cause(chain(&error));
+            match hint {
+                Some(hint) => refusal.hint(hint),
+                None => refusal,
+            }
+        })?;
+    }
     for path in &spec.sandbox_paths.write {
         shared.policy.check(path).map_err(|denied| {
             let refusal = invalid(spec, "sandbox.write: QEMU does not write there".to_owned());

@@ -57,6 +57,12 @@ impl Places {
             .collect()
     }
 
+    /// Where maqet keeps its secrets, its record and its sockets, as the paths really lead; nothing of it is shared with a guest.
+    pub(crate) fn own(&self) -> Vec<PathBuf> {
+        let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+        [&self.data, &self.runtime].map(real).to_vec()
+    }
+
     /// Resolves flags, then environment (read by clap), then the XDG defaults.
     pub(crate) fn resolve(args: &Args) -> anyhow::Result<Self> {
         let data = match &args.data_dir {

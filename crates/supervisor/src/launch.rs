@@ -302,6 +302,7 @@ impl ReadyRunner {
     ) -> Result<PreparedQemu, Refusal> {
         let prepare = Prepare {
             roots: plan.shared.places.writable(&plan.shared.settings.storage.roots),
+            own: plan.shared.places.own(),
             spec: preflight.spec,
             files: preflight.files,
             binary: preflight.binary,

@@ -64,6 +64,8 @@ fn spec() -> Value {
             "discard": "unmap", "detect_zeroes": "on"}],
         "networks": [{"name": "lan", "type": "user", "model": "virtio-net-pci",
             "forwards": [{"protocol": "tcp", "host_address": "127.0.0.1", "host_port": 2222, "guest_port": 22}]}],
+        "shares": [{"name": "src", "path": "/vm/src", "tag": "src", "type": "9p", "readonly": true,
+            "security": "mapped-xattr"}],
         "serial": {"log": true}, "display": "none", "vga": "std", "on_reboot": "stop",
         "stop": {"timeout": "30s", "on_timeout": "kill"}, "sandbox": "off",
         "sandbox_paths": {"read": ["/r"], "write": ["/w"]},
@@ -287,7 +289,7 @@ pub(super) fn runner() -> Vec<Sample> {
     vec![
         of::<Prepare>(
             json!({"spec": spec(), "binary": "/usr/bin/qemu-system-x86_64", "launch_id": ID, "generation": 3,
-                "log_dir": "/l", "log_bytes_max": 1024, "roots": ["/srv/vm"],
+                "log_dir": "/l", "log_bytes_max": 1024, "roots": ["/srv/vm"], "own": ["/data"],
                 "files": [{"path": "/vm/root.qcow2", "file": mark(), "same_boot": true}]}),
             json!({"qemu": identity(), "ports": running()["ports"],
                 "files": [{"path": "/vm/root.qcow2", "file": mark()}]}),

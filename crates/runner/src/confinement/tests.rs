@@ -16,6 +16,7 @@ fn planned(text: &str, accel: &str) -> Option<Confinement> {
         binary: Path::new("/usr/bin/qemu-system-x86_64"),
         accel,
         serial_log: Some("/data/serial.log".into()),
+        shares: Vec::new(),
         policy: &policy,
     };
     plan(&spec(text), around)

@@ -74,6 +74,7 @@ pub(crate) fn spec(options: &[&str]) -> VmSpec {
         firmware: Some(tiny_guest().to_owned()),
         disks: Vec::new(),
         networks: Vec::new(),
+        shares: Vec::new(),
         serial: Serial::default(),
         display: None,
         vga: None,
@@ -216,6 +217,7 @@ impl Scene {
             log_bytes_max: 1 << 20,
             files: Vec::new(),
             roots: Vec::new(),
+            own: Vec::new(),
         }
     }
 

@@ -52,6 +52,8 @@ disks:
 networks:
   lan: {forwards: ["tcp:127.0.0.1:2222:22", "udp:0.0.0.0:auto:53"]}
   old: {model: e1000}
+shares:
+  src: {path: "./a,b", tag: code, readonly: true}
 qemu: {args: ["-msg", "timestamp=on"]}
 "#
     ), @r#"
@@ -114,6 +116,8 @@ qemu: {args: ["-msg", "timestamp=on"]}
     -device virtio-net-pci,netdev=lan
     -netdev user,id=old
     -device e1000,netdev=old
+    -fsdev local,id=share.src,path=/proc/self/fd/16,security_model=mapped-xattr,multidevs=remap,readonly=on
+    -device virtio-9p-pci,fsdev=share.src,mount_tag=code
     -msg timestamp=on
     "#);
 }

@@ -43,7 +43,6 @@ fn disk(entry: &Entry, cx: Context<'_>, family: Family) -> Result<Disk, Fault> {
         let fault = Fault::at(entry.mark, format!("disk `{name}` has no value"));
         return Err(fault.hint(format!("write `{name}: {{path: ./{name}.qcow2, size: 10G}}`")));
     }
-    refuse_virtfs(&entry.value)?;
     let fields = Fields::of(&entry.value, "a disk", &DISK_KEYS)?;
     let path = either(&fields, "path", "file")?;
     let Some(path) = path else {
@@ -119,18 +118,6 @@ fn cache(node: &Node) -> Result<Cache, Fault> {
         )
         .hint("write `cache: writeback`, the default")),
         Value::Scalar(..) | Value::List(_) | Value::Map(_) => choice(node, "a cache mode", &Cache::ALL),
-    }
-}
-
-/// A share is not a disk, but the Python tool lists it among them.
-fn refuse_virtfs(node: &Node) -> Result<(), Fault> {
-    match node.get("type").map(|kind| (kind, &kind.value)) {
-        Some((kind, Value::Scalar(_, text))) if text == "virtfs" => Err(Fault::at(
-            kind.mark,
-            "storage type `virtfs`: this version cannot share directories",
-        )
-        .hint("copy files with `scp`, or give QEMU's `-virtfs` in `qemu.args` with `sandbox: off`")),
-        _ => Ok(()),
     }
 }
 
@@ -219,7 +206,7 @@ fn forward(node: &Node) -> Result<Forward, Fault> {
 }
 
 /// Names are QEMU ids: `[a-z][a-z0-9-]{0,30}`.
-fn name(entry: &Entry, what: &str) -> Result<String, Fault> {
+pub(super) fn name(entry: &Entry, what: &str) -> Result<String, Fault> {
     let name = &entry.key;
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let ok = name.starts_with(|c: char| c.is_ascii_lowercase())

@@ -8,6 +8,7 @@ mod merged;
 mod refused;
 mod refused_devices;
 mod restart;
+mod shares;
 mod strict;
 mod tuned_disks;
 

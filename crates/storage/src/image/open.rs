@@ -65,7 +65,7 @@ pub fn open(path: &Path, readonly: bool) -> Result<Image, StorageError> {
 }
 
 /// Names the file without opening it: opening a device or a FIFO could already do something.
-fn pin(resolved: &Path) -> Result<File, Errno> {
+pub(crate) fn pin(resolved: &Path) -> Result<File, Errno> {
     let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let how = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let opened = match openat2(CWD, resolved, flags, Mode::empty(), how) {

@@ -75,6 +75,14 @@ impl Start {
                     below: Vec::new(),
                 })
                 .collect(),
+            shares: spec
+                .shares
+                .iter()
+                .map(|share| ShareWiring {
+                    name: share.name.clone(),
+                    fd: self.pass(File::open(self.directory.path()).unwrap()),
+                })
+                .collect(),
             ..Wiring::sample(spec)
         }
     }
@@ -222,6 +230,16 @@ fn more_disks_than_one_controller_has_ports() {
     starts(
         "machine: pc\ndisks:\n  a: {path: /a, interface: ide}\n  b: {path: /b, interface: ide}\n  c: {path: /c, interface: ide}\n  d: {path: /d, interface: ide}\n",
     );
+}
+
+#[test]
+fn shares_where_there_is_virtio() {
+    for machine in ["q35", "pc", "microvm"] {
+        starts(&format!(
+            "machine: {machine}\nshares:\n  a: ./a\n  b: {{path: ./b, readonly: true, security: mapped-file}}\n  \
+             c: {{path: ./c, security: none}}\n  d: {{path: ./d, security: passthrough}}\n"
+        ));
+    }
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn fields() {
       |
     2 | frobnicate: 1
       | ^^^^^^^^^^
-    hint: fields here are name, binary, machine, accel, cpu_model, memory, cpus, kernel, firmware, disks, networks, serial, display, vga, on_reboot, stop, restart, on_runner_loss, sandbox, qemu
+    hint: fields here are name, binary, machine, accel, cpu_model, memory, cpus, kernel, firmware, disks, networks, shares, serial, display, vga, on_reboot, stop, restart, on_runner_loss, sandbox, qemu
     "#);
     insta::assert_snapshot!(rendered("name: web\nenable_kvm: true\n"), @r#"
     unknown field `enable_kvm`

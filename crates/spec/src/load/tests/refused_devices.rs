@@ -132,13 +132,13 @@ fn disks() {
     4 |   - {name: a, file: y}
       |            ^
     "#);
-    insta::assert_snapshot!(rendered("name: web\nstorage:\n  - {name: share, type: virtfs, path: ./share}\n"), @r#"
-    storage type `virtfs`: this version cannot share directories
-     --> web.yaml:3:25
+    insta::assert_snapshot!(rendered("name: web\nstorage:\n  - {name: share, type: virtfs, options: {writeout: immediate}}\n"), @r#"
+    unknown field `writeout`
+     --> web.yaml:3:43
       |
-    3 |   - {name: share, type: virtfs, path: ./share}
-      |                         ^^^^^^
-    hint: copy files with `scp`, or give QEMU's `-virtfs` in `qemu.args` with `sandbox: off`
+    3 |   - {name: share, type: virtfs, options: {writeout: immediate}}
+      |                                           ^^^^^^^^
+    hint: fields here are mount_tag, security_model, id, readonly
     "#);
     insta::assert_snapshot!(rendered("name: web\nstorage:\n  - {file: a, path: b}\n"), @r#"
     `file` is given although `path` is

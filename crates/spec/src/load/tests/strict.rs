@@ -118,7 +118,7 @@ fn keys() {
       |
     2 | ~: 1
       | ^
-    hint: fields here are name, binary, machine, accel, cpu_model, memory, cpus, kernel, firmware, disks, networks, serial, display, vga, on_reboot, stop, restart, on_runner_loss, sandbox, qemu
+    hint: fields here are name, binary, machine, accel, cpu_model, memory, cpus, kernel, firmware, disks, networks, shares, serial, display, vga, on_reboot, stop, restart, on_runner_loss, sandbox, qemu
     "#);
 }
 

@@ -1,0 +1,87 @@
+//! Opening a directory that is shared with a guest.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, fstat};
+
+use crate::error::StorageError;
+use crate::image::pin;
+use crate::place::describe;
+use crate::policy::PathPolicy;
+
+/// An open directory.
+#[derive(Debug)]
+pub struct Shared {
+    /// The directory, as a place only (`O_PATH`), close-on-exec.
+    pub fd: OwnedFd,
+    /// Where it really is, symbolic links resolved.
+    pub path: PathBuf,
+}
+
+/// Opens a directory to be shared. Symbolic links in `path` are resolved once; the directory found then is judged and opened.
+/// `own` is where maqet keeps its own files.
+///
+/// # Errors
+/// [`StorageError::Denied`] as [`PathPolicy::check_tree`] has it; [`StorageError::NotADirectory`]; [`StorageError::File`]
+/// when there is none or it may not be opened.
+pub fn open(path: &Path, policy: &PathPolicy, own: &[PathBuf]) -> Result<Shared, StorageError> {
+    let resolved = std::fs::canonicalize(path).map_err(StorageError::file("find directory", path))?;
+    let pinned = pin(&resolved).map_err(StorageError::file("open directory", &resolved))?;
+    let stat = fstat(&pinned).map_err(StorageError::file("look at directory", &resolved))?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if kind != FileType::Directory {
+        return Err(StorageError::NotADirectory {
+            path: resolved,
+            kind: describe(kind),
+        });
+    }
+    policy.check_tree(&resolved, own)?;
+    Ok(Shared {
+        fd: pinned.into(),
+        path: resolved,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_a_link_leads_to_is_judged() {
+        let root = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(root.path()).unwrap();
+        let policy = PathPolicy::new(Some(root.clone()), Vec::new(), Vec::new());
+        let at = |name: &str| root.join(name);
+        fs::create_dir_all(at("src")).unwrap();
+        fs::create_dir_all(at(".ssh")).unwrap();
+        fs::create_dir_all(at("own/vms")).unwrap();
+        fs::write(at("file"), "").unwrap();
+        for (name, target) in [
+            ("good", "src"),
+            ("keys", ".ssh"),
+            ("secrets", "own/vms"),
+            ("etc", "/etc"),
+        ] {
+            symlink(target, at(name)).unwrap();
+        }
+        let own = [at("own")];
+        assert_eq!(open(&at("good"), &policy, &own).unwrap().path, at("src"));
+        for name in ["keys", ".ssh", "secrets", "etc", ""] {
+            let denied = open(&at(name), &policy, &own);
+            assert!(
+                matches!(denied, Err(StorageError::Denied(_))),
+                "{name}: {denied:?}"
+            );
+        }
+        let file = open(&at("file"), &policy, &own);
+        assert!(
+            matches!(file, Err(StorageError::NotADirectory { .. })),
+            "{file:?}"
+        );
+        assert!(open(&at("absent"), &policy, &own).unwrap_err().is_missing());
+    }
+}
