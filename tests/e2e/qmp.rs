@@ -1,8 +1,9 @@
 //! `qmp run`: QEMU's answers and refusals through all hops, and what may not be asked.
 
-use maqet_tests::{Guest, Sandbox};
+use maqet_process::Signal;
+use maqet_tests::{Guest, Sandbox, wait};
 
-use crate::facts::status;
+use crate::facts::{kinds, runner, send, status};
 
 #[test]
 fn arguments_are_words_or_json() {
@@ -127,7 +128,7 @@ fn what_a_command_changes_is_seen() {
     Guest::tiny("web").start(&sandbox);
     sandbox.maqet(&["qmp", "run", "web", "stop"]).expect(0);
     sandbox.maqet(&["qmp", "run", "web", "query-status"]).expect(0);
-    let paused = maqet_tests::wait::until("paused", maqet_tests::wait::PATIENCE, || {
+    let paused = wait::until("paused", wait::PATIENCE, || {
         let status = sandbox.status("web");
         if status["run_state"] == "paused" {
             Ok(status)
@@ -136,4 +137,56 @@ fn what_a_command_changes_is_seen() {
         }
     });
     assert_eq!(paused["status"], "running");
+}
+
+#[test]
+fn no_file_is_written_where_maqet_would_not_write_itself() {
+    let sandbox = Sandbox::new();
+    Guest::tiny("web")
+        .line("sandbox: off")
+        .line("vga: std")
+        .start(&sandbox);
+    std::os::unix::fs::symlink("/etc", sandbox.home().join("innocent")).unwrap();
+    let key = sandbox.data_dir().join("control.key");
+    let before = std::fs::read(&key).unwrap();
+    let refused = |why: &str, path: &std::path::Path| {
+        let filename = format!("filename={}", path.display());
+        let error = sandbox
+            .maqet(&["qmp", "run", "web", "screendump", &filename, "-o", "json"])
+            .expect(2)
+            .error();
+        assert_eq!(error["code"], "invalid-call", "{error}");
+        assert!(error["causes"].to_string().contains(why), "{error}");
+        assert!(!error["hint"].is_null(), "{error}");
+    };
+    let attempts = || {
+        refused("belongs to the system", "/etc/maqet-never".as_ref());
+        refused(
+            "belongs to the system",
+            &sandbox.home().join("innocent/maqet-never"),
+        );
+        refused("credentials", &sandbox.home().join(".ssh/authorized_keys"));
+        refused("maqet keeps its own files", &key);
+        refused("must be absolute", "screen.ppm".as_ref());
+    };
+    attempts();
+    let screen = sandbox.home().join("screen.ppm");
+    let filename = format!("filename={}", screen.display());
+    sandbox
+        .maqet(&["qmp", "run", "web", "screendump", &filename])
+        .expect(0);
+    assert!(std::fs::read(&screen).unwrap().starts_with(b"P6"));
+
+    // A later runner knows as much.
+    send(&runner(&sandbox, "web"), Signal::Kill);
+    wait::until("another runner", wait::PATIENCE, || {
+        let kinds = kinds(&sandbox, "web");
+        if kinds.iter().any(|kind| kind == "runner.adopted") {
+            Ok(())
+        } else {
+            Err(kinds)
+        }
+    });
+    attempts();
+    assert_eq!(std::fs::read(&key).unwrap(), before);
 }

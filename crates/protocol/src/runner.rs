@@ -116,6 +116,12 @@ pub struct Adopt {
     pub log_dir: PathBuf,
     /// As in [`Prepare`].
     pub log_bytes_max: u64,
+    /// As in [`Prepare`].
+    #[serde(default)]
+    pub roots: Vec<PathBuf>,
+    /// As in [`Prepare`].
+    #[serde(default)]
+    pub own: Vec<PathBuf>,
 }
 method!(Adopt, "Adopt", Running);
 

@@ -20,6 +20,7 @@ mod channel;
 mod confinement;
 mod disks;
 mod ending;
+mod grounds;
 mod ladder;
 mod launch;
 mod logs;
@@ -35,6 +36,7 @@ mod server;
 mod session;
 mod shares;
 mod watchers;
+mod written;
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -56,6 +58,7 @@ use tokio::sync::{mpsc, watch};
 use crate::args::Args;
 use crate::barred::Barred;
 use crate::channel::Channel;
+use crate::grounds::Grounds;
 use crate::mail::{Desk, MAILBOX_CAPACITY, Mail, News, post};
 use crate::place::{Directory, Place, RUNNER_SOCKET};
 use crate::server::Counter;
@@ -143,15 +146,16 @@ async fn serve(args: &Args, channel: Channel, secret: Secret) -> anyhow::Result<
     let fresh = heed_calls(args.runtime_dir.clone(), place.directory.clone(), &desk)?;
     pass(Point::RunnerListens);
     drop(channel);
-    let barred = Barred::default();
+    let (barred, grounds) = (Barred::default(), Grounds::default());
     let identity = server::identity(place.vm.clone(), secret, barred.clone());
     let counter = Counter {
         desk: desk.clone(),
         name: Arc::clone(&place.name),
+        grounds: grounds.clone(),
     };
     let (end, over) = watch::channel(false);
     let session = async {
-        Session::new(place, desk, barred).run(inbox).await;
+        Session::new(place, desk, barred, grounds).run(inbox).await;
         end.send_replace(true);
     };
     let (served, ()) = tokio::join!(server::serve(listener, fresh, identity, counter, over), session);

@@ -9,8 +9,8 @@ use maqet_qmp::{Qmp, QmpError};
 
 use crate::confinement;
 use crate::mail::{Mail, News, post};
-use crate::policy;
 use crate::server::Counter;
+use crate::{policy, written};
 
 /// Longest deadline a client may set; a command that runs longer is a job and reports by events.
 const DEADLINE_MAX: Duration = Duration::from_hours(1);
@@ -22,6 +22,10 @@ const DEADLINE_MAX: Duration = Duration::from_hours(1);
 /// `not-answering` when the way to it is lost.
 pub(crate) async fn run(qmp: &Qmp, order: RunQmp, counter: &Counter) -> Result<QmpReturn, Refusal> {
     policy::check(&order.command, order.arguments.as_ref(), &counter.name)
+        .and_then(|()| {
+            let files = written::files(&order.command, order.arguments.as_ref());
+            counter.grounds.check(&order.command, &files)
+        })
         .map_err(|refusal| refusal.vm(&*counter.name))?;
     let deadline = Duration::from_millis(order.timeout_ms).min(DEADLINE_MAX);
     match qmp.run(&order.command, order.arguments, deadline).await {

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::barred::Barred;
+use crate::grounds::Grounds;
 use crate::mail::{Answer, Ask, Connection, Desk, Mail, post};
 use crate::passage;
 
@@ -38,6 +39,8 @@ pub(crate) struct Counter {
     pub(crate) desk: Desk,
     /// The VM's name.
     pub(crate) name: Arc<str>,
+    /// Where QEMU may be told to write.
+    pub(crate) grounds: Grounds,
 }
 
 /// Serves until the session is over, and lets the last replies out. A `fresh` listener takes the place of the one before.

@@ -21,6 +21,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep_until};
 
 use crate::barred::Barred;
+use crate::grounds::Grounds;
 use crate::launch::{Gate, Qemu};
 use crate::mail::{Answer, Ask, Connection, Desk, Mail, News, post};
 use crate::place::Place;
@@ -39,6 +40,7 @@ pub(crate) struct Session {
     place: Place,
     desk: Desk,
     barred: Barred,
+    grounds: Grounds,
     began: Instant,
     /// Clients that have authenticated themselves.
     clients: std::collections::BTreeSet<Connection>,
@@ -107,12 +109,13 @@ struct Live {
 }
 
 impl Session {
-    /// A session for a place; letters go to `desk`, QEMU's inode to `barred`.
-    pub(crate) fn new(place: Place, desk: Desk, barred: Barred) -> Self {
+    /// A session for a place; letters go to `desk`, QEMU's inode to `barred`, where it may write to `grounds`.
+    pub(crate) fn new(place: Place, desk: Desk, barred: Barred, grounds: Grounds) -> Self {
         Self {
             place,
             desk,
             barred,
+            grounds,
             began: Instant::now(),
             clients: std::collections::BTreeSet::new(),
             watchers: Watchers::default(),

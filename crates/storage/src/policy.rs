@@ -65,6 +65,15 @@ pub struct Denied {
 }
 
 impl Denied {
+    /// A path in a directory where maqet keeps its own files.
+    pub fn own(path: &Path, own: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            rule: Rule::Own,
+            entry: own.display().to_string(),
+        }
+    }
+
     fn reason(&self) -> String {
         match self.rule {
             Rule::Form => "the path must be absolute and without `..`".to_owned(),

@@ -296,7 +296,8 @@ pub(super) fn runner() -> Vec<Sample> {
         ),
         of::<Release>(json!({}), running()),
         of::<Adopt>(
-            json!({"spec": spec(), "qemu": identity(), "log_dir": "/l", "log_bytes_max": 1024}),
+            json!({"spec": spec(), "qemu": identity(), "log_dir": "/l", "log_bytes_max": 1024,
+                "roots": ["/srv/vm"], "own": ["/data"]}),
             running(),
         ),
         of::<Query>(

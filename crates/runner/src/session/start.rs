@@ -27,6 +27,7 @@ impl Session {
             return give(answer, Err(self.place.refusal(RefusalCode::InvalidCall, words)));
         }
         guard_logs(Logs::new(order.log_dir.clone(), order.log_bytes_max));
+        self.grounds.learn(&order.roots, &order.own);
         let place = self.place.clone();
         self.expect(async move { News::Gated(launch::gate(place, order).await.map(Box::new)) });
         self.stage = Stage::Gating { owner, answer };
@@ -131,6 +132,7 @@ impl Session {
         };
         guard_logs(Logs::new(order.log_dir.clone(), order.log_bytes_max));
         self.barred.bar(order.qemu.pidfs_inode);
+        self.grounds.learn(&order.roots, &order.own);
         self.attend(&handle);
         let (place, identity) = (self.place.clone(), order.qemu.clone());
         self.expect(async move {

@@ -226,6 +226,8 @@ impl Scene {
             spec,
             qemu: self.qemu.clone().unwrap(),
             log_dir: self.place.path().join("logs"),
+            roots: Vec::new(),
+            own: Vec::new(),
             log_bytes_max: 1 << 20,
         }
     }

@@ -16,7 +16,7 @@ impl PathPolicy {
         let denied = |path: PathBuf, rule, entry: String| Err(Denied { path, rule, entry });
         let mut mine = own.iter();
         if let Some(own) = mine.find(|own| directory.starts_with(own) || own.starts_with(directory)) {
-            return denied(directory.to_owned(), Rule::Own, own.display().to_string());
+            return Err(Denied::own(directory, own));
         }
         self.check(directory)?;
         for (list, rule) in [

@@ -156,6 +156,8 @@ impl VmActor {
             qemu,
             log_dir: self.shared.places.vm_data(&self.record.id),
             log_bytes_max: self.shared.settings.logs.bytes_max,
+            roots: self.shared.places.writable(&self.shared.settings.storage.roots),
+            own: self.shared.places.own(),
         };
         let Ok(watched) = live.qemu.try_clone() else {
             return;
