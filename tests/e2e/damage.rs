@@ -127,6 +127,23 @@ fn what_is_accepted_is_accepted_for_one_run() {
 }
 
 #[test]
+fn a_repaired_image_may_be_written_to_again() {
+    let sandbox = Sandbox::new();
+    killed(&sandbox);
+    damage(&image(&sandbox));
+    sandbox.maqet(&["start", "web"]).expect(3);
+    // A check alone changes nothing.
+    sandbox.maqet(&["storage", "verify", "web"]).expect(1);
+    sandbox.maqet(&["start", "web"]).expect(3);
+    sandbox.maqet(&["storage", "verify", "web", "--repair"]).expect(0);
+    let repaired = events(&sandbox, "vm.disk-repaired");
+    assert_eq!(repaired.len(), 1, "{repaired:?}");
+    assert_eq!(repaired[0]["whole"], true, "{repaired:?}");
+    assert!(trouble(&sandbox).is_null());
+    sandbox.maqet(&["start", "web"]).expect(0);
+}
+
+#[test]
 fn a_restart_policy_does_not_get_past_the_check() {
     let sandbox = Sandbox::new();
     let policy = "restart: {policy: on-failure, backoff: 1s, tries: 1}";

@@ -37,6 +37,30 @@ pub(crate) fn start(sandbox: &Sandbox, name: &str, words: &str, lines: &str) {
         .expect(0);
 }
 
+/// The kernel tells when a disk becomes another.
+#[test]
+fn a_running_guest_sees_its_disk_grow() {
+    let sandbox = Sandbox::new();
+    start(&sandbox, "linux", "loglevel=7", "");
+    until_serial(&sandbox, "linux", "maqet linux guest ready");
+    let resized = sandbox.json(&["storage", "resize", "linux", "root", "+8M"]);
+    assert_eq!(
+        (&resized["before"], &resized["after"], &resized["live"]),
+        (&(8 << 20).into(), &(16 << 20).into(), &true.into()),
+        "{resized}"
+    );
+    until_serial(
+        &sandbox,
+        "linux",
+        "vda\\] new size: 32768 512-byte logical blocks",
+    );
+    // Never smaller under a guest.
+    let smaller = ["storage", "resize", "linux", "root", "4M", "--shrink"];
+    sandbox.maqet(&smaller).expect(3);
+    let spec = sandbox.json(&["info", "linux"]);
+    assert_eq!(spec["spec"]["disks"][0]["size"], 16 << 20, "{spec}");
+}
+
 #[test]
 fn it_boots_writes_and_is_shut_down_by_its_power_button() {
     let sandbox = Sandbox::new();

@@ -9,6 +9,7 @@ mod boots;
 mod change;
 mod damage;
 mod deletion;
+mod disks;
 mod doctor;
 mod ends;
 mod errors;

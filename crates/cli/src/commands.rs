@@ -78,6 +78,7 @@ pub(crate) fn run_alone(verb: Verb, output: &Output) -> Result<Option<Verb>, Cli
         | Verb::Cleanup(_)
         | Verb::Doctor(_)
         | Verb::Storage(_)
+        | Verb::StorageInfo(_)
         | Verb::State(_)
         | Verb::Audit(_)
         | Verb::Supervisor(_) => Ok(Some(verb)),
@@ -113,6 +114,12 @@ pub(crate) fn run<'a>(verb: &'a Verb, session: &'a Session<'a>) -> Work<'a> {
         Verb::Snapshot(args) => Box::pin(snapshot::run(session, args)),
         Verb::Cleanup(args) => Box::pin(cleanup::run(session, args)),
         Verb::Doctor(args) => Box::pin(doctor::run(session, args)),
+        Verb::Storage(StorageVerb::Info(args)) | Verb::StorageInfo(args) => {
+            Box::pin(storage::info(session, args))
+        }
+        Verb::Storage(StorageVerb::Verify(args)) => Box::pin(storage::verify(session, args)),
+        Verb::Storage(StorageVerb::Orphaned) => Box::pin(storage::orphaned(session)),
+        Verb::Storage(StorageVerb::Resize(args)) => Box::pin(storage::resize(session, args)),
         Verb::Storage(StorageVerb::Accept(args)) => Box::pin(storage::accept(session, args)),
         Verb::State(StateVerb::Backup(args)) => Box::pin(state::backup(session, args)),
         Verb::State(StateVerb::Restore(args)) => Box::pin(state::restore(session, args)),

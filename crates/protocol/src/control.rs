@@ -42,7 +42,11 @@ pub use snapshot::{
     SnapshotCreate, SnapshotDelete, SnapshotDone, SnapshotEntry, SnapshotInfo, SnapshotList, SnapshotListed,
     SnapshotLoad,
 };
-pub use storage::{DiskAccepted, StorageAccept};
+pub use storage::{
+    DiskAccepted, DiskHolder, DiskResized, DiskStorage, DiskVerified, FileState, ImageStatus, Orphan,
+    Orphans, StorageAccept, StorageInfo, StorageOrphaned, StorageResize, StorageVerified, StorageVerify,
+    VmStorage,
+};
 pub use store::{
     AuditVerify, BackedUp, BackupFailure, DumpReply, StateBackup, StateDump, StateVerify, StoreBackup,
     StoreReadOnly, StoreStatus,

@@ -4,8 +4,10 @@ use maqet_process::identity::FileMark;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::ExpectedFile;
 use maqet_spec::vm::Disk;
+use maqet_state::disk::DiskRecords;
+use maqet_storage::PathPolicy;
 use maqet_storage::error::StorageError;
-use maqet_storage::image;
+use maqet_storage::image::{self, Chain};
 
 use crate::launch::{Plan, record};
 use crate::link::chain;
@@ -38,6 +40,40 @@ pub(crate) async fn create_missing(plan: &Plan) -> Result<Vec<ExpectedFile>, Ref
         }));
     }
     Ok(expected)
+}
+
+/// Opens a disk's chain outside of a start: it must begin with the file on record, as a start insists. Blocks.
+///
+/// # Errors
+/// `conflict` for another file; `invalid-spec` for what cannot be used.
+pub(crate) fn open_known(
+    vm: &str,
+    disk: &Disk,
+    readonly: bool,
+    files: &DiskRecords,
+    (boot_id, policy): (&str, &PathPolicy),
+) -> Result<Chain, Refusal> {
+    let name = &disk.name;
+    let unusable = |why: String| {
+        let message = format!("disk `{name}` of `{vm}` cannot be opened");
+        Refusal::new(RefusalCode::InvalidSpec, message).vm(vm).cause(why)
+    };
+    let opened = image::open_chain(&disk.path, disk.format, readonly, policy);
+    let opened = opened.map_err(|error| match error.hint() {
+        Some(hint) => unusable(chain(&error)).hint(hint),
+        None => unusable(chain(&error)),
+    })?;
+    let file = FileMark::of_fd(&opened.top.fd).map_err(|error| unusable(error.to_string()))?;
+    match files.get(&disk.path) {
+        Some(known) if !known.admits(&file, boot_id) => {
+            let message = format!("disk `{name}` of `{vm}` is another file than the one on record");
+            let refusal = Refusal::new(RefusalCode::Conflict, message).vm(vm);
+            let cause = format!("`{}` is {file}", disk.path.display());
+            let hint = format!("if it is the right one: maqet storage accept {vm} {name}");
+            Err(refusal.cause(cause).hint(hint))
+        }
+        Some(_) | None => Ok(opened),
+    }
 }
 
 fn lost(plan: &Plan, disk: &Disk) -> Refusal {

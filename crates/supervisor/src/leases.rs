@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use maqet_process::identity::FileId;
+use maqet_protocol::control::DiskHolder;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::VmSpec;
 use maqet_spec::vm::Disk;
@@ -66,6 +67,19 @@ impl Leases {
         }
         held.insert(id.clone(), holder);
         Ok(())
+    }
+
+    /// The VM that has this file now, and for which disk.
+    pub(crate) fn holder(&self, file: FileId, board: &Board) -> Option<DiskHolder> {
+        let held = self.0.borrow();
+        let mut busy = held.iter().filter(|(id, _holder)| is_busy(board, id));
+        busy.find_map(|(_id, holder)| {
+            let used = holder.images.iter().find(|used| used.file == file)?;
+            Some(DiskHolder {
+                vm: holder.name.clone(),
+                disk: used.disk.clone(),
+            })
+        })
     }
 
     /// A VM was found running: it has what its spec says.

@@ -160,14 +160,18 @@ fn not_answering(message: &str) -> Refusal {
     Refusal::new(RefusalCode::NotAnswering, message)
 }
 
-/// An error and what lies behind it, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+/// An error and what lies behind it, outermost first.
+pub(crate) fn causes(error: &dyn std::error::Error) -> Vec<String> {
+    let mut texts = vec![error.to_string()];
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        texts.push(cause.to_string());
         source = cause.source();
     }
-    text
+    texts
+}
+
+/// An error and what lies behind it, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    causes(error).join(": ")
 }

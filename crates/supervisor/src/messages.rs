@@ -8,8 +8,8 @@ use std::time::Duration;
 use actix::{Addr, Message};
 use maqet_process::identity::{FileMark, ProcessIdentity};
 use maqet_protocol::control::{
-    Added, AutostartSet, Changed, DiskAccepted, LeakReport, Leaks, Listed, PortStatus, QmpReturn,
-    SnapshotDone, SupervisorStatus, VmInfo, VmStatus,
+    Added, AutostartSet, Changed, DiskAccepted, LeakReport, Leaks, Listed, Orphans, PortStatus, QmpReturn,
+    SnapshotDone, SupervisorStatus, VmInfo, VmStatus, VmStorage,
 };
 use maqet_protocol::refusal::Refusal;
 use maqet_protocol::runner::{OpenedFile, RunnerFact};
@@ -22,6 +22,7 @@ use maqet_state::snapshot::SnapshotWork;
 use tokio::sync::mpsc;
 
 use crate::leaks::Held;
+use crate::maintenance::Wanted;
 use crate::operation::Accepted;
 use crate::snapshots::SnapshotOrder;
 use crate::vm::{Lost, VmActor};
@@ -153,6 +154,31 @@ pub(crate) struct RunQmp {
     /// Deadline, milliseconds.
     pub(crate) timeout_ms: u64,
 }
+
+/// Check the disks. Reply: once the decision stands.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Accepted, Refusal>")]
+pub(crate) struct VerifyDisks {
+    /// Repair them too.
+    pub(crate) repair: bool,
+}
+
+/// Make a disk larger or smaller. Reply: once the decision stands.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Accepted, Refusal>")]
+pub(crate) struct ResizeDisk {
+    /// Its name.
+    pub(crate) disk: String,
+    /// How large.
+    pub(crate) wanted: Wanted,
+    /// Idempotency key of the call.
+    pub(crate) key: Option<String>,
+}
+
+/// All of `storage info`.
+#[derive(Debug, Message)]
+#[rtype(result = "VmStorage")]
+pub(crate) struct DescribeDisks;
 
 /// The file at this disk's path is the right one.
 #[derive(Debug, Message)]
@@ -340,6 +366,11 @@ pub(crate) struct DescribeSupervisor;
 #[derive(Debug, Message)]
 #[rtype(result = "Result<LeakReport, Refusal>")]
 pub(crate) struct LookForLeaks(pub(crate) Leaks);
+
+/// Images that no VM has.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Orphans, Refusal>")]
+pub(crate) struct LookForOrphans;
 
 /// Every VM's id, name and owner.
 #[derive(Debug, Message)]

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use maqet_protocol::control::{Removed, SnapshotDone, SnapshotListed, Started, StopReport};
+use maqet_protocol::control::{
+    DiskResized, Removed, SnapshotDone, SnapshotListed, Started, StopReport, StorageVerified,
+};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use tokio::sync::watch;
 
@@ -25,6 +27,17 @@ pub(crate) enum Done {
     Snapshot(SnapshotDone),
     /// The snapshots there are.
     Listed(SnapshotListed),
+    /// The disks were worked on.
+    Maintained(Maintained),
+}
+
+/// Work on disks that succeeded.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Maintained {
+    /// They were checked.
+    Verified(StorageVerified),
+    /// One has another size.
+    Resized(DiskResized),
 }
 
 /// An operation under way, as its owner holds it. Dropped without an outcome, it tells its followers so.

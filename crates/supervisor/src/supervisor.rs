@@ -12,7 +12,7 @@ use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, MessageResult, ResponseActFuture,
     ResponseFuture, WrapFuture,
 };
-use maqet_protocol::control::{Added, LeakReport, Listed};
+use maqet_protocol::control::{Added, LeakReport, Listed, Orphans};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_state::change::Change;
 use maqet_state::clock::{self, Timestamp};
@@ -27,8 +27,8 @@ use self::lost::Losses;
 use crate::autostart;
 use crate::ledger::Lines;
 use crate::messages::{
-    AddVm, Beckon, Keep, ListVms, LookForLeaks, Owners, Persist, Shutdown, StartEnabled, StopBy, StopVm,
-    VmActorGone, VmForgotten,
+    AddVm, Beckon, Keep, ListVms, LookForLeaks, LookForOrphans, Owners, Persist, Shutdown, StartEnabled,
+    StopBy, StopVm, VmActorGone, VmForgotten,
 };
 use crate::recovery::{Recorded, Settled};
 use crate::settings::OnExit;
@@ -218,6 +218,14 @@ impl Handler<LookForLeaks> for SupervisorActor {
             context.address(),
             Rc::clone(&self.shared),
         ))
+    }
+}
+
+impl Handler<LookForOrphans> for SupervisorActor {
+    type Result = ResponseFuture<Result<Orphans, Refusal>>;
+
+    fn handle(&mut self, _message: LookForOrphans, _context: &mut Self::Context) -> Self::Result {
+        Box::pin(crate::inventory::answer(Rc::clone(&self.shared)))
     }
 }
 

@@ -11,6 +11,7 @@ mod facts;
 mod holdings;
 mod loss;
 mod mail;
+mod maintain;
 mod news;
 mod parked;
 mod remove;

@@ -236,7 +236,7 @@ fn json_is_seen_before_the_command_line_is_understood() {
 #[test]
 fn usage_errors_as_json_carry_the_tip() {
     let error = Cli::try_parse_from(["maqet", "strat", "web"]).unwrap_err();
-    insta::assert_snapshot!(misuse(&error).report().json(), @r#"{"error":{"code":"usage","exit":2,"message":"unrecognized subcommand 'strat'","vm":null,"state":null,"causes":[],"hint":"some similar subcommands exist: 'create', 'storage', 'status', 'restart', 'state', 'start'"}}"#);
+    insta::assert_snapshot!(misuse(&error).report().json(), @r#"{"error":{"code":"usage","exit":2,"message":"unrecognized subcommand 'strat'","vm":null,"state":null,"causes":[],"hint":"some similar subcommands exist: 'create', 'storage-info', 'storage', 'status', 'restart', 'state', 'start'"}}"#);
     let error = Cli::try_parse_from(["maqet", "status"]).unwrap_err();
     insta::assert_snapshot!(misuse(&error).report().json(), @r#"{"error":{"code":"usage","exit":2,"message":"the following required arguments were not provided: <VM>","vm":null,"state":null,"causes":[],"hint":"maqet status <VM>"}}"#);
 }

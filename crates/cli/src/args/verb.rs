@@ -71,6 +71,9 @@ pub(crate) enum Verb {
     /// Look after the disks of VMs
     #[command(subcommand)]
     Storage(StorageVerb),
+    /// The same as `storage info`
+    #[command(hide = true)]
+    StorageInfo(OneArgs),
     /// Look after the store
     #[command(subcommand)]
     State(StateVerb),

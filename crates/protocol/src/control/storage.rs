@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use maqet_process::identity::FileMark;
+use maqet_state::clock::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::method::Method;
@@ -31,4 +32,221 @@ pub struct DiskAccepted {
     pub already: bool,
     /// The file that is on record now; `None` when there is none: the next start makes a new one, if the disk has a size.
     pub file: Option<FileMark>,
+}
+
+/// Tell of every disk of a VM: its file, what it stands on, who has it now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StorageInfo {
+    /// The VM.
+    pub vm: String,
+}
+method!(StorageInfo, "StorageInfo", VmStorage);
+
+/// Answer to [`StorageInfo`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmStorage {
+    /// Name of the VM.
+    pub vm: String,
+    /// Its disks, in the order of the spec.
+    pub disks: Vec<DiskStorage>,
+}
+
+/// One disk, as it was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskStorage {
+    /// Name within the VM.
+    pub disk: String,
+    /// Its path.
+    pub path: PathBuf,
+    /// The guest cannot write.
+    pub readonly: bool,
+    /// How its file is.
+    pub state: FileState,
+    /// What is wrong, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trouble: Vec<String>,
+    /// maqet made the file for this VM.
+    pub made: bool,
+    /// The file on record.
+    pub recorded: Option<FileMark>,
+    /// Base image it was cloned from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// Who has its file open now.
+    pub holder: Option<DiskHolder>,
+    /// The image and what it stands on, the image first, as far as that can be followed.
+    pub chain: Vec<ImageStatus>,
+}
+
+/// How the file of a disk is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileState {
+    /// There, and the one on record.
+    Ok,
+    /// There, and none is on record yet.
+    New,
+    /// Not there, and none was: the first start makes it.
+    ToBeMade,
+    /// There, and another one is on record.
+    AnotherFile,
+    /// Not there.
+    Missing,
+    /// There, and it or what it stands on cannot be used.
+    Unusable,
+}
+
+impl FileState {
+    /// The name, as shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::New => "new",
+            Self::ToBeMade => "to-be-made",
+            Self::AnotherFile => "another-file",
+            Self::Missing => "missing",
+            Self::Unusable => "unusable",
+        }
+    }
+}
+
+/// A disk of a VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskHolder {
+    /// Name of the VM.
+    pub vm: String,
+    /// Name of the disk.
+    pub disk: String,
+}
+
+/// One image of a chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageStatus {
+    /// Where it really is, symbolic links resolved.
+    pub path: PathBuf,
+    /// The file.
+    pub file: FileMark,
+    /// Format.
+    pub format: String,
+    /// Size the guest sees, bytes.
+    pub virtual_bytes: u64,
+    /// Length of the file, bytes.
+    pub file_bytes: u64,
+    /// Bytes it takes on the disk.
+    pub actual_bytes: u64,
+    /// Snapshots inside it.
+    pub snapshots: u32,
+}
+
+/// Check the disks of a VM: are the files there and the ones on record, is the chain whole, and, of a VM that does not run,
+/// are the images' own tables in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StorageVerify {
+    /// The VM.
+    pub vm: String,
+    /// Repair the disks' own images; the VM must not run.
+    #[serde(default)]
+    pub repair: bool,
+}
+method!(StorageVerify, "StorageVerify", StorageVerified);
+
+/// Answer to [`StorageVerify`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageVerified {
+    /// Name of the VM.
+    pub vm: String,
+    /// The VM does not run, so the images' tables were checked too.
+    pub tables: bool,
+    /// Its disks.
+    pub disks: Vec<DiskVerified>,
+}
+
+/// What a check of one disk found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskVerified {
+    /// Name within the VM.
+    pub disk: String,
+    /// Its path.
+    pub path: PathBuf,
+    /// How its file is.
+    pub state: FileState,
+    /// What is wrong; empty when nothing is.
+    pub findings: Vec<String>,
+    /// The tables of its own image are whole; `None` when they were not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<bool>,
+    /// What was repaired.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repaired: Vec<String>,
+}
+
+/// List images that no VM has and none stands on. Nothing is deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StorageOrphaned {}
+method!(StorageOrphaned, "StorageOrphaned", Orphans);
+
+/// Answer to [`StorageOrphaned`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orphans {
+    /// The images, by path.
+    pub images: Vec<Orphan>,
+    /// Directories that were searched.
+    pub searched: Vec<PathBuf>,
+    /// What could not be searched, and disks of VMs whose chain could not be followed: what they stand on may be listed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trouble: Vec<String>,
+}
+
+/// An image that no VM has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orphan {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Bytes it takes on the disk.
+    pub actual_bytes: u64,
+    /// When it was written last.
+    pub written_at: Timestamp,
+}
+
+/// Make a disk larger, or smaller where that is allowed: by QEMU where it runs, in the file where it does not. The spec's
+/// size follows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StorageResize {
+    /// The VM.
+    pub vm: String,
+    /// Name of the disk.
+    pub disk: String,
+    /// Size the guest is to see, bytes.
+    pub bytes: u64,
+    /// `bytes` are added to the present size.
+    #[serde(default)]
+    pub add: bool,
+    /// What lies behind a smaller size may be lost; the VM must not run.
+    #[serde(default)]
+    pub shrink: bool,
+    /// Idempotency key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+method!(StorageResize, "StorageResize", DiskResized);
+
+/// Answer to [`StorageResize`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskResized {
+    /// Name of the VM.
+    pub vm: String,
+    /// Name of the disk.
+    pub disk: String,
+    /// Size the guest saw, bytes.
+    pub before: u64,
+    /// Size it sees now, bytes; the same when there was nothing to do.
+    pub after: u64,
+    /// QEMU runs and has told its guest.
+    pub live: bool,
+    /// Bytes free in the image's file system; images grow as guests write.
+    pub free_bytes: u64,
 }

@@ -1,5 +1,7 @@
 //! One sample of every message, with every optional field present.
 
+mod storage;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -7,7 +9,7 @@ use serde_json::{Value, json};
 use crate::control::{
     Add, AuditVerify, Describe, Disable, Enable, Events, Info, Leaks, List, Pause, Qmp, Remove, Reset,
     Restart, Resume, SnapshotCreate, SnapshotDelete, SnapshotList, SnapshotLoad, Start, StateBackup,
-    StateDump, StateVerify, Stop, StorageAccept, SupervisorInfo, SupervisorStop, WriteTinyGuest,
+    StateDump, StateVerify, Stop, SupervisorInfo, SupervisorStop, WriteTinyGuest,
 };
 use crate::handshake::{Hello, HelloReply, Prove};
 use crate::method::Method;
@@ -225,7 +227,7 @@ pub(super) fn control() -> Vec<Sample> {
     ];
     samples.extend(snapshots());
     samples.extend(store());
-    samples.extend(storage());
+    samples.extend(storage::methods());
     samples
 }
 
@@ -274,14 +276,6 @@ fn store() -> Vec<Sample> {
         ),
         of::<AuditVerify>(json!({}), journal_walk()),
     ]
-}
-
-/// Methods about disks.
-fn storage() -> Vec<Sample> {
-    vec![of::<StorageAccept>(
-        json!({"vm": "web", "disk": "root"}),
-        json!({"vm": "web", "disk": "root", "path": "/vm/root.qcow2", "already": false, "file": mark()}),
-    )]
 }
 
 /// `org.maqet.Runner` without the handshake.

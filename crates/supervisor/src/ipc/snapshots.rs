@@ -29,7 +29,7 @@ async fn work(vm: String, order: SnapshotOrder, desk: &Desk) -> Reply {
     match ask(&vm, SnapshotVm(order)).await??.outcome().await? {
         Done::Snapshot(done) => value(&done),
         Done::Listed(listed) => value(&listed),
-        Done::Started(_) | Done::Stopped(_) | Done::Removed(_) => Err(Refusal::new(
+        Done::Started(_) | Done::Stopped(_) | Done::Removed(_) | Done::Maintained(_) => Err(Refusal::new(
             RefusalCode::Busy,
             "the VM was turned to something else meanwhile",
         )),

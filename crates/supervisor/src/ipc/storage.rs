@@ -1,12 +1,15 @@
 //! Calls about disks.
 
-use maqet_protocol::control::StorageAccept;
+use maqet_protocol::control::{StorageAccept, StorageInfo, StorageOrphaned, StorageResize, StorageVerify};
 use maqet_protocol::endpoint::server::IncomingCall;
 use maqet_protocol::method::Method;
+use maqet_protocol::refusal::{Refusal, RefusalCode};
 
-use super::dispatch::{Reply, ask, find, value};
+use super::dispatch::{Reply, ask, find, once, value};
 use super::{Desk, store};
-use crate::messages::AcceptDisk;
+use crate::maintenance::Wanted;
+use crate::messages::{AcceptDisk, DescribeDisks, LookForOrphans, ResizeDisk, VerifyDisks};
+use crate::operation::{Accepted, Done, Maintained};
 
 /// Carries out one of them.
 pub(super) async fn carry_out(call: &IncomingCall, desk: &Desk) -> Reply {
@@ -16,6 +19,57 @@ pub(super) async fn carry_out(call: &IncomingCall, desk: &Desk) -> Reply {
             let vm = find(&vm, desk).await?;
             value(&ask(&vm, AcceptDisk(disk)).await??)
         }
+        StorageInfo::NAME => {
+            let vm = find(&call.parse::<StorageInfo>()?.vm, desk).await?;
+            value(&ask(&vm, DescribeDisks).await?)
+        }
+        StorageOrphaned::NAME => {
+            call.parse::<StorageOrphaned>()?;
+            value(&ask(&desk.supervisor, LookForOrphans).await??)
+        }
+        _ => carry_out_work(call, desk).await,
+    }
+}
+
+/// What takes its time.
+async fn carry_out_work(call: &IncomingCall, desk: &Desk) -> Reply {
+    match call.method.as_str() {
+        StorageVerify::NAME => verify(call.parse()?, desk).await,
+        StorageResize::NAME => resize(call.parse()?, desk).await,
         _ => store::carry_out(call, desk).await,
+    }
+}
+
+async fn verify(StorageVerify { vm, repair }: StorageVerify, desk: &Desk) -> Reply {
+    let vm = find(&vm, desk).await?;
+    follow(ask(&vm, VerifyDisks { repair }).await??).await
+}
+
+async fn resize(resize: StorageResize, desk: &Desk) -> Reply {
+    let StorageResize {
+        vm,
+        disk,
+        bytes,
+        add,
+        shrink,
+        key,
+    } = resize;
+    once(key.clone(), desk, async {
+        let vm = find(&vm, desk).await?;
+        let wanted = Wanted { bytes, add, shrink };
+        follow(ask(&vm, ResizeDisk { disk, wanted, key }).await??).await
+    })
+    .await
+}
+
+/// Waits for the end of work on disks.
+async fn follow(accepted: Accepted) -> Reply {
+    match accepted.outcome().await? {
+        Done::Maintained(Maintained::Verified(verified)) => value(&verified),
+        Done::Maintained(Maintained::Resized(resized)) => value(&resized),
+        Done::Started(_) | Done::Stopped(_) | Done::Removed(_) | Done::Snapshot(_) | Done::Listed(_) => {
+            let message = "the VM was turned to something else meanwhile";
+            Err(Refusal::new(RefusalCode::Busy, message).hint("try again"))
+        }
     }
 }

@@ -56,12 +56,17 @@ impl VmActor {
 
     /// A disk of a VM that rests.
     fn disk_at_rest(&mut self, name: &str, context: &mut Context<Self>) -> Result<Disk, Refusal> {
-        let disk = self.record.spec.disks.iter().find(|disk| disk.name == name);
-        let disk = disk.cloned().ok_or_else(|| self.no_disk(name))?;
+        let disk = self.disk(name)?;
         match self.meet(Command::Maintain, context) {
             Decision::Deny(denial) => Err(self.deny(denial)),
             Decision::Do(_) | Decision::Join | Decision::AlreadyDone => Ok(disk),
         }
+    }
+
+    /// A disk of the spec.
+    pub(super) fn disk(&self, name: &str) -> Result<Disk, Refusal> {
+        let disk = self.record.spec.disks.iter().find(|disk| disk.name == name);
+        disk.cloned().ok_or_else(|| self.no_disk(name))
     }
 
     fn no_disk(&self, name: &str) -> Refusal {

@@ -112,7 +112,11 @@ impl Handler<RunQmp> for VmActor {
 
 impl VmActor {
     /// The way to a runner that may be asked this now.
-    fn link_for(&mut self, command: Command, context: &mut Context<Self>) -> Result<Rc<RunnerLink>, Refusal> {
+    pub(super) fn link_for(
+        &mut self,
+        command: Command,
+        context: &mut Context<Self>,
+    ) -> Result<Rc<RunnerLink>, Refusal> {
         match self.meet(command, context) {
             Decision::Deny(denial) => return Err(self.deny(denial)),
             Decision::Do(_) | Decision::Join | Decision::AlreadyDone => {}

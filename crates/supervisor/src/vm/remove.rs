@@ -184,7 +184,9 @@ impl VmActor {
 async fn forget_when_ended(stopping: Accepted, order: RemoveOrder, vm: Addr<VmActor>, operation: Operation) {
     let outcome = match stopping.outcome().await {
         Ok(Done::Removed(removed)) => Ok(Done::Removed(removed)),
-        Ok(Done::Started(_) | Done::Stopped(_) | Done::Snapshot(_) | Done::Listed(_)) => {
+        Ok(
+            Done::Started(_) | Done::Stopped(_) | Done::Snapshot(_) | Done::Listed(_) | Done::Maintained(_),
+        ) => {
             let message = RemoveVm {
                 force: true,
                 delete_storage: order.delete_storage,

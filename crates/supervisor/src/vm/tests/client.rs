@@ -118,7 +118,7 @@ impl Client {
                 blame("got no answer");
             }
             Answer::Done(Done::Snapshot(_) | Done::Listed(_)) => blame("was told of a snapshot"),
-            Answer::Said | Answer::Refused(_) | Answer::Lost => {}
+            Answer::Done(Done::Maintained(_)) | Answer::Said | Answer::Refused(_) | Answer::Lost => {}
         }
     }
 
@@ -243,6 +243,7 @@ fn words(answer: &Answer) -> String {
         Answer::Done(Done::Stopped(report)) => format!("stopped, {:?}", report.how),
         Answer::Done(Done::Removed(_)) => "removed".to_owned(),
         Answer::Done(Done::Snapshot(_) | Done::Listed(_)) => "snapshot".to_owned(),
+        Answer::Done(Done::Maintained(_)) => "worked on disks".to_owned(),
         Answer::Said => "done".to_owned(),
         Answer::Refused(refusal) => format!("refused: {refusal} {:?}", refusal.causes),
         Answer::Lost => "lost".to_owned(),
