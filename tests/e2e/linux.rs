@@ -10,7 +10,7 @@ use maqet_tests::{Sandbox, wait};
 use crate::facts::{one, until_serial};
 
 /// Directory of the guest: where `scripts/test` put it, else built now (cached for all later runs).
-fn guest() -> PathBuf {
+pub(crate) fn guest() -> PathBuf {
     if let Some(dir) = std::env::var_os("MAQET_TEST_LINUX_GUEST") {
         return PathBuf::from(dir);
     }

@@ -26,6 +26,7 @@ mod sandbox;
 mod scale;
 mod shares;
 mod snapshot;
+mod snapshot_live;
 mod start;
 mod stop;
 mod stop_silent;

@@ -30,6 +30,7 @@ mod scene;
 mod silence;
 mod small_disk;
 mod snapshot;
+mod snapshot_live;
 mod soak;
 mod start;
 mod supervisor;

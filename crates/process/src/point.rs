@@ -86,6 +86,8 @@ points! {
     RecoveryBegun, "recovery-begun", "supervisor", "the store is read, nobody was asked";
     RecoverySettled, "recovery-settled", "supervisor", "every VM is settled, nobody listens";
     SnapshotIntended, "snapshot-intended", "supervisor", "work on a snapshot is durable, no image was touched";
+    SnapshotAsked, "snapshot-asked", "runner", "QEMU is to do a step, and was not told";
+    SnapshotJob, "snapshot-job", "runner", "QEMU has a job with memory, how it ends is not known";
     SnapshotDisk, "snapshot-disk", "supervisor", "qemu-img has done one step in one image";
     SnapshotBegun, "snapshot-begun", "supervisor", "the first step was done or has failed, it is not settled";
     SnapshotSettled, "snapshot-settled", "supervisor", "the images are settled, that is not recorded";

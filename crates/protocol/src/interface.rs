@@ -85,6 +85,8 @@ pub const RUNNER: InterfaceDescription = InterfaceDescription {
         runner::Query::NAME,
         runner::StopQemu::NAME,
         runner::RunQmp::NAME,
+        runner::RunSnapshot::NAME,
+        runner::ListSnapshots::NAME,
         runner::Watch::NAME,
     ],
     streams: &[runner::Watch::NAME],

@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::control::{Empty, PortStatus, QmpReturn, SandboxStatus, StopHow};
 use crate::method::Method;
 
+mod snapshot;
+
+pub use snapshot::{ListSnapshots, RunSnapshot, SnapshotEntries, SnapshotStep};
+
 macro_rules! method {
     ($type:ty, $name:literal, $reply:ty) => {
         impl Method for $type {

@@ -2,10 +2,17 @@
 //!
 //! A reply names only the members maqet looks at; whatever else QEMU adds, in this version or the next, is ignored.
 
+mod snapshot;
+
 use std::fmt;
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
+
+pub use snapshot::{
+    BlockNode, DeleteInternalSnapshot, ImageInfo, JobDismiss, JobInfo, QueryJobs, QueryNamedBlockNodes,
+    SnapshotInfo, SnapshotJob, SnapshotLoad, SnapshotSave, Transaction,
+};
 
 /// A QMP command; its fields are the arguments.
 pub trait Command: Serialize {

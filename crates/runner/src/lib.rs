@@ -35,6 +35,7 @@ mod ports;
 mod server;
 mod session;
 mod shares;
+mod snapshots;
 mod watchers;
 mod written;
 

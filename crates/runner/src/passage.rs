@@ -39,7 +39,8 @@ pub(crate) async fn run(qmp: &Qmp, order: RunQmp, counter: &Counter) -> Result<Q
     }
 }
 
-fn refusal(error: QmpError, counter: &Counter) -> Refusal {
+/// What QEMU, or the way to it, says against a command.
+pub(crate) fn refusal(error: QmpError, counter: &Counter) -> Refusal {
     let name = &*counter.name;
     let words = error.to_string();
     let refusal = match error {

@@ -10,7 +10,8 @@ use maqet_protocol::interface::RUNNER_INTERFACES;
 use maqet_protocol::method::Method;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::{
-    Adopt, FactReply, Prepare, Query, Release, RunQmp, RunnerFact, StopQemu, Watch,
+    Adopt, FactReply, ListSnapshots, Prepare, Query, Release, RunQmp, RunSnapshot, RunnerFact, StopQemu,
+    Watch,
 };
 use maqet_protocol::{ProtocolError, SocketRole};
 use tokio::net::{UnixListener, UnixStream};
@@ -21,7 +22,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::barred::Barred;
 use crate::grounds::Grounds;
 use crate::mail::{Answer, Ask, Connection, Desk, Mail, post};
-use crate::passage;
+use crate::{passage, snapshots};
 
 /// Connections at once; the supervisor needs a handful, strangers wait.
 const CONNECTIONS_MAX: usize = 64;
@@ -136,6 +137,7 @@ impl Client {
         }
         match call.method.as_str() {
             RunQmp::NAME => self.run_qmp(connection, call).await,
+            RunSnapshot::NAME | ListSnapshots::NAME => self.snapshot(connection, call).await,
             Watch::NAME => self.watch(connection, call).await,
             StopQemu::NAME => self.ask(connection, call, Ask::Stop).await,
             Query::NAME => {
@@ -224,6 +226,34 @@ impl Client {
         let run = passage::run(&qmp, order, &self.counter);
         let outcome = tokio::select! {
             outcome = run => outcome,
+            closed = connection.closed() => return closed,
+        };
+        match outcome {
+            Ok(value) => connection.reply(&value).await,
+            Err(refusal) => connection.refuse(&refusal).await,
+        }
+    }
+
+    /// A client that hangs up leaves the work to QEMU; whoever comes next waits for it.
+    async fn snapshot(
+        &self,
+        connection: &mut ServerConnection,
+        call: &IncomingCall,
+    ) -> Result<(), ProtocolError> {
+        // Before the first command, so that no news of it is missed.
+        let facts = self.put(connection, Ask::Watch).await?;
+        let qmp = self.put(connection, Ask::Qmp).await?;
+        let (facts, qmp) = match facts.and_then(|facts| Ok((facts, qmp?))) {
+            Ok(both) => both,
+            Err(refusal) => return connection.refuse(&refusal).await,
+        };
+        let work = snapshots::Work {
+            qmp: &qmp,
+            facts,
+            counter: &self.counter,
+        };
+        let outcome = tokio::select! {
+            outcome = work.carry_out(call) => outcome,
             closed = connection.closed() => return closed,
         };
         match outcome {

@@ -4,7 +4,9 @@
 //! [`plan`]. What a supervisor that died left recorded is settled the same way, before the VM starts or anything else is done
 //! with its snapshots.
 
+mod engine;
 mod files;
+mod live;
 pub(crate) mod plan;
 
 use std::rc::Rc;
@@ -21,10 +23,13 @@ use maqet_state::id::VmId;
 use maqet_state::snapshot::{SnapshotAction, SnapshotWork};
 use maqet_storage::image::snapshot::is_name;
 
+use self::engine::{Ended, Engine};
 use self::files::Files;
-use self::plan::{Found, Step};
+use self::live::Live;
+use self::plan::Found;
 use crate::launch::Plan;
 use crate::leases::Leases;
+use crate::link::RunnerLink;
 use crate::messages::RecordSnapshot;
 use crate::operation::Done;
 use crate::shared::Shared;
@@ -57,27 +62,12 @@ pub(crate) struct Job {
     pub(crate) order: SnapshotOrder,
     /// Work that somebody before left.
     pub(crate) unfinished: Option<Box<SnapshotWork>>,
-    /// It runs.
-    pub(crate) runs: bool,
+    /// The way to its runner, if it runs.
+    pub(crate) link: Option<Rc<RunnerLink>>,
     /// Who records.
     pub(crate) owner: Addr<VmActor>,
     pub(crate) shared: Rc<Shared>,
     pub(crate) asked: Instant,
-}
-
-/// Who does the steps.
-#[derive(Debug)]
-pub(crate) enum Engine {
-    /// qemu-img, in the images.
-    Files(Files),
-}
-
-/// How work came to its end.
-#[derive(Debug)]
-struct Ended {
-    result: Result<(), Refusal>,
-    /// Nothing half-made is left.
-    settled: bool,
 }
 
 impl SnapshotOrder {
@@ -126,6 +116,7 @@ impl Job {
             }));
         };
         let work = self.work(action, disks, &found, engine.is_live())?;
+        self.check_room(&work)?;
         record(&self.owner, RecordSnapshot::Begun(Box::new(work.clone()))).await?;
         pass(Point::SnapshotIntended);
         let Ended { result, settled } = engine.work(&work).await;
@@ -186,11 +177,12 @@ impl Job {
     }
 
     async fn engine(&self) -> Result<Engine, Refusal> {
-        if self.runs {
-            let message = format!("`{}` is running", self.name());
-            return Err(Refusal::new(RefusalCode::WrongState, message)
-                .state("running")
-                .hint(format!("maqet stop {}", self.name())));
+        if let Some(link) = &self.link {
+            return Ok(Engine::Live(Live {
+                link: Rc::clone(link),
+                disks: capable(&self.spec).map(|disk| disk.name.clone()).collect(),
+                vm: self.name().to_owned(),
+            }));
         }
         let touches = self.order.action.is_some() || self.unfinished.is_some();
         if touches {
@@ -228,15 +220,16 @@ impl Job {
             }
             SnapshotAction::Delete => disks.retain(having),
         }
-        self.may_have_memory(action, live)?;
-        Ok(SnapshotWork {
+        let work = SnapshotWork {
             action,
             name: name.clone(),
             disks,
             replaces,
             memory: self.order.memory,
             live,
-        })
+        };
+        self.may_have_memory(&work, found)?;
+        Ok(work)
     }
 
     fn may_replace(&self, replaces: &std::collections::BTreeMap<String, String>) -> Result<(), Refusal> {
@@ -253,19 +246,41 @@ impl Job {
         )))
     }
 
-    fn may_have_memory(&self, action: SnapshotAction, live: bool) -> Result<(), Refusal> {
-        let vm = self.name();
-        if !self.order.memory || live {
+    /// A running VM is brought back with its memory or not at all; one that does not run has none.
+    fn may_have_memory(&self, work: &SnapshotWork, found: &Found) -> Result<(), Refusal> {
+        let (vm, name) = (self.name(), &work.name);
+        let loads = work.action == SnapshotAction::Load;
+        let (state, message, hint) = match (work.live, work.memory) {
+            (false, true) => (
+                "stopped",
+                format!("`{vm}` does not run: there is no memory to keep or to load into"),
+                format!("maqet start {vm}, or leave out --memory"),
+            ),
+            (true, false) if loads => (
+                "running",
+                format!("`{vm}` is running: its disks cannot be changed under it"),
+                format!("maqet snapshot load {vm} {name} --memory, or maqet stop {vm} first"),
+            ),
+            (true, true) if loads && !plan::has_memory(found, &work.disks, name) => (
+                "running",
+                format!("no memory is kept with the snapshot `{name}` of `{vm}`"),
+                format!("maqet stop {vm}, then maqet snapshot load {vm} {name}"),
+            ),
+            (true | false, false) | (true, true) => return Ok(()),
+        };
+        Err(Refusal::new(RefusalCode::WrongState, message)
+            .state(state)
+            .hint(hint))
+    }
+
+    /// QEMU finds out too late, and the guest with it. In images that no QEMU has each step looks for itself.
+    fn check_room(&self, work: &SnapshotWork) -> Result<(), Refusal> {
+        if !work.live || work.action != SnapshotAction::Create {
             return Ok(());
         }
-        let what = match action {
-            SnapshotAction::Create => "there is no memory to keep",
-            SnapshotAction::Load | SnapshotAction::Delete => "memory is loaded into a running VM",
-        };
-        Err(
-            Refusal::new(RefusalCode::WrongState, format!("`{vm}` does not run: {what}"))
-                .hint(format!("maqet start {vm}, or leave out --memory")),
-        )
+        let memory = if work.memory { self.spec.memory.0 } else { 0 };
+        let files = Files::open(&self.spec, &self.files, &self.shared)?;
+        files.check_room(&work.disks, memory)
     }
 
     fn no_such(&self) -> Refusal {
@@ -320,98 +335,6 @@ async fn record(owner: &Addr<VmActor>, step: RecordSnapshot) -> Result<(), Refus
     owner.send(step).await.unwrap_or_else(|gone| {
         Err(Refusal::new(RefusalCode::Internal, "the VM's owner is gone").cause(gone.to_string()))
     })
-}
-
-impl Engine {
-    const fn is_live(&self) -> bool {
-        match self {
-            Self::Files(_) => false,
-        }
-    }
-
-    async fn list(&self) -> Result<Found, Refusal> {
-        match self {
-            Self::Files(files) => files.list().await,
-        }
-    }
-
-    async fn take(&self, step: &Step) -> Result<(), Refusal> {
-        match self {
-            Self::Files(files) => files.take(step).await,
-        }
-    }
-
-    async fn mend(&self) -> Result<(), Refusal> {
-        match self {
-            Self::Files(files) => files.mend().await,
-        }
-    }
-
-    /// Begins and settles; what fails is taken back.
-    async fn work(&self, work: &SnapshotWork) -> Ended {
-        let begun = match plan::begin(work) {
-            Some(step) => self.take(&step).await,
-            None => Ok(()),
-        };
-        pass(Point::SnapshotBegun);
-        match begun {
-            Ok(()) => self.conclude(work).await,
-            Err(refusal) => match self.take_back(work).await {
-                Ok(()) => Ended {
-                    result: Err(refusal),
-                    settled: true,
-                },
-                Err(second) => Ended {
-                    result: Err(refusal.cause(second.message)),
-                    settled: false,
-                },
-            },
-        }
-    }
-
-    async fn conclude(&self, work: &SnapshotWork) -> Ended {
-        let refusal = match self.settle(work).await {
-            Ok(true) => {
-                return Ended {
-                    result: Ok(()),
-                    settled: true,
-                };
-            }
-            Ok(false) => Refusal::new(RefusalCode::StorageFailed, "the snapshot did not come about"),
-            Err(refusal) => refusal,
-        };
-        let back = if work.action == SnapshotAction::Load && !work.live {
-            self.retreat(work).await
-        } else {
-            self.take_back(work).await
-        };
-        let settled = back.is_ok();
-        Ended {
-            result: Err(refusal),
-            settled,
-        }
-    }
-
-    async fn take_back(&self, work: &SnapshotWork) -> Result<(), Refusal> {
-        self.mend().await?;
-        self.settle(work).await.map(drop)
-    }
-
-    /// Looks at what the images hold and brings the work to its end; whether what was wanted has come about.
-    async fn settle(&self, work: &SnapshotWork) -> Result<bool, Refusal> {
-        let settlement = plan::settle(work, &self.list().await?);
-        for step in &settlement.steps {
-            self.take(step).await?;
-        }
-        Ok(settlement.achieved)
-    }
-
-    async fn retreat(&self, work: &SnapshotWork) -> Result<(), Refusal> {
-        for step in plan::retreat(work) {
-            self.take(&step).await?;
-        }
-        Ok(())
-    }
 }
 
 /// The disks that can have snapshots in their images.

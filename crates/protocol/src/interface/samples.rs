@@ -13,7 +13,7 @@ use crate::control::{
 };
 use crate::handshake::{Hello, HelloReply, Prove};
 use crate::method::Method;
-use crate::runner::{Adopt, Prepare, Query, Release, RunQmp, StopQemu, Watch};
+use crate::runner::{Adopt, ListSnapshots, Prepare, Query, Release, RunQmp, RunSnapshot, StopQemu, Watch};
 use crate::varlink::Parameters;
 
 /// Writes what it could read; `None` when it could not.
@@ -305,6 +305,15 @@ pub(super) fn runner() -> Vec<Sample> {
         of::<RunQmp>(
             json!({"command": "stop", "arguments": {}, "timeout_ms": 1000}),
             json!({"return": {}}),
+        ),
+        of::<RunSnapshot>(
+            json!({"step": "create", "name": "before", "disks": ["root"], "vmstate": "root", "timeout_ms": 1000}),
+            json!({}),
+        ),
+        of::<ListSnapshots>(
+            json!({"disks": ["root"]}),
+            json!({"entries": [{"disk": "root", "id": "1", "name": "before", "at": AT, "vm_state_bytes": 4096,
+                "vm_clock_ms": 1234}]}),
         ),
         of::<Watch>(json!({}), json!({"fact": fact()})),
     ]

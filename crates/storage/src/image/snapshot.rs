@@ -160,8 +160,7 @@ impl SnapshotFile {
     /// # Errors
     /// [`StorageError::NoSpace`] before anything is done, and when the disk fills up meanwhile; else as for [`Self::list`].
     pub async fn create(&self, name: &str, binaries: &Binaries) -> Result<(), StorageError> {
-        let needed = self.needed_bytes();
-        self.room_for(needed)?;
+        self.room_for_snapshot(0)?;
         self.step(&["snapshot", "-q", "-c", name], binaries).await
     }
 
@@ -201,11 +200,12 @@ impl SnapshotFile {
         }
     }
 
-    /// Refuses unless so many bytes are free where the image is.
+    /// Refuses unless there is room for a snapshot where the image is, and for so many bytes beside it.
     ///
     /// # Errors
     /// [`StorageError::NoSpace`].
-    pub fn room_for(&self, needed: u64) -> Result<(), StorageError> {
+    pub fn room_for_snapshot(&self, beside: u64) -> Result<(), StorageError> {
+        let needed = self.needed_bytes().saturating_add(beside);
         let free = self.free_bytes()?;
         if free >= needed {
             return Ok(());

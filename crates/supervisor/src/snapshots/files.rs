@@ -84,6 +84,16 @@ impl Files {
         Ok(())
     }
 
+    /// Refuses unless there is room for a snapshot of each disk, and for so many bytes of memory beside the first.
+    pub(super) fn check_room(&self, disks: &[String], memory: u64) -> Result<(), Refusal> {
+        let mut memory = memory;
+        for disk in disks {
+            let checked = self.of(disk)?.room_for_snapshot(std::mem::take(&mut memory));
+            checked.map_err(|error| failed(disk, &error))?;
+        }
+        Ok(())
+    }
+
     pub(super) async fn mend(&self) -> Result<(), Refusal> {
         for (disk, file) in &self.disks {
             let mended = file.mend(&self.shared.binaries).await;

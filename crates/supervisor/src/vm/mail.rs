@@ -121,6 +121,11 @@ impl VmActor {
             Decision::Deny(denial) => return Err(self.deny(denial)),
             Decision::Do(_) | Decision::Join | Decision::AlreadyDone => {}
         }
+        self.link()
+    }
+
+    /// The way to the runner of a VM that runs.
+    pub(super) fn link(&self) -> Result<Rc<RunnerLink>, Refusal> {
         self.live
             .as_ref()
             .map(|live| Rc::clone(&live.link))

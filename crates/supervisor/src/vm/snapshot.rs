@@ -27,6 +27,10 @@ impl VmActor {
                 return Err(self.defect("a snapshot with another effect"));
             }
         }
+        let link = match self.record.status() {
+            Status::Running => Some(self.link()?),
+            Status::Created | Status::Stopped | Status::Failed => None,
+        };
         let accepted = self.begin(Activity::Snapshotting);
         let Some(token) = self.work.as_ref().map(|work| Rc::clone(&work.cancel)) else {
             return Err(self.defect("an operation that has not begun"));
@@ -37,7 +41,7 @@ impl VmActor {
             files: self.record.files.clone(),
             order,
             unfinished: self.record.snapshot.clone(),
-            runs: self.record.status() == Status::Running,
+            link,
             owner: context.address(),
             shared: Rc::clone(&self.shared),
             asked: Instant::now(),

@@ -1,0 +1,230 @@
+//! Snapshots by QEMU, while the guest runs.
+//!
+//! Without memory one `transaction` makes the snapshot on every disk or on none. With memory, and to go back, QEMU has jobs;
+//! their end is heard from its events. A job that another runner began, or whose caller has gone, is waited for first.
+
+use std::time::Duration;
+
+use maqet_process::point::{Point, pass};
+use maqet_protocol::control::{Empty, SnapshotEntry};
+use maqet_protocol::endpoint::server::IncomingCall;
+use maqet_protocol::method::Method;
+use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_protocol::runner::{ListSnapshots, RunSnapshot, RunnerFact, SnapshotEntries, SnapshotStep};
+use maqet_qmp::command::{DeleteInternalSnapshot, SnapshotInfo};
+use maqet_qmp::command::{
+    JobDismiss, JobInfo, QueryJobs, QueryNamedBlockNodes, QueryStatus, SnapshotJob, SnapshotLoad,
+    SnapshotSave, Transaction,
+};
+use maqet_qmp::{Command, Qmp, QmpError};
+use maqet_state::clock::Timestamp;
+use serde::Serialize;
+use tokio::sync::mpsc::Receiver;
+use tokio::time::timeout;
+
+use crate::passage;
+use crate::server::Counter;
+
+/// Name of the job in QEMU; one at a time.
+const JOB: &str = "maqet-snapshot";
+/// Time for a command that QEMU answers once its disks are drained.
+const STEP: Duration = Duration::from_mins(5);
+/// Longest deadline a client may set.
+const DEADLINE_MAX: Duration = Duration::from_hours(6);
+
+/// One client's work.
+#[derive(Debug)]
+pub(crate) struct Work<'w> {
+    /// The way to QEMU.
+    pub(crate) qmp: &'w Qmp,
+    /// What happens, from before the first command on.
+    pub(crate) facts: Receiver<RunnerFact>,
+    /// Whom it is about.
+    pub(crate) counter: &'w Counter,
+}
+
+impl Work<'_> {
+    /// What a call comes to.
+    ///
+    /// # Errors
+    /// As for [`Self::list`] and [`Self::run`].
+    pub(crate) async fn carry_out(self, call: &IncomingCall) -> Result<serde_json::Value, Refusal> {
+        if call.method == ListSnapshots::NAME {
+            return value(&self.list(call.parse()?).await?);
+        }
+        value(&self.run(call.parse()?).await?)
+    }
+
+    /// The snapshots of these disks.
+    ///
+    /// # Errors
+    /// As for [`passage::run`].
+    async fn list(mut self, order: ListSnapshots) -> Result<SnapshotEntries, Refusal> {
+        self.await_old_job().await?;
+        let nodes = self.execute(&QueryNamedBlockNodes { flat: true }).await?;
+        let mut entries = Vec::new();
+        for node in nodes {
+            let Some(disk) = node.node_name.filter(|name| order.disks.contains(name)) else {
+                continue;
+            };
+            let told = node.image.snapshots.into_iter();
+            entries.extend(told.map(|snapshot| entry(&disk, snapshot)));
+        }
+        Ok(SnapshotEntries { entries })
+    }
+
+    /// One step.
+    ///
+    /// # Errors
+    /// As for [`passage::run`]; `timeout` when a job is not done in time: it goes on in QEMU.
+    async fn run(mut self, order: RunSnapshot) -> Result<Empty, Refusal> {
+        let limit = Duration::from_millis(order.timeout_ms).min(DEADLINE_MAX);
+        let name = self.counter.name.clone();
+        let work = async {
+            self.await_old_job().await?;
+            pass(Point::SnapshotAsked);
+            self.step(order).await
+        };
+        timeout(limit, work).await.unwrap_or_else(|_elapsed| {
+            let message = format!("the snapshot was not done within {} s", limit.as_secs());
+            Err(Refusal::new(RefusalCode::Timeout, message)
+                .vm(&*name)
+                .state("running"))
+        })?;
+        Ok(Empty {})
+    }
+
+    async fn step(&mut self, order: RunSnapshot) -> Result<(), Refusal> {
+        match order.step {
+            SnapshotStep::Create if order.vmstate.is_none() => {
+                let transaction = Transaction::internal_snapshots(&order.disks, &order.name);
+                self.execute(&transaction).await.map(drop)
+            }
+            SnapshotStep::Create => {
+                let job = job(order);
+                self.execute(&SnapshotSave(job)).await?;
+                pass(Point::SnapshotJob);
+                self.await_job().await
+            }
+            SnapshotStep::Load => self.load(order).await,
+            SnapshotStep::Delete => {
+                for device in order.disks {
+                    let name = order.name.clone();
+                    self.execute(&DeleteInternalSnapshot { device, name }).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// QEMU stops the guest for it, and lets it go on only when it has succeeded.
+    async fn load(&mut self, order: RunSnapshot) -> Result<(), Refusal> {
+        let before = self.execute(&QueryStatus).await?;
+        self.execute(&SnapshotLoad(job(order))).await?;
+        pass(Point::SnapshotJob);
+        let Err(refusal) = self.await_job().await else {
+            return Ok(());
+        };
+        let after = self.execute(&QueryStatus).await?;
+        if before.running && !after.running {
+            let name = &self.counter.name;
+            return Err(refusal
+                .cause("the guest was stopped for it and stays so: its disks may be between two states")
+                .hint(format!(
+                    "load a snapshot of `{name}` again, or: maqet stop {name} --force"
+                )));
+        }
+        Err(refusal)
+    }
+
+    /// A job whose end nobody took: it is waited for; how it ended shows in the images.
+    async fn await_old_job(&mut self) -> Result<(), Refusal> {
+        if self.find_job().await?.is_none() {
+            return Ok(());
+        }
+        tracing::info!("a snapshot that somebody else began is waited for");
+        if let Err(refusal) = self.await_job().await {
+            if refusal.code != RefusalCode::QmpFailed {
+                return Err(refusal);
+            }
+            tracing::warn!(%refusal, "a snapshot that somebody else began has failed");
+        }
+        Ok(())
+    }
+
+    /// Waits for the job's end and takes it from QEMU's list.
+    async fn await_job(&mut self) -> Result<(), Refusal> {
+        loop {
+            let Some(job) = self.find_job().await? else {
+                return Err(self.failed("QEMU does not know how the snapshot ended"));
+            };
+            if job.status == "concluded" {
+                self.execute(&JobDismiss { id: JOB.to_owned() }).await?;
+                return match job.error {
+                    None => Ok(()),
+                    Some(words) => Err(self.failed(words)),
+                };
+            }
+            self.next_change().await?;
+        }
+    }
+
+    async fn find_job(&self) -> Result<Option<JobInfo>, Refusal> {
+        let jobs = self.execute(&QueryJobs).await?;
+        Ok(jobs.into_iter().find(|job| job.id == JOB))
+    }
+
+    /// Returns when the job is in another state.
+    async fn next_change(&mut self) -> Result<(), Refusal> {
+        loop {
+            match self.facts.recv().await {
+                Some(RunnerFact::QmpEvent { name, data })
+                    if name == "JOB_STATUS_CHANGE" && data.get("id").is_some_and(|id| id == JOB) =>
+                {
+                    return Ok(());
+                }
+                Some(RunnerFact::QemuExited { .. }) | None => {
+                    let message = format!("the QEMU of `{}` is gone", self.counter.name);
+                    return Err(Refusal::new(RefusalCode::NotAnswering, message).vm(&*self.counter.name));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn failed(&self, words: impl Into<String>) -> Refusal {
+        Refusal::new(RefusalCode::QmpFailed, words).vm(&*self.counter.name)
+    }
+
+    async fn execute<C: Command>(&self, command: &C) -> Result<C::Reply, Refusal> {
+        let done: Result<C::Reply, QmpError> = self.qmp.execute(command, STEP).await;
+        done.map_err(|error| passage::refusal(error, self.counter))
+    }
+}
+
+fn value<T: Serialize>(reply: &T) -> Result<serde_json::Value, Refusal> {
+    serde_json::to_value(reply).map_err(|error| {
+        Refusal::new(RefusalCode::Internal, "the reply cannot be written").cause(error.to_string())
+    })
+}
+
+fn job(order: RunSnapshot) -> SnapshotJob {
+    SnapshotJob {
+        job_id: JOB.to_owned(),
+        tag: order.name,
+        vmstate: order.vmstate.unwrap_or_default(),
+        devices: order.disks,
+    }
+}
+
+fn entry(disk: &str, told: SnapshotInfo) -> SnapshotEntry {
+    let ms = |seconds: u64, nanos: u64| seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000);
+    SnapshotEntry {
+        disk: disk.to_owned(),
+        id: told.id,
+        name: told.name,
+        at: Timestamp(ms(told.date_sec, told.date_nsec)),
+        vm_state_bytes: told.vm_state_size,
+        vm_clock_ms: ms(told.vm_clock_sec, told.vm_clock_nsec),
+    }
+}

@@ -1,0 +1,98 @@
+//! Steps by the QEMU of a VM that runs, through its runner.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use maqet_protocol::method::Method;
+use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_protocol::runner::{ListSnapshots, RunSnapshot, SnapshotStep};
+
+use super::plan::{Found, Step};
+use crate::link::RunnerLink;
+
+/// Time for a step. What writes memory does so at the speed of the disk, and the guest waits for it.
+const STEP_LIMIT: Duration = Duration::from_hours(1);
+/// Time for a list; a step that somebody else has begun is waited for first.
+const LIST_LIMIT: Duration = STEP_LIMIT;
+/// Room for the wire beside the runner's own deadline.
+const WIRE_MARGIN: Duration = Duration::from_secs(5);
+
+/// The way to QEMU.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(super) link: Rc<RunnerLink>,
+    /// Disks that can have snapshots.
+    pub(super) disks: Vec<String>,
+    /// Name of the VM.
+    pub(super) vm: String,
+}
+
+impl Live {
+    pub(super) async fn list(&self) -> Result<Found, Refusal> {
+        let disks = self.disks.clone();
+        let listed = self.call(&ListSnapshots { disks }, LIST_LIMIT).await?;
+        let mut found: Found = self.disks.iter().map(|disk| (disk.clone(), Vec::new())).collect();
+        for entry in listed.entries {
+            found.entry(entry.disk.clone()).or_default().push(entry);
+        }
+        Ok(found)
+    }
+
+    pub(super) async fn take(&self, step: &Step) -> Result<(), Refusal> {
+        let order = match step {
+            Step::Create { name, disks, memory } => {
+                let vmstate = disks.first().filter(|_| *memory).cloned();
+                order(SnapshotStep::Create, name, disks.clone(), vmstate)
+            }
+            Step::Apply { name, disks } => {
+                let vmstate = Some(self.disk_with_memory(name).await?);
+                order(SnapshotStep::Load, name, disks.clone(), vmstate)
+            }
+            Step::Delete { name, disk } => order(SnapshotStep::Delete, name, vec![disk.clone()], None),
+        };
+        self.call(&order, STEP_LIMIT + WIRE_MARGIN).await.map(drop)
+    }
+
+    async fn disk_with_memory(&self, name: &str) -> Result<String, Refusal> {
+        let found = self.list().await?;
+        let mut entries = found.into_values().flatten();
+        let kept = entries.find(|entry| entry.name == name && entry.vm_state_bytes > 0);
+        kept.map(|entry| entry.disk).ok_or_else(|| {
+            let message = format!("no memory is kept with the snapshot `{name}`");
+            Refusal::new(RefusalCode::WrongState, message)
+                .state("running")
+                .hint(format!(
+                    "maqet stop {0}, then maqet snapshot load {0} {name}",
+                    self.vm
+                ))
+        })
+    }
+
+    async fn call<M: Method>(&self, method: &M, limit: Duration) -> Result<M::Reply, Refusal> {
+        let called = self.link.call(method, limit).await;
+        called.map_err(|refusal| self.explained(refusal))
+    }
+
+    /// A runner of an earlier version lives as long as its QEMU.
+    fn explained(&self, refusal: Refusal) -> Refusal {
+        let unknown = refusal.code == RefusalCode::InvalidCall && refusal.message.contains("has no method");
+        if !unknown {
+            return refusal;
+        }
+        let vm = &self.vm;
+        let message = format!("the runner of `{vm}` is of an earlier version and has no snapshots");
+        Refusal::new(RefusalCode::WrongState, message)
+            .state("running")
+            .hint(format!("maqet restart {vm}"))
+    }
+}
+
+fn order(step: SnapshotStep, name: &str, disks: Vec<String>, vmstate: Option<String>) -> RunSnapshot {
+    RunSnapshot {
+        step,
+        name: name.to_owned(),
+        disks,
+        vmstate,
+        timeout_ms: u64::try_from(STEP_LIMIT.as_millis()).unwrap_or(u64::MAX),
+    }
+}

@@ -1,0 +1,167 @@
+//! Snapshots of a VM that runs, with whoever takes part in them killed: every disk has the snapshot or none, the list tells
+//! which, images are sound, and the VM starts.
+#![cfg(debug_assertions)]
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use maqet_process::ProcessHandle;
+use maqet_process::point::Point;
+use maqet_tests::{Guest, Held, Sandbox, wait};
+use serde_json::Value;
+
+use crate::scene::{kill, say};
+
+const DISKS: [&str; 2] = ["root", "data"];
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Victim {
+    Supervisor,
+    Runner,
+    Qemu,
+}
+
+const SETS: [&[Victim]; 4] = [
+    &[Victim::Supervisor],
+    &[Victim::Runner],
+    &[Victim::Qemu],
+    &[Victim::Supervisor, Victim::Runner, Victim::Qemu],
+];
+
+struct Scene(Sandbox);
+
+impl Scene {
+    fn new(with_snapshot: bool) -> Self {
+        let sandbox = Sandbox::new();
+        let disks = "disks: {root: {path: ./root.qcow2, size: 4M, interface: ide}, \
+                     data: {path: ./data.qcow2, size: 4M, interface: ide}}";
+        Guest::tiny("web").options(&["ticks"]).line(disks).start(&sandbox);
+        if with_snapshot {
+            sandbox
+                .maqet(&["snapshot", "create", "web", "snap", "--memory"])
+                .expect(0);
+        }
+        Self(sandbox)
+    }
+
+    fn image(&self, disk: &str) -> PathBuf {
+        self.0.home().join(format!("{disk}.qcow2"))
+    }
+
+    fn find(&self, victim: Victim) -> ProcessHandle {
+        let status = self.0.status("web");
+        let pid = match victim {
+            Victim::Supervisor => self.0.json(&["supervisor", "status"])["pid"].clone(),
+            Victim::Runner => status["runner_pid"].clone(),
+            Victim::Qemu => status["pid"].clone(),
+        };
+        let pid = i32::try_from(pid.as_i64().unwrap()).unwrap();
+        ProcessHandle::open(pid).unwrap().unwrap()
+    }
+
+    /// The list, as soon as somebody can tell; a runner may just be replaced.
+    fn list(&self) -> Vec<Value> {
+        let listed = wait::until("the snapshots are listed", wait::PATIENCE, || {
+            let output = self.0.maqet(&["-o", "json", "snapshot", "list", "web"]);
+            if output.code == 0 { Ok(output) } else { Err(output) }
+        });
+        listed.json().as_array().unwrap().clone()
+    }
+
+    /// Whether the image has the snapshot; it is sound and has no other.
+    fn has(&self, disk: &str) -> bool {
+        let image = self.image(disk);
+        let check = Command::new("qemu-img")
+            .args(["check", "-q"])
+            .arg(&image)
+            .output()
+            .unwrap();
+        // 3: clusters that are counted and not used, which is what a killed QEMU leaves.
+        assert!(matches!(check.status.code(), Some(0 | 3)), "{disk}: {check:?}");
+        let list = Command::new("qemu-img")
+            .args(["snapshot", "-l"])
+            .arg(&image)
+            .output()
+            .unwrap();
+        let list = String::from_utf8(list.stdout).unwrap();
+        let rows: Vec<_> = list.lines().skip(2).collect();
+        assert!(
+            rows.len() <= 1 && rows.iter().all(|row| row.contains("snap")),
+            "{disk}: {list}"
+        );
+        !rows.is_empty()
+    }
+}
+
+fn play(words: &[&str], point: Point, victims: &[Victim]) {
+    let loads = words.contains(&"load");
+    let scene = Scene::new(loads);
+    let found: Vec<_> = victims.iter().map(|victim| scene.find(*victim)).collect();
+    let mut held = Held::at(&scene.0, point);
+    let client = scene.0.spawn(words);
+    held.reached();
+    let context = format!("{words:?} at {}, {victims:?} killed", point.name());
+    say(&context);
+    kill(&found.iter().collect::<Vec<_>>());
+    drop(held);
+    let output = client.output();
+    let list = scene.list();
+    let running = scene.0.status("web")["status"] == "running";
+    assert_eq!(running, !victims.contains(&Victim::Qemu), "{context}");
+    if running {
+        scene.0.maqet(&["stop", "web", "--force"]).expect(0);
+    }
+    let has = DISKS.map(|disk| scene.has(disk));
+    assert_eq!(has, [!list.is_empty(); 2], "{context}: {list:?}");
+    assert!(output.code != 0 || !list.is_empty(), "{context}: {output:#?}");
+    assert!(!loads || !list.is_empty(), "{context}");
+    scene.0.maqet(&["start", "web"]).expect(0);
+    assert_eq!(scene.list().len(), list.len(), "{context}");
+}
+
+fn play_all(words: &[&str], points: &[Point]) {
+    for point in points {
+        for victims in SETS {
+            play(words, *point, victims);
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_of_disks_is_there_or_not() {
+    let points = [
+        Point::SnapshotIntended,
+        Point::SnapshotAsked,
+        Point::SnapshotBegun,
+    ];
+    play_all(&["snapshot", "create", "web", "snap"], &points);
+}
+
+#[test]
+fn a_snapshot_with_memory_is_there_or_not() {
+    let points = [Point::SnapshotAsked, Point::SnapshotJob, Point::SnapshotSettled];
+    play_all(&["snapshot", "create", "web", "snap", "--memory"], &points);
+}
+
+#[test]
+fn a_snapshot_that_is_being_loaded_stays() {
+    let points = [Point::SnapshotAsked, Point::SnapshotJob];
+    play_all(&["snapshot", "load", "web", "snap", "--memory"], &points);
+}
+
+#[test]
+fn a_vm_is_ended_by_force_while_its_memory_is_kept() {
+    let scene = Scene::new(false);
+    let mut held = Held::at(&scene.0, Point::SnapshotIntended);
+    let client = scene.0.spawn(&["snapshot", "create", "web", "snap", "--memory"]);
+    held.reached();
+    // The supervisor is held, so the client's call waits for it as well.
+    let end = scene.0.spawn(&["kill", "web"]);
+    drop(held);
+    end.output().expect(0);
+    client.output();
+    let list = scene.list();
+    let has = DISKS.map(|disk| scene.has(disk));
+    assert_eq!(has, [!list.is_empty(); 2], "{list:?}");
+    scene.0.maqet(&["start", "web"]).expect(0);
+}
