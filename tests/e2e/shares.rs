@@ -186,3 +186,42 @@ fn a_directory_exchanged_for_a_link_after_the_check_is_refused_at_the_start() {
         refused.stderr
     );
 }
+
+#[test]
+fn no_image_is_used_that_another_guest_can_write_to() {
+    let sandbox = Sandbox::new();
+    fs::create_dir_all(sandbox.home().join("vms/deep")).unwrap();
+    symlink("vms", sandbox.home().join("same")).unwrap();
+    let disk = "disks: {root: {path: ./vms/deep/db.raw, size: 1M, format: raw, interface: ide}}";
+    Guest::tiny("db").line(disk).add(&sandbox);
+    Guest::tiny("reads")
+        .line("shares: {all: {path: ./same, readonly: true}}")
+        .start(&sandbox);
+    Guest::tiny("web").line("shares: {all: ./same}").start(&sandbox);
+    let refused = sandbox.maqet(&["start", "db"]).expect(5).stderr;
+    assert!(
+        refused.contains("share `all` of `web` holds an image of `db`"),
+        "{refused}"
+    );
+    sandbox.maqet(&["kill", "web"]).expect(0);
+    sandbox.maqet(&["start", "db"]).expect(0);
+    let refused = sandbox.maqet(&["start", "web"]).expect(5).stderr;
+    assert!(
+        refused.contains("share `all` of `web` holds an image of `db`"),
+        "{refused}"
+    );
+
+    sandbox.maqet(&["kill", "db"]).expect(0);
+
+    // By a link, the VM's own image lies in its own share.
+    fs::write(sandbox.home().join("vms/own.raw"), vec![0; 1 << 20]).unwrap();
+    Guest::tiny("self")
+        .line("disks: {root: {path: ./same/own.raw, format: raw, interface: ide}}")
+        .line("shares: {all: ./vms}")
+        .add(&sandbox);
+    let refused = sandbox.maqet(&["start", "self"]).expect(5).stderr;
+    assert!(
+        refused.contains("share `all` of `self` holds an image of `self`"),
+        "{refused}"
+    );
+}

@@ -46,9 +46,45 @@ pub fn open(path: &Path, policy: &PathPolicy, own: &[PathBuf]) -> Result<Shared,
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
 
     use super::*;
+
+    /// An attacker exchanges the directory and a link out of it all the time: what is opened is always the directory.
+    #[test]
+    fn an_exchanged_directory_is_never_followed_out() {
+        let root = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(root.path()).unwrap();
+        let policy = PathPolicy::new(Some(root.join("home")), Vec::new(), Vec::new());
+        let at = |name: &str| root.join("home").join(name);
+        fs::create_dir_all(at("a/src")).unwrap();
+        fs::create_dir_all(at(".ssh/src")).unwrap();
+        symlink(at(".ssh"), at("b")).unwrap();
+        let good = fs::metadata(at("a/src")).unwrap().ino();
+        let over = AtomicBool::new(false);
+        let inode = |shared: Shared| fstat(&shared.fd).unwrap().st_ino;
+        let opened: Vec<Option<u64>> = std::thread::scope(|scope| {
+            scope.spawn(|| exchange(&at("a"), &at("b"), &over));
+            let rounds = 0..20_000;
+            let opened = rounds.map(|_| open(&at("a/src"), &policy, &[]).ok().map(inode));
+            let opened = opened.collect();
+            over.store(true, Ordering::Relaxed);
+            opened
+        });
+        assert!(opened.contains(&None) && opened.contains(&Some(good)));
+        let strange = opened.iter().flatten().find(|inode| **inode != good);
+        assert_eq!(strange, None);
+    }
+
+    /// Exchanges two names until it is over.
+    fn exchange(one: &Path, other: &Path, over: &AtomicBool) {
+        while !over.load(Ordering::Relaxed) {
+            renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
+        }
+    }
 
     #[test]
     fn what_a_link_leads_to_is_judged() {

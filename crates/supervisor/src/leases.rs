@@ -1,6 +1,9 @@
 //! Leases on images: which VM uses which file. QEMU locks its images too; a lease is asked first, and can say who
 //! has it.
 //!
+//! A directory that a guest can write to is held as well: no VM uses an image in there, or its guest would be at the mercy of
+//! the other.
+//!
 //! A lease lasts as long as its VM is not idle. It is not recorded: a supervisor makes it anew from the specs of the VMs it
 //! finds running.
 
@@ -13,7 +16,7 @@ use maqet_process::identity::FileId;
 use maqet_protocol::control::DiskHolder;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::VmSpec;
-use maqet_spec::vm::Disk;
+use maqet_spec::vm::{Disk, Share};
 use maqet_state::id::VmId;
 use maqet_state::lifecycle::{Activity, Status};
 use maqet_storage::PathPolicy;
@@ -33,11 +36,21 @@ struct Use {
     writes: bool,
 }
 
+/// A directory that a guest can write to.
+#[derive(Clone, Debug)]
+struct Tree {
+    /// The share it is for.
+    share: String,
+    /// Where it is, symbolic links resolved.
+    path: PathBuf,
+}
+
 /// A VM that uses images.
 #[derive(Clone, Debug)]
 struct Holder {
     name: String,
     images: Vec<Use>,
+    trees: Vec<Tree>,
 }
 
 /// Who uses which image.
@@ -51,7 +64,8 @@ impl Leases {
     /// release.
     ///
     /// # Errors
-    /// `conflict` when another VM uses one of them, and one of both writes to it; names both.
+    /// `conflict` when another VM uses one of them, and one of both writes to it; when an image is in a directory that a guest
+    /// can write to. Names both.
     pub(crate) async fn take(id: &VmId, spec: &VmSpec, shared: &Shared) -> Result<(), Refusal> {
         let holder = Holder::of(spec, shared).await;
         let mut held = shared.leases.0.borrow_mut();
@@ -62,8 +76,14 @@ impl Leases {
                 .find_map(|other| Some((other, other.of_file(wanted)?)));
             by.map(|(other, theirs)| refuse(&holder.name, wanted, &other.name, theirs))
         });
-        if let Some(refusal) = taken {
-            return Err(refusal);
+        let exposed = || {
+            let others = held.values();
+            others
+                .chain([&holder])
+                .find_map(|other| holder.exposes(other).or_else(|| other.exposes(&holder)))
+        };
+        if let Some(refusal) = taken.or_else(exposed) {
+            return Err(refusal.vm(holder.name));
         }
         held.insert(id.clone(), holder);
         Ok(())
@@ -96,15 +116,41 @@ impl Holder {
     /// What cannot be opened is not held; whoever starts the VM says so.
     async fn of(spec: &VmSpec, shared: &Shared) -> Self {
         let (disks, policy) = (spec.disks.clone(), shared.policy.clone());
-        let work = move || disks.iter().flat_map(|disk| uses(disk, &policy)).collect();
-        let images = tokio::task::spawn_blocking(work).await;
-        Self {
-            name: spec.name.to_string(),
-            images: images.unwrap_or_else(|error| {
-                tracing::error!(%error, "the images of a VM are not held");
-                Vec::new()
-            }),
-        }
+        let directories = spec.shares.clone();
+        let work = move || {
+            let images = disks.iter().flat_map(|disk| uses(disk, &policy)).collect();
+            (images, directories.iter().filter_map(tree).collect())
+        };
+        let (images, trees) = tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "the images of a VM are not held");
+            (Vec::new(), Vec::new())
+        });
+        let name = spec.name.to_string();
+        Self { name, images, trees }
+    }
+
+    /// An image of another VM, or of this one, that this one's guest could write to through a share.
+    fn exposes(&self, other: &Self) -> Option<Refusal> {
+        let within = |tree: &Tree| {
+            let image = other
+                .images
+                .iter()
+                .find(|image| image.path.starts_with(&tree.path))?;
+            Some((tree.clone(), image.clone()))
+        };
+        let (tree, image) = self.trees.iter().find_map(within)?;
+        let (share, disk) = (tree.share, image.disk);
+        let words = format!(
+            "share `{share}` of `{}` holds an image of `{}`",
+            self.name, other.name
+        );
+        let path = image.path.display();
+        let cause = format!(
+            "`{path}` is for its disk `{disk}`, and the guest of `{}` could change it",
+            self.name
+        );
+        let refusal = Refusal::new(RefusalCode::Conflict, words).cause(cause);
+        Some(refusal.hint("share a directory of its own, or write `readonly: true` beside it"))
     }
 
     /// Its use of a file that somebody else wants, if they do not get along.
@@ -127,6 +173,12 @@ fn uses(disk: &Disk, policy: &PathPolicy) -> Vec<Use> {
     let top = of(chain.top, !disk.readonly);
     let below = chain.below.into_iter().map(|layer| of(layer.image, false));
     std::iter::once(top).chain(below).collect()
+}
+
+fn tree(share: &Share) -> Option<Tree> {
+    let path = share.path.canonicalize().ok().filter(|_| !share.readonly)?;
+    let share = share.name.clone();
+    Some(Tree { share, path })
 }
 
 fn is_busy(board: &Board, id: &VmId) -> bool {
