@@ -16,6 +16,7 @@ mod errors;
 mod facts;
 mod images;
 mod journal;
+mod library;
 mod linux;
 mod list;
 mod planted;

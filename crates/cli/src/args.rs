@@ -4,6 +4,7 @@ pub(crate) mod autostart;
 pub(crate) mod condition;
 pub(crate) mod doctor;
 pub(crate) mod early;
+pub(crate) mod image;
 pub(crate) mod snapshot;
 pub(crate) mod state;
 pub(crate) mod storage;

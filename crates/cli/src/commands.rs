@@ -10,6 +10,7 @@ pub(crate) mod doctor;
 pub(crate) mod each;
 pub(crate) mod enable;
 pub(crate) mod events;
+pub(crate) mod image;
 pub(crate) mod info;
 pub(crate) mod inspect;
 pub(crate) mod logs;
@@ -34,6 +35,7 @@ pub(crate) mod why;
 use std::pin::Pin;
 
 use crate::args::Verb;
+use crate::args::image::ImageVerb;
 use crate::args::state::{AuditVerb, StateVerb};
 use crate::args::storage::StorageVerb;
 use crate::args::verb::{ConfigVerb, QmpVerb, SupervisorVerb};
@@ -79,6 +81,7 @@ pub(crate) fn run_alone(verb: Verb, output: &Output) -> Result<Option<Verb>, Cli
         | Verb::Doctor(_)
         | Verb::Storage(_)
         | Verb::StorageInfo(_)
+        | Verb::Image(_)
         | Verb::State(_)
         | Verb::Audit(_)
         | Verb::Supervisor(_) => Ok(Some(verb)),
@@ -121,6 +124,10 @@ pub(crate) fn run<'a>(verb: &'a Verb, session: &'a Session<'a>) -> Work<'a> {
         Verb::Storage(StorageVerb::Orphaned) => Box::pin(storage::orphaned(session)),
         Verb::Storage(StorageVerb::Resize(args)) => Box::pin(storage::resize(session, args)),
         Verb::Storage(StorageVerb::Accept(args)) => Box::pin(storage::accept(session, args)),
+        Verb::Image(ImageVerb::Import(args)) => Box::pin(image::import(session, args)),
+        Verb::Image(ImageVerb::Ls) => Box::pin(image::ls(session)),
+        Verb::Image(ImageVerb::Rm(args)) => Box::pin(image::rm(session, args)),
+        Verb::Image(ImageVerb::Verify(args)) => Box::pin(image::verify(session, args)),
         Verb::State(StateVerb::Backup(args)) => Box::pin(state::backup(session, args)),
         Verb::State(StateVerb::Restore(args)) => Box::pin(state::restore(session, args)),
         Verb::State(StateVerb::Dump(args)) => Box::pin(state::dump::run(session, args)),

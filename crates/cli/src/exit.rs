@@ -132,6 +132,8 @@ mod tests {
             RefusalCode::VmNotFound,
             RefusalCode::DiskNotFound,
             RefusalCode::SnapshotNotFound,
+            RefusalCode::ImageNotFound,
+            RefusalCode::ImageRefused,
             RefusalCode::VmAmbiguous,
             RefusalCode::NameTaken,
             RefusalCode::WrongState,

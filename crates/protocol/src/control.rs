@@ -31,13 +31,20 @@ macro_rules! method {
 }
 
 mod boot;
+mod image;
 mod leaks;
+mod progress;
 mod snapshot;
 mod storage;
 mod store;
 
 pub use boot::{TinyGuest, WriteTinyGuest};
+pub use image::{
+    DamagedImage, ImageImport, ImageImported, ImageInfo, ImageList, ImageRemove, ImageRemoved, ImageVerdict,
+    ImageVerified, ImageVerify, ImagesListed,
+};
 pub use leaks::{Leak, LeakKind, LeakReport, Leaks, LookedAt, Repair};
+pub use progress::Progress;
 pub use snapshot::{
     SnapshotCreate, SnapshotDelete, SnapshotDone, SnapshotEntry, SnapshotInfo, SnapshotList, SnapshotListed,
     SnapshotLoad,

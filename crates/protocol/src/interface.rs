@@ -66,12 +66,21 @@ pub const CONTROL: InterfaceDescription = InterfaceDescription {
         control::StorageVerify::NAME,
         control::StorageOrphaned::NAME,
         control::StorageResize::NAME,
+        control::ImageImport::NAME,
+        control::ImageList::NAME,
+        control::ImageRemove::NAME,
+        control::ImageVerify::NAME,
         control::StateBackup::NAME,
         control::StateVerify::NAME,
         control::StateDump::NAME,
         control::AuditVerify::NAME,
     ],
-    streams: &[control::Events::NAME, control::StateDump::NAME],
+    streams: &[
+        control::Events::NAME,
+        control::ImageImport::NAME,
+        control::ImageVerify::NAME,
+        control::StateDump::NAME,
+    ],
 };
 
 /// `org.maqet.Runner`, served by each VM's runner.

@@ -13,6 +13,10 @@ pub enum RefusalCode {
     DiskNotFound,
     /// The VM has no snapshot of that name. Exit 4.
     SnapshotNotFound,
+    /// The library has no image of that name. Exit 4.
+    ImageNotFound,
+    /// A file does not come into the library, or an image of it cannot be used. Exit 1.
+    ImageRefused,
     /// More than one VM matches the id prefix. Exit 2.
     VmAmbiguous,
     /// A VM of that name exists. Exit 5.
@@ -49,10 +53,12 @@ pub enum RefusalCode {
 
 impl RefusalCode {
     /// Every reason.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::VmNotFound,
         Self::DiskNotFound,
         Self::SnapshotNotFound,
+        Self::ImageNotFound,
+        Self::ImageRefused,
         Self::VmAmbiguous,
         Self::NameTaken,
         Self::WrongState,
@@ -77,6 +83,8 @@ impl RefusalCode {
             Self::VmNotFound => "VmNotFound",
             Self::DiskNotFound => "DiskNotFound",
             Self::SnapshotNotFound => "SnapshotNotFound",
+            Self::ImageNotFound => "ImageNotFound",
+            Self::ImageRefused => "ImageRefused",
             Self::VmAmbiguous => "VmAmbiguous",
             Self::NameTaken => "NameTaken",
             Self::WrongState => "WrongState",
@@ -106,12 +114,13 @@ impl RefusalCode {
         match self {
             Self::VmAmbiguous | Self::InvalidCall => 2,
             Self::WrongState | Self::DiskDamaged => 3,
-            Self::VmNotFound | Self::DiskNotFound | Self::SnapshotNotFound => 4,
+            Self::VmNotFound | Self::DiskNotFound | Self::SnapshotNotFound | Self::ImageNotFound => 4,
             Self::NameTaken | Self::Busy | Self::Conflict => 5,
             Self::AuthenticationFailed => 7,
             Self::InvalidSpec => 78,
             Self::Timeout => 124,
-            Self::StartFailed
+            Self::ImageRefused
+            | Self::StartFailed
             | Self::QmpFailed
             | Self::NotAnswering
             | Self::StoreFailed

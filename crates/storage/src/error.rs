@@ -164,6 +164,49 @@ pub enum StorageError {
         /// The directory.
         path: PathBuf,
     },
+    /// A file that does not come into the library.
+    #[error("`{}` is not imported: {reason}", path.display())]
+    Unsuitable {
+        /// The file.
+        path: PathBuf,
+        /// Why, as a clause about "it".
+        reason: String,
+        /// What can be done.
+        hint: Option<String>,
+    },
+    /// A file whose checksum is another.
+    #[error("`{}` has the checksum {found}, not {expected}", path.display())]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// What was asked for.
+        expected: String,
+        /// What it has.
+        found: String,
+    },
+    /// The library has an image of that name; it was not touched.
+    #[error("there is an image `{name}` already")]
+    ImageTaken {
+        /// The name.
+        name: String,
+    },
+    /// The library has no image of that name.
+    #[error("there is no image `{name}`")]
+    NoImage {
+        /// The name.
+        name: String,
+    },
+    /// An image of the library that cannot be used.
+    #[error("image `{name}` is damaged: {reason}")]
+    BadImage {
+        /// The name.
+        name: String,
+        /// What is wrong, as a clause about "it".
+        reason: String,
+    },
+    /// A directory of maqet's own that is not as it should be.
+    #[error("the library cannot be used")]
+    Library(#[source] ProcessError),
     /// A path that cannot name a new file.
     #[error("`{}` does not name a file", path.display())]
     NoFileName {
@@ -189,7 +232,12 @@ impl StorageError {
             Self::WouldShrink { .. } => {
                 Some("make the guest's file systems smaller first, then say `--shrink`".to_owned())
             }
-            Self::Run { source, .. } => source.hint(),
+            Self::Run { source, .. } | Self::Library(source) => source.hint(),
+            Self::Unsuitable { hint, .. } => hint.clone(),
+            Self::Checksum { .. } => Some("get the file again from where it came from".to_owned()),
+            Self::ImageTaken { .. } => Some("choose another with --name".to_owned()),
+            Self::NoImage { .. } => Some("maqet image ls".to_owned()),
+            Self::BadImage { name, .. } => Some(format!("maqet image verify {name}")),
             Self::Backing { source, .. } => source.hint(),
             Self::NotQcow2 { path } => Some(format!(
                 "look at it with `qemu-img info {}`; a raw image needs `format: raw`",

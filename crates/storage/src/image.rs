@@ -24,11 +24,13 @@ pub use copy::{Copied, Source, copy};
 pub use create::{Created, create};
 pub use delete::{Deletion, delete};
 pub use digest::{Algorithm, Checksum, digest};
+pub(crate) use header::Header;
 pub use inspect::{Inspection, inspect};
 pub use look::{Found, Look, look};
 pub(crate) use open::pin;
 pub use open::{Image, open};
 pub use suspect::is_suspect;
+pub(crate) use unnamed::blocking;
 pub use unnamed::is_temporary;
 pub use version::version;
 

@@ -12,6 +12,7 @@ pub mod binary;
 pub mod error;
 pub mod image;
 pub mod kvm;
+pub mod library;
 pub mod meter;
 mod place;
 pub mod policy;

@@ -91,6 +91,11 @@ impl Places {
         self.data.join("vms")
     }
 
+    /// Images that disks stand on.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.data.join("images")
+    }
+
     /// Copies of the store that maqet makes by itself.
     pub(crate) fn backups(&self) -> PathBuf {
         self.data.join("backups")

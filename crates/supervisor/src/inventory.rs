@@ -95,7 +95,11 @@ pub(crate) async fn answer(shared: Rc<Shared>) -> Result<Orphans, Refusal> {
     roots.extend(shared.settings.storage.roots.iter().cloned());
     let policy = shared.policy.clone();
     let searching = tokio::task::spawn_blocking(move || orphans(&vms, &roots, &policy));
-    searching.await.map_err(|panic| failed(&panic))
+    let mut found = searching.await.map_err(|panic| failed(&panic))?;
+    // What is in the library is nobody's in particular.
+    let library = shared.places.images();
+    found.images.retain(|image| !image.path.starts_with(&library));
+    Ok(found)
 }
 
 /// Images below `roots` that none of `vms` has or stands on. Blocks.

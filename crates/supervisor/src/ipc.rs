@@ -2,6 +2,7 @@
 
 mod dispatch;
 mod events;
+mod images;
 mod server;
 mod snapshots;
 mod storage;

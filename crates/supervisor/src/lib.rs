@@ -23,6 +23,7 @@ mod launch;
 mod leaks;
 mod leases;
 mod ledger;
+mod library;
 mod link;
 mod maintenance;
 mod messages;

@@ -12,6 +12,7 @@ use maqet_process::spawn::{Child, Spawn};
 use maqet_storage::binary::Binaries;
 use maqet_storage::error::StorageError;
 use maqet_storage::kvm::Kvm;
+use maqet_storage::library::Library;
 use maqet_storage::policy::PathPolicy;
 use maqet_storage::probe::Probes;
 use tokio::sync::Semaphore;
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) kvm: Kvm,
     /// Where images may be made.
     pub(crate) policy: PathPolicy,
+    /// Images that disks stand on.
+    pub(crate) library: Library,
     /// Who uses which image.
     pub(crate) leases: Leases,
     /// Processes that may not command the supervisor.
@@ -76,6 +79,7 @@ impl Shared {
         let roots = places.writable(&settings.storage.roots);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
+            library: Library::new(places.images()),
             places,
             settings,
             state,

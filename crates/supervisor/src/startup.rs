@@ -99,6 +99,17 @@ struct Parts {
     runner_program: PathBuf,
 }
 
+/// Nobody else makes images in this library: what is unfinished in it is left of makings that were cut off.
+fn sweep(shared: &Shared) {
+    match shared.library.sweep() {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "unfinished images were taken away"),
+        Err(error) => {
+            tracing::warn!(error = crate::link::chain(&error), "unfinished images are left");
+        }
+    }
+}
+
 async fn serve(parts: Parts, readiness: &mut Readiness) -> anyhow::Result<()> {
     let Parts {
         places,
@@ -130,8 +141,9 @@ async fn serve(parts: Parts, readiness: &mut Readiness) -> anyhow::Result<()> {
     let supervisor = SupervisorActor::new(settled, Rc::clone(&shared), gone, Rc::clone(&ended)).start();
     actix_rt::spawn(SupervisorActor::hear_of_lost(lost, supervisor.clone()));
     actix_rt::spawn(tell_of_signals(supervisor.clone(), Rc::clone(&shared)));
+    sweep(&shared);
     let listening = ipc::listen(&shared.places.runtime)?;
-    let desk = Desk::new(supervisor.clone(), bus, &shared);
+    let desk = Desk::new(supervisor.clone(), bus, Rc::clone(&shared));
     readiness.ready();
     actix_rt::spawn(SupervisorActor::tell(Some(supervisor), StartEnabled));
     tracing::info!(data = %shared.places.data.display(), runtime = %shared.places.runtime.display(), "ready");

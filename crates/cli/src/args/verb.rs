@@ -5,6 +5,7 @@ use clap_complete::Shell;
 
 use super::autostart::EnableArgs;
 use super::doctor::{CleanupArgs, DoctorArgs};
+use super::image::ImageVerb;
 use super::snapshot::SnapshotArgs;
 use super::state::{AuditVerb, StateVerb};
 use super::storage::StorageVerb;
@@ -74,6 +75,9 @@ pub(crate) enum Verb {
     /// The same as `storage info`
     #[command(hide = true)]
     StorageInfo(OneArgs),
+    /// Look after the library: images that disks stand on
+    #[command(subcommand)]
+    Image(ImageVerb),
     /// Look after the store
     #[command(subcommand)]
     State(StateVerb),

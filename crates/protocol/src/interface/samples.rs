@@ -7,9 +7,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::control::{
-    Add, AuditVerify, Describe, Disable, Enable, Events, Info, Leaks, List, Pause, Qmp, Remove, Reset,
-    Restart, Resume, SnapshotCreate, SnapshotDelete, SnapshotList, SnapshotLoad, Start, StateBackup,
-    StateDump, StateVerify, Stop, SupervisorInfo, SupervisorStop, WriteTinyGuest,
+    Add, AuditVerify, Describe, Disable, Enable, Events, ImageImport, ImageList, ImageRemove, ImageVerify,
+    Info, Leaks, List, Pause, Qmp, Remove, Reset, Restart, Resume, SnapshotCreate, SnapshotDelete,
+    SnapshotList, SnapshotLoad, Start, StateBackup, StateDump, StateVerify, Stop, SupervisorInfo,
+    SupervisorStop, WriteTinyGuest,
 };
 use crate::handshake::{Hello, HelloReply, Prove};
 use crate::method::Method;
@@ -228,6 +229,7 @@ pub(super) fn control() -> Vec<Sample> {
     samples.extend(snapshots());
     samples.extend(store());
     samples.extend(storage::methods());
+    samples.extend(images());
     samples
 }
 
@@ -275,6 +277,32 @@ fn store() -> Vec<Sample> {
             json!({"rows": [{"table": "vms", "key": ID, "value": {}}]}),
         ),
         of::<AuditVerify>(json!({}), journal_walk()),
+    ]
+}
+
+/// Methods about the library.
+fn images() -> Vec<Sample> {
+    let progress = json!({"what": "copying", "done": 1, "total": 2, "unit": "bytes"});
+    let image = json!({
+        "name": "debian-12", "path": "/d/images/debian-12/image.qcow2", "format": "qcow2",
+        "virtual_bytes": 1_048_576, "file_bytes": 196_608, "checksum": format!("blake3:{}", "ab".repeat(32)),
+        "file": mark(), "source": "/dl/debian.raw", "source_format": "raw",
+        "source_checksum": format!("sha256:{}", "cd".repeat(32)), "imported": AT, "used_by": ["web"]
+    });
+    let damaged = json!({"name": "old", "reason": "its file: No such file or directory"});
+    vec![
+        of::<ImageImport>(
+            json!({"file": "/dl/debian.raw", "name": "debian-12", "format": "raw",
+                "checksum": format!("sha256:{}", "cd".repeat(32))}),
+            json!({"progress": progress, "image": image}),
+        ),
+        of::<ImageList>(json!({}), json!({"images": [image], "damaged": [damaged]})),
+        of::<ImageRemove>(json!({"name": "debian-12"}), json!({"name": "debian-12"})),
+        of::<ImageVerify>(
+            json!({"names": ["debian-12"]}),
+            json!({"progress": progress,
+                "verdict": {"name": "debian-12", "sound": false, "problems": ["its content has changed"]}}),
+        ),
     ]
 }
 

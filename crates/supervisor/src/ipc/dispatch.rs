@@ -6,9 +6,9 @@ use std::time::Duration;
 use actix::{Addr, Handler, Message};
 use maqet_protocol::ProtocolError;
 use maqet_protocol::control::{
-    Add, AutostartSet, Changed, Describe, Disable, Empty, Enable, Events, Info, Leaks, List, Pause, Qmp,
-    Remove, Removed, Reset, Restart, Resume, Start, Started, StateDump, Stop, StopReport, SupervisorInfo,
-    SupervisorStop, WriteTinyGuest,
+    Add, AutostartSet, Changed, Describe, Disable, Empty, Enable, Events, ImageImport, ImageVerify, Info,
+    Leaks, List, Pause, Qmp, Remove, Removed, Reset, Restart, Resume, Start, Started, StateDump, Stop,
+    StopReport, SupervisorInfo, SupervisorStop, WriteTinyGuest,
 };
 use maqet_protocol::endpoint::server::{IncomingCall, ServerConnection};
 use maqet_protocol::method::Method;
@@ -16,7 +16,7 @@ use maqet_protocol::refusal::{Refusal, RefusalCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Desk, events, snapshots, store};
+use super::{Desk, events, images, store};
 use crate::messages::{
     AddVm, CheckWritable, DescribeSupervisor, DescribeVm, Enabling, FindVm, InfoVm, ListVms, LookForLeaks,
     Recall, RemoveVm, RestartVm, RunQmp, SetAutostart, Shutdown, StartVm, StopBy, StopVm, Switch, SwitchVm,
@@ -27,22 +27,31 @@ use crate::vm::VmActor;
 /// A QMP command without a deadline of its own gets this one.
 const QMP_DEADLINE_MS: u64 = 30_000;
 
-/// Answers one call. A client that hangs up meanwhile ends the waiting, never the work.
+/// Answers one call. A client that hangs up meanwhile ends the waiting, never the work; less for methods that tell of their
+/// progress, which are given up.
 pub(super) async fn answer(
     connection: &mut ServerConnection,
     call: IncomingCall,
     desk: &Desk,
 ) -> Result<(), ProtocolError> {
-    if call.method == Events::NAME {
-        return events::stream(connection, &call, desk).await;
+    match call.method.as_str() {
+        Events::NAME => events::stream(connection, &call, desk).await,
+        ImageImport::NAME => images::import(connection, &call, desk).await,
+        ImageVerify::NAME => images::verify(connection, &call, desk).await,
+        StateDump::NAME => store::dump(connection, &call, desk).await,
+        _ => answer_once(connection, &call, desk).await,
     }
-    if call.method == StateDump::NAME {
-        return store::dump(connection, &call, desk).await;
-    }
+}
+
+async fn answer_once(
+    connection: &mut ServerConnection,
+    call: &IncomingCall,
+    desk: &Desk,
+) -> Result<(), ProtocolError> {
     let answer = {
         let gone = connection.closed();
         tokio::select! {
-            answer = carry_out(&call, desk) => answer,
+            answer = carry_out(call, desk) => answer,
             result = gone => return result,
         }
     };
@@ -113,7 +122,7 @@ async fn carry_out_for_all(call: &IncomingCall, desk: &Desk) -> Reply {
             ask(&desk.supervisor, Shutdown { keep_vms }).await?;
             value(&Empty {})
         }
-        _ => snapshots::carry_out(call, desk).await,
+        _ => images::carry_out(call, desk).await,
     }
 }
 

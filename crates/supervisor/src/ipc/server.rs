@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::Addr;
@@ -46,24 +47,24 @@ pub(crate) struct Desk {
     pub(crate) state: Addr<StateActor>,
     /// The event bus.
     pub(crate) bus: Addr<EventBus>,
-    /// Where files for clients are.
-    data: PathBuf,
+    /// What all VMs share.
+    pub(super) shared: Rc<Shared>,
 }
 
 impl Desk {
     /// The desk of one supervisor.
-    pub(crate) fn new(supervisor: Addr<SupervisorActor>, bus: Addr<EventBus>, shared: &Shared) -> Self {
+    pub(crate) fn new(supervisor: Addr<SupervisorActor>, bus: Addr<EventBus>, shared: Rc<Shared>) -> Self {
         Self {
             supervisor,
             state: shared.state.clone(),
             bus,
-            data: shared.places.data.clone(),
+            shared,
         }
     }
 
     /// The tiny guest in a file.
     pub(super) async fn write_tiny_guest(&self) -> Result<TinyGuest, Refusal> {
-        let directory = self.data.join("guest");
+        let directory = self.shared.places.data.join("guest");
         let written = tokio::task::spawn_blocking(move || crate::guest::keep_image(&directory)).await;
         let failed = |error: &dyn std::error::Error| {
             Refusal::new(RefusalCode::Internal, "the tiny guest cannot be written")

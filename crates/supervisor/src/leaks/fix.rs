@@ -64,7 +64,10 @@ async fn take_away(suspect: &Suspect, suspects: &Suspects, logs: bool, shared: &
             .map(|()| format!("{STRUCK}; whoever has it is not the VM's, and is left alone")),
         (LeakKind::Directory, Some(path)) => {
             not_in_use(suspect, suspects)?;
-            if path.starts_with(&shared.places.runtime) {
+            if path.starts_with(shared.places.images()) {
+                // It bears a temporary name, and nobody has locked it.
+                remove_directory(path)
+            } else if path.starts_with(&shared.places.runtime) {
                 remove_directory(path)
             } else {
                 remove_logs(path, logs)

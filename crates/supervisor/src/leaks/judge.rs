@@ -56,6 +56,7 @@ pub(super) fn judge(known: &Known, seen: &Seen) -> BTreeMap<Key, Suspect> {
         .flat_map(|directory| directory_of(known, directory));
     let loose = seen.loose_sockets.iter().filter_map(|path| loose(path));
     let temporaries = seen.temporaries.iter().map(|path| temporary(known, path));
+    let unfinished = seen.unfinished.iter().map(|path| unfinished(path));
     let lines = seen
         .lines
         .iter()
@@ -66,6 +67,7 @@ pub(super) fn judge(known: &Known, seen: &Seen) -> BTreeMap<Key, Suspect> {
         .chain(directories)
         .chain(loose)
         .chain(temporaries)
+        .chain(unfinished)
         .chain(lines);
     all.map(|suspect| ((suspect.kind, suspect.what.clone()), suspect))
         .collect()
@@ -190,6 +192,11 @@ fn temporary(known: &Known, path: &Path) -> Suspect {
         .map(|held| (held.id.clone(), held.name.clone()));
     let detail = "it is a temporary image of a making that was cut off, and nobody has it open";
     Suspect::at(LeakKind::File, path, vm, detail)
+}
+
+fn unfinished(path: &Path) -> Suspect {
+    let detail = "it is an image of the library whose making, or removal, was cut off";
+    Suspect::at(LeakKind::Directory, path, None, detail)
 }
 
 impl Suspect {

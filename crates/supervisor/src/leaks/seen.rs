@@ -12,6 +12,7 @@ use maqet_state::id::VmId;
 use maqet_state::ledger::{LedgerEntry, LedgerKind};
 
 use maqet_storage::image::is_temporary;
+use maqet_storage::library::Library;
 
 use super::known::Known;
 use super::ports::Ports;
@@ -31,6 +32,8 @@ pub(super) struct Seen {
     pub(super) lines: Vec<Line>,
     /// Temporary images that nobody has open.
     pub(super) temporaries: Vec<PathBuf>,
+    /// Images of the library in the making that nobody makes.
+    pub(super) unfinished: Vec<PathBuf>,
     /// Directory of the VMs' data.
     pub(super) data: PathBuf,
     /// Directory of the VMs' sockets.
@@ -81,6 +84,7 @@ impl Seen {
         let temporaries = temporaries(&known.image_directories(), &processes)?;
         Ok(Self {
             temporaries,
+            unfinished: Library::new(places.images()).unfinished().unwrap_or_default(),
             processes,
             directories,
             loose_sockets: loose_sockets(&places.runtime)?,

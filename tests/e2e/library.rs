@@ -1,0 +1,205 @@
+//! The library: images come in whole, are listed, verified, and go.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use maqet_process::Signal;
+use maqet_tests::Sandbox;
+use maqet_tests::wait::{self, PATIENCE};
+
+/// An image of so many MiB that do not compress to nothing.
+fn image(path: &Path, mebibytes: usize) {
+    let raw = path.with_extension("content");
+    let mut state = 7_u64;
+    let bytes: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state.to_be_bytes()[0]
+    })
+    .take(mebibytes << 20)
+    .collect();
+    fs::write(&raw, bytes).unwrap();
+    let made = Command::new("qemu-img")
+        .args(["convert", "-f", "raw", "-O", "qcow2"])
+        .args([&raw, path])
+        .status();
+    assert!(made.unwrap().success());
+    fs::remove_file(raw).unwrap();
+}
+
+/// Names in the library's directory, temporary ones too.
+fn entries(sandbox: &Sandbox) -> Vec<String> {
+    let entries = fs::read_dir(sandbox.data_dir().join("images"));
+    let mut names: Vec<String> = entries
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Turns one bit of an image over, as a dying disk or a careless hand would.
+fn change(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    let mut permissions = fs::metadata(path).unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o600);
+    fs::set_permissions(path, permissions).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn an_image_is_imported_listed_verified_and_deleted() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.home().join("Debian-12.qcow2");
+    image(&file, 2);
+    let import = ["image", "import", file.to_str().unwrap()];
+    let imported = sandbox.json(&import);
+    assert_eq!(imported["name"], "debian-12");
+    assert_eq!(imported["virtual_bytes"], 2 << 20);
+    let again = sandbox.maqet(&import).expect(5);
+    assert!(
+        again.stderr.contains("there is an image `debian-12` already"),
+        "{}",
+        again.stderr
+    );
+    let listed = sandbox.json(&["image", "ls"]);
+    assert_eq!(
+        (&listed[0]["checksum"], &listed[0]["used_by"]),
+        (&imported["checksum"], &serde_json::json!([]))
+    );
+    let orphans = sandbox.json(&["storage", "orphaned"]);
+    assert_eq!(orphans["images"], serde_json::json!([]), "{orphans}");
+    let sound = sandbox.maqet(&["image", "verify"]).expect(0);
+    assert_eq!(sound.stdout, "debian-12: sound\n");
+    change(Path::new(imported["path"].as_str().unwrap()));
+    let unsound = sandbox.maqet(&["image", "verify", "debian-12"]).expect(1);
+    assert!(
+        unsound.stdout.contains("its content has changed"),
+        "{}",
+        unsound.stdout
+    );
+    sandbox.maqet(&["image", "rm", "debian-12"]).expect(0);
+    assert!(entries(&sandbox).is_empty());
+}
+
+#[test]
+fn an_image_that_is_not_there_is_told() {
+    let sandbox = Sandbox::new();
+    for words in [["image", "rm", "debian-12"], ["image", "verify", "debian-12"]] {
+        let error = sandbox
+            .maqet(&[&words[..], &["-o", "json"]].concat())
+            .expect(4)
+            .error();
+        assert_eq!(error["code"], "image-not-found");
+        assert_eq!(error["hint"], "maqet image ls");
+    }
+}
+
+/// An image that would show a guest the host's users.
+fn overlay_on_passwd(evil: &Path) {
+    let made = Command::new("qemu-img")
+        .args([
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-u",
+            "-b",
+            "/etc/passwd",
+            "-F",
+            "raw",
+        ])
+        .arg(evil)
+        .arg("1M")
+        .status();
+    assert!(made.unwrap().success());
+}
+
+#[test]
+fn what_is_refused_is_told_and_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let home = sandbox.home();
+    let evil = home.join("evil.qcow2");
+    overlay_on_passwd(&evil);
+    fs::write(home.join("packed.qcow2"), b"\xfd7zXZ\0\0").unwrap();
+    for (name, reason, hint) in [
+        ("evil.qcow2", "it stands on another file, `/etc/passwd`", None),
+        (
+            "packed.qcow2",
+            "it is compressed with xz",
+            Some("unpack it first: unxz"),
+        ),
+        ("missing", "find image", None),
+    ] {
+        let file = home.join(name);
+        let words = ["image", "import", file.to_str().unwrap(), "-o", "json"];
+        let error = sandbox.maqet(&words).expect(1).error();
+        assert_eq!(error["code"], "image-refused", "{error}");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains(reason), "{message}");
+        let told = error["hint"].as_str();
+        assert!(hint.is_none_or(|hint| told.unwrap().starts_with(hint)), "{error}");
+    }
+    let sum = format!("sha256:{}", "0".repeat(64));
+    let file = home.join("raw");
+    fs::write(&file, "content").unwrap();
+    let file = file.to_str().unwrap();
+    let wrong = sandbox
+        .maqet(&["image", "import", file, "--checksum", &sum])
+        .expect(1);
+    assert!(
+        wrong.stderr.contains("has the checksum sha256:"),
+        "{}",
+        wrong.stderr
+    );
+    sandbox
+        .maqet(&["image", "import", file, "--checksum", "md5:1"])
+        .expect(2);
+    assert!(entries(&sandbox).is_empty());
+}
+
+/// A client that leaves ends its import; a supervisor that is killed leaves what the next one sweeps.
+#[test]
+fn an_import_that_is_cut_off_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.home().join("big.qcow2");
+    image(&file, 96);
+    let supervisor = sandbox.supervisor();
+    let unfinished = |sandbox: &Sandbox| {
+        wait::until("an import under way", PATIENCE, || {
+            let names = entries(sandbox);
+            if names.iter().any(|name| name.starts_with(".new-")) {
+                Ok(())
+            } else {
+                Err(names)
+            }
+        });
+    };
+    let words = ["image", "import", file.to_str().unwrap(), "--name", "big"];
+    let client = sandbox.spawn(&words);
+    unfinished(&sandbox);
+    let leaks = sandbox.json(&["doctor", "--leaks"]);
+    assert_eq!(leaks["leaks"].as_array().map(Vec::len), Some(0), "{leaks}");
+    client.signal(Signal::Int);
+    drop(client.output());
+    wait::until("the import to be given up", PATIENCE, || {
+        let names = entries(&sandbox);
+        if names.is_empty() { Ok(()) } else { Err(names) }
+    });
+
+    let client = sandbox.spawn(&words);
+    unfinished(&sandbox);
+    supervisor.signal(Signal::Kill);
+    drop(supervisor.output());
+    client.output().expect(6);
+    assert!(entries(&sandbox).iter().all(|name| name.starts_with(".new-")));
+    let next = sandbox.supervisor();
+    assert!(entries(&sandbox).is_empty(), "{:?}", entries(&sandbox));
+    sandbox.maqet(&words).expect(0);
+    assert_eq!(entries(&sandbox), ["big"]);
+    sandbox.maqet(&["image", "verify"]).expect(0);
+    drop(next);
+}
