@@ -205,6 +205,35 @@ fn from_every_interface_of_microvm() {
     each_boots("microvm", &disks);
 }
 
+/// The words for a disk hold for all that it stands on.
+#[test]
+fn from_an_overlay_past_the_hosts_page_cache() {
+    let sandbox = Sandbox::new();
+    let directory = tempfile::tempdir().unwrap();
+    let base = sandbox.home().join("base.raw");
+    fs::write(&base, boot_sectors(directory.path(), "base")).unwrap();
+    let overlay = sandbox.home().join("root.img");
+    let mut create = Command::new("qemu-img");
+    create
+        .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+        .args([&base, &overlay]);
+    assert!(create.status().unwrap().success());
+    let disk = "cache: directsync, aio: native, discard: unmap, detect_zeroes: unmap";
+    let yaml = format!("name: web\naccel: tcg\nmemory: 64M\ndisks: {{root: {{path: ./root.img, {disk}}}}}\n");
+    let file = sandbox.write_vm("web", &yaml);
+    sandbox
+        .maqet(&["add", file.to_str().unwrap(), "--start"])
+        .expect(0);
+    until_serial(&sandbox, "web", "all read");
+    assert_eq!(said(&sandbox), ["boots from base", "reads base"]);
+    let nodes = sandbox.json(&["qmp", "run", "web", "query-named-block-nodes"]);
+    for node in nodes.as_array().unwrap() {
+        assert_eq!(node["cache"]["direct"], true, "{node}");
+    }
+    assert_eq!(nodes.as_array().unwrap().len(), 4, "{nodes}");
+    sandbox.maqet(&["kill", "web"]).expect(0);
+}
+
 #[test]
 fn from_cdroms() {
     a_cdrom_boots("microvm", "media: cdrom");
