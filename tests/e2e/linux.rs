@@ -2,34 +2,19 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::process::Command;
 
-use maqet_tests::{Sandbox, wait};
+use maqet_tests::{Sandbox, linux, wait};
 
 use crate::facts::{one, until_serial};
 
-/// Directory of the guest: where `scripts/test` put it, else built now (cached for all later runs).
-pub(crate) fn guest() -> PathBuf {
-    if let Some(dir) = std::env::var_os("MAQET_TEST_LINUX_GUEST") {
-        return PathBuf::from(dir);
-    }
-    let build = concat!(env!("CARGO_MANIFEST_DIR"), "/guests/linux/build");
-    let output = Command::new(build).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{build}: {said}");
-    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim_end())
-}
-
 /// Adds and starts the guest with these words on its command line.
 pub(crate) fn start(sandbox: &Sandbox, name: &str, words: &str, lines: &str) {
-    let dir = guest();
     let yaml = format!(
         "name: {name}\nmachine: q35\naccel: tcg\nmemory: 256M\n\
-         kernel: {{image: {}, initrd: {}, append: 'console=ttyS0 quiet {words}'}}\n\
+         {}\n\
          disks: {{root: {{path: ./{name}.qcow2, size: 8M}}}}\nstop: {{timeout: 2m}}\n{lines}",
-        dir.join("vmlinux").display(),
-        dir.join("initrd.img").display(),
+        linux::kernel(words),
     );
     let file = sandbox.write_vm(name, &yaml);
     sandbox

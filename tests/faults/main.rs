@@ -10,6 +10,7 @@ mod elsewhere;
 mod endings;
 mod found;
 mod frozen;
+mod full_host;
 mod identity;
 mod leaks;
 mod ledger;

@@ -46,6 +46,11 @@ impl SmallDisk {
         }
         path
     }
+
+    /// Takes away what [`Self::fill`] wrote.
+    pub(crate) fn free(&self) {
+        fs::remove_file(self.path.join("filler")).unwrap();
+    }
 }
 
 fn fill(file: &mut File, size: usize) {

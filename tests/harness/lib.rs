@@ -14,6 +14,7 @@ pub mod filters;
 pub mod guest;
 pub mod held;
 pub mod leftovers;
+pub mod linux;
 pub mod monitor;
 pub mod namespace;
 pub mod numbered;

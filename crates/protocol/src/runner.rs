@@ -10,7 +10,7 @@ use maqet_spec::VmSpec;
 use maqet_state::lifecycle::LastExit;
 use serde::{Deserialize, Serialize};
 
-use crate::control::{Empty, PortStatus, QmpReturn, SandboxStatus, StopHow};
+use crate::control::{DiskTrouble, Empty, PortStatus, QmpReturn, SandboxStatus, StopHow};
 use crate::method::Method;
 
 mod snapshot;
@@ -219,6 +219,17 @@ pub enum RunnerFact {
     Silent {
         /// It does not answer.
         silent: bool,
+    },
+    /// A disk is in trouble, or is not any more.
+    Disk {
+        /// Its name.
+        disk: String,
+        /// What is wrong with it; `None` when nothing is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trouble: Option<DiskTrouble>,
+        /// It was so before this watcher came.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        again: bool,
     },
     /// QEMU is gone. The runner ends after this.
     QemuExited {

@@ -164,6 +164,9 @@ pub struct BlockInfo {
     /// Path or id of the guest device.
     #[serde(default)]
     pub qdev: Option<String>,
+    /// How the last access went, where the device keeps that: `ok`, `failed` or `nospace`.
+    #[serde(default, rename = "io-status")]
+    pub io_status: Option<String>,
     /// The medium, if there is one.
     #[serde(default)]
     pub inserted: Option<Medium>,

@@ -72,6 +72,8 @@ pub(crate) struct Qemu {
     pub(crate) ports: Vec<PortStatus>,
     /// Confinement.
     pub(crate) sandbox: SandboxStatus,
+    /// Its disks: names, and where their images are.
+    pub(crate) images: Vec<(String, PathBuf)>,
     /// How it is to be ended.
     pub(crate) stop: StopPolicy,
     /// Its logs.
@@ -103,6 +105,7 @@ impl Qemu {
             accel: note.accel,
             ports: note.ports,
             sandbox: note.sandbox,
+            images: images(&order.spec),
             stop: order.spec.stop,
             logs,
             words_from: note.words_from,
@@ -168,6 +171,7 @@ pub(crate) async fn gate(place: Place, order: Prepare) -> Result<Gate, Refusal> 
         accel: accel.to_owned(),
         ports: ports::status(&spec.networks),
         sandbox,
+        images: images(&spec),
         stop: spec.stop,
         logs,
         words_from,
@@ -340,6 +344,14 @@ fn unconfined(place: &Place, sandbox: Sandbox, why: &str) -> Refusal {
     let words = format!("`sandbox: {}` cannot be had", sandbox.as_str());
     let refusal = place.refusal(RefusalCode::StartFailed, words).cause(why);
     refusal.hint("`sandbox: auto` confines QEMU as far as this kernel can")
+}
+
+fn images(spec: &VmSpec) -> Vec<(String, PathBuf)> {
+    let images = spec
+        .disks
+        .iter()
+        .map(|disk| (disk.name.clone(), disk.path.clone()));
+    images.collect()
 }
 
 fn sandbox(spec: &VmSpec, confined: bool) -> SandboxStatus {

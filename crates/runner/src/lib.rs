@@ -36,6 +36,7 @@ mod server;
 mod session;
 mod shares;
 mod snapshots;
+mod troubles;
 mod watchers;
 mod written;
 

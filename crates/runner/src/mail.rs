@@ -2,6 +2,7 @@
 
 use maqet_protocol::refusal::Refusal;
 use maqet_protocol::runner::{Adopt, Ended, Prepare, Prepared, RunnerFact, RunnerState, Running, StopQemu};
+use maqet_qmp::command::BlockInfo;
 use maqet_qmp::{Incoming, Qmp, QmpError, RunState};
 use tokio::sync::{mpsc, oneshot};
 
@@ -78,6 +79,10 @@ pub(crate) enum News {
     Reconnected(Box<Up>),
     /// QEMU said how it is doing.
     RunState(Result<RunState, QmpError>),
+    /// QEMU said how its disks are doing.
+    Blocks(Result<Vec<BlockInfo>, QmpError>),
+    /// Room for a full disk was looked for; whether the guest was let run.
+    LookedForRoom(bool),
     /// QEMU let a deadline pass, or answered after it had.
     Silent(bool),
     /// Something the stop ladder waits for.

@@ -4,6 +4,7 @@
 //! A session begins fresh, has a gate made, lets it become QEMU (or adopts a QEMU), and is over when QEMU is gone or
 //! was never let run.
 
+mod disks;
 mod end;
 mod events;
 mod start;
@@ -25,6 +26,7 @@ use crate::grounds::Grounds;
 use crate::launch::{Gate, Qemu};
 use crate::mail::{Answer, Ask, Connection, Desk, Mail, News, post};
 use crate::place::Place;
+use crate::troubles::Troubles;
 use crate::watchers::Watchers;
 use stop::Ending;
 
@@ -104,6 +106,8 @@ struct Live {
     listening: bool,
     /// A question about its run state is under way; `true` when another one is due after it.
     asking: Option<bool>,
+    /// What is wrong with its disks.
+    troubles: Troubles,
     /// It is dead, and its last events have until then.
     dead_until: Option<Instant>,
 }
@@ -162,7 +166,10 @@ impl Session {
             Ask::Query(answer) => give(answer, Ok(self.state())),
             Ask::Stop(order, answer) => self.stop(order, answer),
             Ask::Qmp(answer) => give(answer, self.qmp()),
-            Ask::Watch(answer) => give(answer, Ok(self.watchers.join())),
+            Ask::Watch(answer) => {
+                let known = self.troubles_told();
+                give(answer, Ok(self.watchers.join(&known)));
+            }
         }
     }
 
@@ -174,6 +181,8 @@ impl Session {
             News::Hungup => self.hungup(),
             News::Reconnected(up) => self.reconnected(*up),
             News::RunState(result) => self.run_state_known(result),
+            News::Blocks(blocks) => self.blocks_known(blocks),
+            News::LookedForRoom(let_run) => self.looked_for_room(let_run),
             News::Silent(silent) => self.silence(silent),
             News::Ladder(input) => self.climb(input),
             News::Gone => self.gone(),
@@ -198,7 +207,7 @@ impl Session {
         let ladder = self.ending.as_ref().and_then(|ending| ending.due(self.began));
         let stage = match &self.stage {
             Stage::Fresh if self.clients.is_empty() => Some(self.began + LONELY),
-            Stage::Up(live) => live.dead_until,
+            Stage::Up(live) => live.dead_until.into_iter().chain(live.troubles.due_at()).min(),
             Stage::Fresh
             | Stage::Gating { .. }
             | Stage::Gated { .. }
@@ -210,6 +219,7 @@ impl Session {
     }
 
     fn tick(&mut self) {
+        self.tick_disks();
         let now = Instant::now();
         match &self.stage {
             Stage::Fresh if self.clients.is_empty() && now >= self.began + LONELY => {

@@ -12,12 +12,15 @@ const BACKLOG: usize = 256;
 pub(crate) struct Watchers(Vec<Sender<RunnerFact>>);
 
 impl Watchers {
-    /// Lets one more watch; its first fact is that it does.
-    pub(crate) fn join(&mut self) -> Receiver<RunnerFact> {
+    /// Lets one more watch; its first fact is that it does, the next ones are those that are `known`.
+    pub(crate) fn join(&mut self, known: &[RunnerFact]) -> Receiver<RunnerFact> {
         let (sender, receiver) = channel(BACKLOG);
         self.0.push(sender);
         if let Some(fresh) = self.0.last() {
             deliver(fresh, &RunnerFact::Watching);
+            for fact in known {
+                deliver(fresh, fact);
+            }
         }
         receiver
     }
@@ -46,8 +49,8 @@ mod tests {
     #[test]
     fn everybody_hears_the_same() {
         let mut watchers = Watchers::default();
-        let mut one = watchers.join();
-        let mut two = watchers.join();
+        let mut one = watchers.join(&[]);
+        let mut two = watchers.join(&[]);
         watchers.publish(&RunnerFact::Silent { silent: true });
         for watcher in [&mut one, &mut two] {
             assert_eq!(watcher.try_recv(), Ok(RunnerFact::Watching));
@@ -58,8 +61,8 @@ mod tests {
     #[test]
     fn the_slow_and_the_gone_are_forgotten() {
         let mut watchers = Watchers::default();
-        let mut slow = watchers.join();
-        drop(watchers.join());
+        let mut slow = watchers.join(&[]);
+        drop(watchers.join(&[]));
         for _ in 0..BACKLOG {
             watchers.publish(&RunnerFact::Silent { silent: true });
         }

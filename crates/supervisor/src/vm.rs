@@ -20,17 +20,20 @@ mod snapshot;
 mod start;
 mod stop;
 mod tally;
+mod troubles;
 mod unfinished;
 mod upkeep;
 mod view;
 mod walk;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor, Addr, AsyncContext, Context, SpawnHandle, WrapFuture};
 use maqet_process::pidfd::ProcessHandle;
+use maqet_protocol::control::DiskTrouble;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::Running;
 use maqet_state::change::Change;
@@ -137,6 +140,8 @@ struct Live {
     qemu: ProcessHandle,
     running: Option<Running>,
     silence: silence::Silence,
+    /// What is wrong with its disks.
+    troubles: BTreeMap<String, DiskTrouble>,
     /// The runner told how QEMU ended.
     exit: Option<LastExit>,
 }

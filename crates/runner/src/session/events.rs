@@ -33,6 +33,7 @@ impl Session {
                     data: event.data.clone(),
                 });
                 self.silence(false);
+                self.disk_event(&event);
                 self.consider(&event);
             }
             Incoming::Lagged(lost) => {
@@ -109,6 +110,7 @@ impl Session {
             Ok(run_state) => {
                 self.silence(false);
                 self.run_state(&run_state);
+                self.disks_after(&run_state);
                 self.settle();
             }
             Err(QmpError::Deadline { .. }) => self.silence(true),
@@ -190,6 +192,7 @@ impl Session {
         live.listening = true;
         self.silence(false);
         self.run_state(&up.run_state);
+        self.disks_after(&up.run_state);
         self.settle();
     }
 }

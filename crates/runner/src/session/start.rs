@@ -16,6 +16,7 @@ use crate::monitor::{self, MonitorError};
 use crate::notes::LaunchNote;
 use crate::place::Place;
 use crate::ports::HeldPorts;
+use crate::troubles::Troubles;
 
 impl Session {
     pub(super) fn prepare(&mut self, owner: Connection, order: Prepare, answer: Answer<Prepared>) {
@@ -202,6 +203,7 @@ impl Session {
                     silent: true,
                     listening: false,
                     asking: None,
+                    troubles: Troubles::default(),
                     dead_until: None,
                 }
             }
@@ -222,12 +224,13 @@ impl Session {
             silent: false,
             listening: true,
             asking: None,
+            troubles: Troubles::default(),
             dead_until: None,
         }
     }
 
     fn up(&mut self, live: Live, answer: Answer<Running>) {
-        let running = live.running();
+        let (running, run_state) = (live.running(), live.run_state.clone());
         tracing::info!(run_state = running.run_state, accel = running.accel, "QEMU is up");
         self.publish(&RunnerFact::RunState {
             run_state: running.run_state.clone(),
@@ -238,6 +241,7 @@ impl Session {
         self.stage = Stage::Up(Box::new(live));
         give(answer, Ok(running));
         self.settle();
+        self.disks_after(&run_state);
         if self.terminating {
             self.terminate();
         }

@@ -1,5 +1,6 @@
 //! Taking over a QEMU that outlived its runner, its supervisor, or both.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,6 +103,7 @@ impl VmActor {
             qemu,
             running: None,
             silence: Silence::default(),
+            troubles: BTreeMap::new(),
             exit: None,
         })
     }

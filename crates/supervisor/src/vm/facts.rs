@@ -91,7 +91,8 @@ impl VmActor {
             return;
         }
         match message.fact {
-            RunnerFact::Watching => {}
+            RunnerFact::Watching => self.nothing_is_wrong_yet(),
+            RunnerFact::Disk { disk, trouble, again } => self.disk_in_trouble(&disk, trouble, again, context),
             RunnerFact::QmpEvent { name, data } => {
                 let mut event = self.event(&format!("qmp.{name}"));
                 event = match data {

@@ -70,7 +70,15 @@ impl Handler<SwitchVm> for VmActor {
             Switch::Resume => Command::Resume,
             Switch::Reset => Command::Reset,
         };
+        let room = match switch {
+            Switch::Resume => self.room_to_go_on(),
+            Switch::Pause | Switch::Reset => Ok(()),
+        };
         let link = match self.link_for(command, context) {
+            Ok(link) => room.map(|()| link),
+            Err(refusal) => Err(refusal),
+        };
+        let link = match link {
             Ok(link) => link,
             Err(refusal) => return Box::pin(async { Err(refusal) }),
         };

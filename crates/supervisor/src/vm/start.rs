@@ -1,5 +1,6 @@
 //! Starting: the operation around [`crate::launch`].
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -139,6 +140,7 @@ impl VmActor {
                 qemu: launched.qemu,
                 running: Some(launched.running),
                 silence: Silence::default(),
+                troubles: BTreeMap::new(),
                 exit: None,
             },
             launched.watch,

@@ -108,12 +108,13 @@ impl VmActor {
 
     /// What is wrong with a disk: what is on record counts more than what goes on.
     fn trouble(&self, disk: &Disk) -> Option<DiskTrouble> {
-        let damage = self.record.health.of(&disk.path);
-        damage.map(|damage| DiskTrouble {
+        let damage = self.record.health.of(&disk.path).map(|damage| DiskTrouble {
             problem: DiskProblem::Damaged,
             detail: Some(damage.found.clone()),
             since: damage.at,
-        })
+        });
+        let now = self.live.as_ref().and_then(|live| live.troubles.get(&disk.name));
+        damage.or_else(|| now.cloned())
     }
 
     fn disks(&self) -> Vec<DiskStatus> {

@@ -41,6 +41,21 @@ pub(super) fn tell(event: &Event) -> Option<String> {
             text(event, "disk"),
             text(event, "found")
         ),
+        "vm.disk-full" => format!(
+            "the guest was halted: the host has no room for disk `{}` ({} bytes free); it goes on by itself once there is",
+            text(event, "disk"),
+            text(event, "free_bytes")
+        ),
+        "vm.disk-resumed" => format!(
+            "there was room for disk `{}` again, and the guest went on",
+            text(event, "disk")
+        ),
+        "vm.disk-error" => format!("disk `{}`: {}", text(event, "disk"), text(event, "detail")),
+        "vm.disk-damaged" => format!(
+            "QEMU found disk `{}` damaged: {}",
+            text(event, "disk"),
+            text(event, "detail")
+        ),
         "vm.disk-accepted" => format!("the file of disk `{}` was accepted as it is", text(event, "disk")),
         kind => return kind.strip_prefix("qmp.").and_then(|name| by_qemu(name, event)),
     })
