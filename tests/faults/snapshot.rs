@@ -201,5 +201,23 @@ fn a_full_disk_leaves_no_half_of_a_snapshot() {
     }
     std::fs::remove_file(filler).unwrap();
     sandbox.maqet(&["snapshot", "create", "web", "snap"]).expect(0);
+    is_refused_at_every_step(&sandbox, &small);
+    sandbox.maqet(&["snapshot", "create", "web", "a"]).expect(0);
+}
+
+/// With one snapshot and no room: a load, and what QEMU would do, which must not find out in the middle.
+fn is_refused_at_every_step(sandbox: &Sandbox, small: &SmallDisk) {
+    let filler = small.fill();
+    let refused = |words: &[&str]| {
+        let refused = sandbox.maqet(words).expect(1);
+        assert!(refused.stderr.contains("bytes needed, 0 free"), "{refused:#?}");
+    };
+    refused(&["snapshot", "load", "web", "snap"]);
     sandbox.maqet(&["start", "web"]).expect(0);
+    refused(&["snapshot", "create", "web", "a"]);
+    refused(&["snapshot", "create", "web", "a", "--memory"]);
+    assert_eq!(sandbox.status("web")["run_state"], "running");
+    let list = sandbox.json(&["snapshot", "list", "web"]);
+    assert_eq!(list.as_array().unwrap().len(), 1, "{list}");
+    std::fs::remove_file(filler).unwrap();
 }

@@ -5,8 +5,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use maqet_process::ProcessHandle;
 use maqet_process::point::Point;
+use maqet_process::signal::Signal;
+use maqet_process::{ProcessHandle, Sent};
 use maqet_tests::{Guest, Held, Sandbox, wait};
 use serde_json::Value;
 
@@ -147,6 +148,17 @@ fn a_snapshot_with_memory_is_there_or_not() {
 fn a_snapshot_that_is_being_loaded_stays() {
     let points = [Point::SnapshotAsked, Point::SnapshotJob];
     play_all(&["snapshot", "load", "web", "snap", "--memory"], &points);
+}
+
+#[test]
+fn a_frozen_qemu_is_asked_for_seconds_and_the_vm_is_free_again() {
+    let scene = Scene::new(true);
+    let qemu = scene.find(Victim::Qemu);
+    assert_eq!(qemu.signal(Signal::Stop).unwrap(), Sent::Delivered);
+    scene.0.maqet(&["snapshot", "list", "web"]).expect(124);
+    assert_eq!(qemu.signal(Signal::Cont).unwrap(), Sent::Delivered);
+    assert_eq!(scene.list().len(), 1);
+    scene.0.maqet(&["snapshot", "delete", "web", "snap"]).expect(0);
 }
 
 #[test]

@@ -27,8 +27,8 @@ use crate::server::Counter;
 
 /// Name of the job in QEMU; one at a time.
 const JOB: &str = "maqet-snapshot";
-/// Time for a command that QEMU answers once its disks are drained.
-const STEP: Duration = Duration::from_mins(5);
+/// Time for a list. QEMU answers at once, unless it writes memory that somebody else wanted kept, or is frozen.
+const LIST: Duration = Duration::from_secs(10);
 /// Longest deadline a client may set.
 const DEADLINE_MAX: Duration = Duration::from_hours(6);
 
@@ -59,7 +59,19 @@ impl Work<'_> {
     ///
     /// # Errors
     /// As for [`passage::run`].
-    async fn list(mut self, order: ListSnapshots) -> Result<SnapshotEntries, Refusal> {
+    async fn list(self, order: ListSnapshots) -> Result<SnapshotEntries, Refusal> {
+        let counter = self.counter;
+        timeout(LIST, self.look(order)).await.unwrap_or_else(|_elapsed| {
+            let name = &*counter.name;
+            let message = format!("the QEMU of `{name}` does not answer, or is busy with its memory");
+            let refusal = Refusal::new(RefusalCode::Timeout, message)
+                .vm(name)
+                .state("running");
+            Err(refusal.hint(format!("try again, or: maqet status {name}")))
+        })
+    }
+
+    async fn look(mut self, order: ListSnapshots) -> Result<SnapshotEntries, Refusal> {
         self.await_old_job().await?;
         let nodes = self.execute(&QueryNamedBlockNodes { flat: true }).await?;
         let mut entries = Vec::new();
@@ -196,8 +208,9 @@ impl Work<'_> {
         Refusal::new(RefusalCode::QmpFailed, words).vm(&*self.counter.name)
     }
 
+    /// QEMU's monitor rests while memory is written: whoever calls bounds all of its work, not each command.
     async fn execute<C: Command>(&self, command: &C) -> Result<C::Reply, Refusal> {
-        let done: Result<C::Reply, QmpError> = self.qmp.execute(command, STEP).await;
+        let done: Result<C::Reply, QmpError> = self.qmp.execute(command, DEADLINE_MAX).await;
         done.map_err(|error| passage::refusal(error, self.counter))
     }
 }

@@ -113,7 +113,11 @@ impl Tool<'_> {
         let mut spawn = Spawn::new(self.program);
         spawn.args = self.args;
         spawn.env_clear = true;
-        spawn.env = vec![("LC_ALL".into(), "C".into())];
+        // Each thread of qemu-img would reserve address space of its own, until the bound on memory lets no more begin.
+        spawn.env = vec![
+            ("LC_ALL".into(), "C".into()),
+            ("MALLOC_ARENA_MAX".into(), "1".into()),
+        ];
         spawn.workdir = Some("/".into());
         spawn.fds = self.fds;
         spawn.stdout = Some(stdout_write);

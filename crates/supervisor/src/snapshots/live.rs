@@ -12,8 +12,8 @@ use crate::link::RunnerLink;
 
 /// Time for a step. What writes memory does so at the speed of the disk, and the guest waits for it.
 const STEP_LIMIT: Duration = Duration::from_hours(1);
-/// Time for a list; a step that somebody else has begun is waited for first.
-const LIST_LIMIT: Duration = STEP_LIMIT;
+/// Time for a list; the runner gives it less.
+const LIST_LIMIT: Duration = Duration::from_secs(20);
 /// Room for the wire beside the runner's own deadline.
 const WIRE_MARGIN: Duration = Duration::from_secs(5);
 

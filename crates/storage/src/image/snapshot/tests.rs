@@ -46,10 +46,13 @@ impl Scene {
 
     /// Whether the first MiB has this pattern.
     fn has(&self, name: &str, pattern: u8) -> bool {
-        let said = self.run(
-            "qemu-io",
-            &["-f", "qcow2", "-c", &format!("read -P {pattern} 0 1M"), name],
-        );
+        let words = format!("read -P {pattern} 0 1M");
+        let mut command = Command::new("qemu-io");
+        command
+            .current_dir(self.root.path())
+            .args(["-f", "qcow2", "-c", &words, name]);
+        let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        assert!(said.contains("bytes at offset 0"), "{said}");
         !said.contains("verification failed")
     }
 
@@ -164,4 +167,50 @@ fn names_are_told_from_numbers_and_options() {
     ] {
         assert!(!is_name(bad), "{bad:?}");
     }
+}
+
+/// Every step, killed at a random moment of it: what is put right then holds what it held before or after.
+#[tokio::test]
+async fn a_step_that_is_killed_leaves_an_image_that_can_be_put_right() {
+    let seed: u64 = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0);
+    println!("seed {seed}");
+    let scene = Scene::new();
+    // Small clusters make much to count.
+    let options = ["-o", "cluster_size=512", "one.qcow2", "8M"];
+    scene.img(&[&["create", "-q", "-f", "qcow2"][..], &options].concat());
+    scene.write("one.qcow2", 1);
+    let file = scene.open("one.qcow2").unwrap();
+    file.create("kept", &scene.binaries).await.unwrap();
+    let mut killed = 0;
+    for round in 0..24_u64 {
+        let mix = |salt: u64| (seed ^ (round * 3 + salt)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        let limit = Duration::from_micros(500 + mix(0) % 20_000);
+        scene.write("one.qcow2", 2);
+        let cut = match round % 3 {
+            0 => tokio::time::timeout(limit, file.create("new", &scene.binaries))
+                .await
+                .is_err(),
+            1 => tokio::time::timeout(limit, file.apply("kept", &scene.binaries))
+                .await
+                .is_err(),
+            _ => tokio::time::timeout(limit, file.delete("new", &scene.binaries))
+                .await
+                .is_err(),
+        };
+        killed += u32::from(cut);
+        file.mend(&scene.binaries).await.unwrap();
+        scene.run("qemu-img", &["check", "-q", "one.qcow2"]);
+        let listed = file.list(&scene.binaries).await.unwrap();
+        assert!(
+            listed.iter().any(|one| one.name == "kept"),
+            "round {round}: {listed:?}"
+        );
+        let loaded = round % 3 == 1 && scene.has("one.qcow2", 1);
+        assert!(loaded || scene.has("one.qcow2", 2), "round {round}");
+        // And the one that was there before still holds what it did.
+        file.apply("kept", &scene.binaries).await.unwrap();
+        assert!(scene.has("one.qcow2", 1), "round {round}");
+    }
+    println!("{killed} of 24 were killed");
+    assert!(killed > 0);
 }
