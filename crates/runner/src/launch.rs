@@ -74,6 +74,8 @@ pub(crate) struct Qemu {
     pub(crate) sandbox: SandboxStatus,
     /// Its disks: names, and where their images are.
     pub(crate) images: Vec<(String, PathBuf)>,
+    /// A person has its guest halted.
+    pub(crate) paused: bool,
     /// How it is to be ended.
     pub(crate) stop: StopPolicy,
     /// Its logs.
@@ -98,6 +100,7 @@ impl Qemu {
             sandbox: sandbox(&order.spec, false),
             words_from: logs.size(QEMU_LOG),
             kills: Baseline::take(),
+            paused: false,
         });
         Self {
             identity: order.qemu,
@@ -106,6 +109,7 @@ impl Qemu {
             ports: note.ports,
             sandbox: note.sandbox,
             images: images(&order.spec),
+            paused: note.paused,
             stop: order.spec.stop,
             logs,
             words_from: note.words_from,
@@ -123,6 +127,7 @@ impl Qemu {
             sandbox: self.sandbox.clone(),
             words_from: self.words_from,
             kills: self.kills.clone(),
+            paused: self.paused,
         }
     }
 }
@@ -172,6 +177,7 @@ pub(crate) async fn gate(place: Place, order: Prepare) -> Result<Gate, Refusal> 
         ports: ports::status(&spec.networks),
         sandbox,
         images: images(&spec),
+        paused: false,
         stop: spec.stop,
         logs,
         words_from,

@@ -83,6 +83,8 @@ pub(crate) enum News {
     Blocks(Result<Vec<BlockInfo>, QmpError>),
     /// Room for a full disk was looked for; whether the guest was let run.
     LookedForRoom(bool),
+    /// A person has the guest halted, or lets it go on.
+    Held(bool),
     /// QEMU let a deadline pass, or answered after it had.
     Silent(bool),
     /// Something the stop ladder waits for.

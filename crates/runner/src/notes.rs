@@ -37,6 +37,9 @@ pub(crate) struct LaunchNote {
     /// What the OOM killer had done when QEMU was started.
     #[serde(default)]
     pub(crate) kills: Baseline,
+    /// A person has the guest halted.
+    #[serde(default)]
+    pub(crate) paused: bool,
 }
 
 /// Puts the note about the end down before anybody is told.
@@ -118,6 +121,7 @@ mod tests {
             sandbox: SandboxStatus::default(),
             words_from: 5,
             kills: Baseline::take(),
+            paused: true,
         };
         note.write(&directory).unwrap();
         note.words_from = 6;

@@ -27,6 +27,10 @@ pub(crate) async fn run(qmp: &Qmp, order: RunQmp, counter: &Counter) -> Result<Q
             counter.grounds.check(&order.command, &files)
         })
         .map_err(|refusal| refusal.vm(&*counter.name))?;
+    // Said first: whatever QEMU makes of it, it is what a person wants.
+    if let Some(held) = holds(&order.command) {
+        post(&counter.desk, Mail::News(News::Held(held))).await;
+    }
     let deadline = Duration::from_millis(order.timeout_ms).min(DEADLINE_MAX);
     match qmp.run(&order.command, order.arguments, deadline).await {
         Ok(value) => Ok(QmpReturn { value }),
@@ -36,6 +40,15 @@ pub(crate) async fn run(qmp: &Qmp, order: RunQmp, counter: &Counter) -> Result<Q
             }
             Err(refusal(error, counter))
         }
+    }
+}
+
+/// Whether a command halts the guest (`true`) or lets it go on.
+fn holds(command: &str) -> Option<bool> {
+    match command {
+        "stop" => Some(true),
+        "cont" => Some(false),
+        _ => None,
     }
 }
 

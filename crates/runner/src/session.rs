@@ -183,6 +183,7 @@ impl Session {
             News::RunState(result) => self.run_state_known(result),
             News::Blocks(blocks) => self.blocks_known(blocks),
             News::LookedForRoom(let_run) => self.looked_for_room(let_run),
+            News::Held(held) => self.held(held),
             News::Silent(silent) => self.silence(silent),
             News::Ladder(input) => self.climb(input),
             News::Gone => self.gone(),

@@ -59,6 +59,17 @@ pub(crate) enum Due {
     Over(Vec<Told>),
 }
 
+/// What is wanted of the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wants {
+    /// Go on.
+    Run,
+    /// Rest until a person lets it go on.
+    Rest,
+    /// QEMU is being ended.
+    End,
+}
+
 impl Troubles {
     /// What is wrong now.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&String, &DiskTrouble)> {
@@ -150,18 +161,19 @@ impl Troubles {
 
     /// The guest runs, whoever let it: soon it counts.
     pub(crate) fn runs(&mut self, run_state: &RunState, now: Instant) {
-        let stalled = self.stall.filter(|stall| stall.step != Step::Confirming);
-        if let (RunState::Running, Some(stall)) = (run_state, stalled) {
-            self.stall = Some(Stall {
-                step: Step::Confirming,
-                due: now + CONFIRMED,
-                ..stall
-            });
+        let confirming = self.stall.is_some_and(|stall| stall.step == Step::Confirming);
+        if *run_state != RunState::Running || confirming || self.full().is_empty() {
+            return;
         }
+        self.stall = Some(Stall {
+            step: Step::Confirming,
+            due: now + CONFIRMED,
+            pause: self.stall.map_or(PAUSE, |stall| stall.pause),
+        });
     }
 
-    /// Something may be due; `ending` when QEMU is being ended anyway.
-    pub(crate) fn due(&mut self, run_state: &RunState, ending: bool, now: Instant) -> Due {
+    /// Something may be due.
+    pub(crate) fn due(&mut self, run_state: &RunState, wants: Wants, now: Instant) -> Due {
         let Some(stall) = self.stall.filter(|stall| now >= stall.due) else {
             return Due::Nothing;
         };
@@ -172,7 +184,12 @@ impl Troubles {
                 self.stall = Some(stall.again(now));
                 Due::Nothing
             }
-            (Step::Waiting, RunState::IoError) if !ending => {
+            // It waits for a person as well; when he lets it go on, that is seen.
+            (Step::Waiting, RunState::IoError) if wants == Wants::Rest => {
+                self.stall = Some(stall.again(now));
+                Due::Nothing
+            }
+            (Step::Waiting, RunState::IoError) if wants == Wants::Run => {
                 self.stall = Some(Stall {
                     step: Step::Looking,
                     ..stall
@@ -282,11 +299,11 @@ mod tests {
             pauses.push((due - now).as_secs());
             now = due;
             assert_eq!(
-                troubles.due(&RunState::IoError, false, now),
+                troubles.due(&RunState::IoError, Wants::Run, now),
                 Due::Look(vec!["root".to_owned()])
             );
             assert_eq!(troubles.due_at(), None);
-            assert_eq!(troubles.due(&RunState::IoError, false, now), Due::Nothing);
+            assert_eq!(troubles.due(&RunState::IoError, Wants::Run, now), Due::Nothing);
             troubles.no_room(now);
         }
         assert_eq!(pauses[..2], [1, 2]);
@@ -299,16 +316,16 @@ mod tests {
         let mut troubles = stalled(now);
         let later = now + PAUSE;
         assert!(matches!(
-            troubles.due(&RunState::IoError, false, later),
+            troubles.due(&RunState::IoError, Wants::Run, later),
             Due::Look(_)
         ));
         troubles.runs(&RunState::Running, later);
-        assert_eq!(troubles.due(&RunState::Running, false, later), Due::Nothing);
+        assert_eq!(troubles.due(&RunState::Running, Wants::Run, later), Due::Nothing);
         // Halted again at once: nothing is told, and the next pause is longer.
         assert!(troubles.halted(&[block("root", "nospace")], AT, later).is_empty());
         assert!(troubles.due_at().unwrap() >= later + 2 * PAUSE);
         troubles.runs(&RunState::Running, later);
-        let over = troubles.due(&RunState::Running, false, later + CONFIRMED);
+        let over = troubles.due(&RunState::Running, Wants::Run, later + CONFIRMED);
         assert_eq!(over, Due::Over(vec![("root".to_owned(), None)]));
         assert_eq!((troubles.due_at(), troubles.iter().count()), (None, 0));
     }
@@ -319,23 +336,53 @@ mod tests {
         let mut troubles = stalled(now);
         let later = now + PAUSE;
         assert!(matches!(
-            troubles.due(&RunState::IoError, false, later),
+            troubles.due(&RunState::IoError, Wants::Run, later),
             Due::Look(_)
         ));
         troubles.let_run(later);
         let later = later + CONFIRMED;
-        assert_eq!(troubles.due(&RunState::IoError, false, later), Due::Nothing);
+        assert_eq!(troubles.due(&RunState::IoError, Wants::Run, later), Due::Nothing);
         assert!(troubles.due_at().unwrap() >= later + 2 * PAUSE);
     }
 
     #[test]
     fn whoever_ends_or_pauses_it_has_the_say() {
         let now = Instant::now();
-        for (run_state, ending) in [(RunState::Paused, false), (RunState::IoError, true)] {
+        for (run_state, wants) in [(RunState::Paused, Wants::Run), (RunState::IoError, Wants::End)] {
             let mut troubles = stalled(now);
-            assert_eq!(troubles.due(&run_state, ending, now + PAUSE), Due::Nothing);
+            assert_eq!(troubles.due(&run_state, wants, now + PAUSE), Due::Nothing);
             assert_eq!(troubles.due_at(), None);
             assert_eq!(troubles.iter().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_person_who_halted_it_lets_it_go_on() {
+        let now = Instant::now();
+        let mut troubles = stalled(now);
+        let mut later = now;
+        for _ in 0..3 {
+            later = troubles.due_at().unwrap();
+            assert_eq!(troubles.due(&RunState::IoError, Wants::Rest, later), Due::Nothing);
+        }
+        troubles.runs(&RunState::Running, later);
+        let over = troubles.due(&RunState::Running, Wants::Run, later + CONFIRMED);
+        assert_eq!(problem_of(&over), [("root", None)]);
+        // One that was paused while it was confirmed is confirmed when it runs again.
+        let mut troubles = stalled(now);
+        assert_eq!(
+            troubles.due(&RunState::Paused, Wants::Rest, now + PAUSE),
+            Due::Nothing
+        );
+        troubles.runs(&RunState::Running, later);
+        let over = troubles.due(&RunState::Running, Wants::Run, later + CONFIRMED);
+        assert_eq!(problem_of(&over), [("root", None)]);
+    }
+
+    fn problem_of(due: &Due) -> Vec<(&str, Option<DiskProblem>)> {
+        match due {
+            Due::Over(told) => problem(told),
+            Due::Nothing | Due::Look(_) => panic!("{due:?}"),
         }
     }
 

@@ -11,7 +11,7 @@ use maqet_storage::image::{ROOM_BYTES, free_bytes};
 use tokio::time::Instant;
 
 use super::{News, Session, Stage};
-use crate::troubles::{Due, Told};
+use crate::troubles::{Due, Told, Wants};
 
 /// Time for a question that QEMU answers at once.
 const QUESTION: Duration = Duration::from_secs(10);
@@ -62,7 +62,12 @@ impl Session {
     pub(super) fn tick_disks(&mut self) {
         let ending = self.ending.is_some();
         let Stage::Up(live) = &mut self.stage else { return };
-        match live.troubles.due(&live.run_state, ending, Instant::now()) {
+        let wants = match (ending, live.qemu.paused) {
+            (true, _) => Wants::End,
+            (false, true) => Wants::Rest,
+            (false, false) => Wants::Run,
+        };
+        match live.troubles.due(&live.run_state, wants, Instant::now()) {
             Due::Nothing => {}
             Due::Over(told) => self.tell_of_disks(told),
             Due::Look(disks) => {
@@ -74,6 +79,17 @@ impl Session {
                 let qmp = live.qmp.clone();
                 self.expect(async move { News::LookedForRoom(go_on(qmp, images).await) });
             }
+        }
+    }
+
+    /// A person halts the guest, or lets it go on. A later runner has to know.
+    pub(super) fn held(&mut self, held: bool) {
+        let Stage::Up(live) = &mut self.stage else { return };
+        if std::mem::replace(&mut live.qemu.paused, held) == held {
+            return;
+        }
+        if let Stage::Up(live) = &self.stage {
+            self.leave_note(&live.qemu);
         }
     }
 

@@ -37,14 +37,29 @@ pub(super) fn disks(
             } else {
                 ""
             };
+            let errors = on_errors(disk);
             words.pair(
                 "-device",
-                format!("{device},drive={},bootindex={boot_index}{through}", disk.name),
+                format!(
+                    "{device},drive={},bootindex={boot_index}{through}{errors}",
+                    disk.name
+                ),
             );
             boot_index += 1;
         }
     }
     Ok(())
+}
+
+/// A guest whose host has no room is halted and misses nothing; of every other error it is told. `NVMe` drives of
+/// QEMU know no such choice: their guests see errors.
+fn on_errors(disk: &Disk) -> &'static str {
+    let writes = disk.media == Media::Disk && !disk.readonly;
+    if writes && disk.interface != DiskInterface::Nvme {
+        ",werror=enospc,rerror=report"
+    } else {
+        ""
+    }
 }
 
 /// QEMU gets the open images, never their paths, and each layer of a chain by name. Names of nodes that are not a disk's have

@@ -83,7 +83,7 @@ qemu: {args: ["-msg", "timestamp=on"]}
     -add-fd fd=8,set=0
     -blockdev driver=file,node-name=file.0,filename=/dev/fdset/0
     -blockdev driver=qcow2,node-name=root,file=file.0
-    -device virtio-blk-pci,drive=root,bootindex=1
+    -device virtio-blk-pci,drive=root,bootindex=1,werror=enospc,rerror=report
     -add-fd fd=9,set=1
     -blockdev driver=file,node-name=file.1,filename=/dev/fdset/1,read-only=on
     -blockdev driver=raw,node-name=data,file=file.1,read-only=on
@@ -92,11 +92,11 @@ qemu: {args: ["-msg", "timestamp=on"]}
     -add-fd fd=10,set=2
     -blockdev driver=file,node-name=file.2,filename=/dev/fdset/2
     -blockdev driver=raw,node-name=more,file=file.2
-    -device scsi-hd,bus=scsi0.0,drive=more,bootindex=3
+    -device scsi-hd,bus=scsi0.0,drive=more,bootindex=3,werror=enospc,rerror=report
     -add-fd fd=11,set=3
     -blockdev driver=file,node-name=file.3,filename=/dev/fdset/3
     -blockdev driver=raw,node-name=sata,file=file.3
-    -device ide-hd,bus=ide.0,drive=sata,bootindex=4
+    -device ide-hd,bus=ide.0,drive=sata,bootindex=4,werror=enospc,rerror=report
     -add-fd fd=12,set=4
     -blockdev driver=file,node-name=file.4,filename=/dev/fdset/4
     -blockdev driver=raw,node-name=fast,file=file.4
@@ -107,7 +107,7 @@ qemu: {args: ["-msg", "timestamp=on"]}
     -add-fd fd=14,set=6
     -blockdev driver=file,node-name=file.6,filename=/dev/fdset/6,cache.direct=on,aio=native,discard=unmap
     -blockdev driver=qcow2,node-name=tuned,file=file.6,cache.direct=on,discard=unmap,detect-zeroes=unmap
-    -device virtio-blk-pci,drive=tuned,bootindex=6,write-cache=off
+    -device virtio-blk-pci,drive=tuned,bootindex=6,write-cache=off,werror=enospc,rerror=report
     -add-fd fd=15,set=7
     -blockdev driver=file,node-name=file.7,filename=/dev/fdset/7,read-only=on,aio=io_uring
     -blockdev driver=raw,node-name=cd,file=file.7,read-only=on
@@ -156,20 +156,20 @@ disks:
     -add-fd fd=8,set=0
     -blockdev driver=file,node-name=file.0,filename=/dev/fdset/0
     -blockdev driver=raw,node-name=a,file=file.0
-    -device ide-hd,bus=ide.0,unit=0,drive=a,bootindex=0
+    -device ide-hd,bus=ide.0,unit=0,drive=a,bootindex=0,werror=enospc,rerror=report
     -add-fd fd=9,set=1
     -blockdev driver=file,node-name=file.1,filename=/dev/fdset/1
     -blockdev driver=raw,node-name=b,file=file.1
-    -device ide-hd,bus=ide.0,unit=1,drive=b,bootindex=1
+    -device ide-hd,bus=ide.0,unit=1,drive=b,bootindex=1,werror=enospc,rerror=report
     -add-fd fd=10,set=2
     -blockdev driver=file,node-name=file.2,filename=/dev/fdset/2
     -blockdev driver=raw,node-name=c,file=file.2
-    -device ide-hd,bus=ide.1,unit=0,drive=c,bootindex=2
+    -device ide-hd,bus=ide.1,unit=0,drive=c,bootindex=2,werror=enospc,rerror=report
     -add-fd fd=11,set=3
     -blockdev driver=file,node-name=file.3,filename=/dev/fdset/3
     -blockdev driver=raw,node-name=d,file=file.3
     -device ahci,id=ahci0
-    -device ide-hd,bus=ahci0.0,drive=d,bootindex=3
+    -device ide-hd,bus=ahci0.0,drive=d,bootindex=3,werror=enospc,rerror=report
     "#);
 }
 
@@ -211,7 +211,7 @@ fn machines_with_little() {
     -add-fd fd=8,set=0
     -blockdev driver=file,node-name=file.0,filename=/dev/fdset/0
     -blockdev driver=qcow2,node-name=root,file=file.0
-    -device virtio-blk-device,drive=root,bootindex=0
+    -device virtio-blk-device,drive=root,bootindex=0,werror=enospc,rerror=report
     -netdev user,id=lan
     -device virtio-net-device,netdev=lan
     "#);

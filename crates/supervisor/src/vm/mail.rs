@@ -153,7 +153,8 @@ async fn throw(switch: Switch, name: String, link: &RunnerLink) -> Result<Change
     let named = |refusal: Refusal| refusal.vm(&name);
     let before = run_state(link).await.map_err(named)?;
     let (command, already) = match switch {
-        Switch::Pause => ("stop", before != "running"),
+        // One that waits for room rests already, but would go on by itself.
+        Switch::Pause => ("stop", !matches!(&*before, "running" | "io-error")),
         Switch::Resume => ("cont", before == "running"),
         Switch::Reset => ("system_reset", false),
     };
