@@ -154,7 +154,7 @@ fn orphaned_lists_what_no_vm_has_and_deletes_nothing() {
     let sandbox = Sandbox::new();
     // The supervisor makes its own directory.
     sandbox.maqet(&["ls"]).expect(0);
-    let images = sandbox.data_dir().join("images");
+    let images = sandbox.data_dir().join("disks");
     fs::create_dir_all(&images).unwrap();
     let at = |name: &str| images.join(name).display().to_string();
     qemu_img(&sandbox, &["create", "-q", "-f", "raw", &at("base.raw"), "1M"]);

@@ -123,6 +123,8 @@ pub(crate) fn run<'a>(verb: &'a Verb, session: &'a Session<'a>) -> Work<'a> {
         Verb::Storage(StorageVerb::Verify(args)) => Box::pin(storage::verify(session, args)),
         Verb::Storage(StorageVerb::Orphaned) => Box::pin(storage::orphaned(session)),
         Verb::Storage(StorageVerb::Resize(args)) => Box::pin(storage::resize(session, args)),
+        Verb::Storage(StorageVerb::Attach(args)) => Box::pin(storage::attach(session, args)),
+        Verb::Storage(StorageVerb::Clone(args)) => Box::pin(storage::clone(session, args)),
         Verb::Storage(StorageVerb::Accept(args)) => Box::pin(storage::accept(session, args)),
         Verb::Image(ImageVerb::Import(args)) => Box::pin(image::import(session, args)),
         Verb::Image(ImageVerb::Ls) => Box::pin(image::ls(session)),

@@ -50,9 +50,9 @@ pub use snapshot::{
     SnapshotLoad,
 };
 pub use storage::{
-    DiskAccepted, DiskHolder, DiskResized, DiskStorage, DiskVerified, FileState, ImageStatus, Orphan,
-    Orphans, StorageAccept, StorageInfo, StorageOrphaned, StorageResize, StorageVerified, StorageVerify,
-    VmStorage,
+    DiskAccepted, DiskAttached, DiskCloned, DiskHolder, DiskResized, DiskStorage, DiskVerified, FileState,
+    ImageStatus, Orphan, Orphans, StorageAccept, StorageAttach, StorageClone, StorageInfo, StorageOrphaned,
+    StorageResize, StorageVerified, StorageVerify, VmStorage,
 };
 pub use store::{
     AuditVerify, BackedUp, BackupFailure, DumpReply, StateBackup, StateDump, StateVerify, StoreBackup,

@@ -70,6 +70,8 @@ pub const CONTROL: InterfaceDescription = InterfaceDescription {
         control::ImageList::NAME,
         control::ImageRemove::NAME,
         control::ImageVerify::NAME,
+        control::StorageAttach::NAME,
+        control::StorageClone::NAME,
         control::StateBackup::NAME,
         control::StateVerify::NAME,
         control::StateDump::NAME,

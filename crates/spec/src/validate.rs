@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+pub(crate) use self::devices::is_device_name;
 use crate::machine::Family;
 use crate::size::Size;
 use crate::vm::{RestartPolicy, VmSpec};

@@ -94,7 +94,9 @@ pub(crate) async fn answer(shared: Rc<Shared>) -> Result<Orphans, Refusal> {
     let mut roots = vec![shared.places.data.clone()];
     roots.extend(shared.settings.storage.roots.iter().cloned());
     let policy = shared.policy.clone();
-    let searching = tokio::task::spawn_blocking(move || orphans(&vms, &roots, &policy));
+    // The library's images are nobody's disks by design; `image ls` tells of them.
+    let library = shared.places.images();
+    let searching = tokio::task::spawn_blocking(move || orphans(&vms, &roots, &library, &policy));
     let mut found = searching.await.map_err(|panic| failed(&panic))?;
     // What is in the library is nobody's in particular.
     let library = shared.places.images();
@@ -103,8 +105,11 @@ pub(crate) async fn answer(shared: Rc<Shared>) -> Result<Orphans, Refusal> {
 }
 
 /// Images below `roots` that none of `vms` has or stands on. Blocks.
-pub(crate) fn orphans(vms: &[VmRecord], roots: &[PathBuf], policy: &PathPolicy) -> Orphans {
-    let mut search = Search::default();
+pub(crate) fn orphans(vms: &[VmRecord], roots: &[PathBuf], library: &Path, policy: &PathPolicy) -> Orphans {
+    let mut search = Search {
+        library: library.to_owned(),
+        ..Search::default()
+    };
     for record in vms {
         search.know(record, policy);
     }
@@ -121,6 +126,8 @@ pub(crate) fn orphans(vms: &[VmRecord], roots: &[PathBuf], policy: &PathPolicy) 
 
 #[derive(Debug, Default)]
 struct Search {
+    /// Left alone.
+    library: PathBuf,
     /// Files that VMs have, and files that were seen.
     known: BTreeSet<(u64, u64)>,
     images: Vec<Orphan>,
@@ -166,10 +173,10 @@ impl Search {
     /// No symbolic link is followed: what it leads to is found where it is, or is none of ours.
     fn entry(&mut self, entry: &DirEntry, depth: usize) {
         let Ok(kind) = entry.file_type() else { return };
-        if kind.is_dir() && depth < DEPTH_MAX {
-            return self.directory(&entry.path(), depth + 1);
-        }
         let path = entry.path();
+        if kind.is_dir() && depth < DEPTH_MAX && path != self.library {
+            return self.directory(&path, depth + 1);
+        }
         let Ok(about) = entry.metadata() else { return };
         if kind.is_file() && is_image(&path) && self.known.insert(key(FileId::of(&about))) {
             self.images.push(Orphan {
@@ -226,7 +233,13 @@ mod tests {
         let root = fs::canonicalize(guard.path()).unwrap();
         let policy = PathPolicy::new(Some(root.clone()), Vec::new(), Vec::new());
         fs::create_dir_all(root.join("deep/er")).unwrap();
-        for name in ["mine.raw", "deep/er/other.raw", "deep/no-image"] {
+        fs::create_dir(root.join("library")).unwrap();
+        for name in [
+            "library/base.raw",
+            "mine.raw",
+            "deep/er/other.raw",
+            "deep/no-image",
+        ] {
             fs::write(root.join(name), "x").unwrap();
         }
         fs::write(root.join("deep/image"), b"QFI\xfb and more").unwrap();
@@ -236,6 +249,7 @@ mod tests {
         let found = orphans(
             &[vm(&root.join("mine.raw"))],
             std::slice::from_ref(&root),
+            &root.join("library"),
             &policy,
         );
         let paths: Vec<_> = found.images.iter().map(|image| image.path.clone()).collect();
@@ -250,7 +264,12 @@ mod tests {
         let root = fs::canonicalize(guard.path()).unwrap();
         let policy = PathPolicy::new(Some(root.clone()), Vec::new(), Vec::new());
         fs::create_dir(root.join("mine.raw")).unwrap();
-        let found = orphans(&[vm(&root.join("mine.raw"))], &[root.join("missing")], &policy);
+        let found = orphans(
+            &[vm(&root.join("mine.raw"))],
+            &[root.join("missing")],
+            &root.join("library"),
+            &policy,
+        );
         assert!(found.trouble[0].contains("disk `root` of `web`"), "{found:?}");
         assert_eq!(found.searched, Vec::<PathBuf>::new());
     }

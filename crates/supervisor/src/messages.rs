@@ -14,12 +14,13 @@ use maqet_protocol::control::{
 use maqet_protocol::refusal::Refusal;
 use maqet_protocol::runner::{OpenedFile, RunnerFact};
 use maqet_spec::VmSpec;
+use maqet_spec::vm::{Disk, DiskFormat};
 use maqet_state::id::VmId;
 use maqet_state::journal::JournalEntry;
 use maqet_state::lifecycle::Status;
 use maqet_state::record::Launch;
 use maqet_state::snapshot::SnapshotWork;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::leaks::Held;
 use crate::maintenance::Wanted;
@@ -173,6 +174,30 @@ pub(crate) struct ResizeDisk {
     pub(crate) wanted: Wanted,
     /// Idempotency key of the call.
     pub(crate) key: Option<String>,
+}
+
+/// A disk more, whose image is there. Reply: once the decision stands.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Accepted, Refusal>")]
+pub(crate) struct AttachDisk {
+    /// The disk.
+    pub(crate) disk: Box<Disk>,
+    /// Idempotency key of the call.
+    pub(crate) key: Option<String>,
+}
+
+/// Copy a disk. Reply: once the decision stands.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Accepted, Refusal>")]
+pub(crate) struct CloneDisk {
+    /// Its name.
+    pub(crate) disk: String,
+    /// Where to.
+    pub(crate) path: PathBuf,
+    /// In which format; the disk's by default.
+    pub(crate) format: Option<DiskFormat>,
+    /// Ends when nobody waits any more.
+    pub(crate) cancelled: oneshot::Receiver<()>,
 }
 
 /// All of `storage info`.

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use maqet_protocol::control::{
-    DiskResized, Removed, SnapshotDone, SnapshotListed, Started, StopReport, StorageVerified,
+    DiskAttached, DiskCloned, DiskResized, Removed, SnapshotDone, SnapshotListed, Started, StopReport,
+    StorageVerified,
 };
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use tokio::sync::watch;
@@ -38,6 +39,10 @@ pub(crate) enum Maintained {
     Verified(StorageVerified),
     /// One has another size.
     Resized(DiskResized),
+    /// There is one more.
+    Attached(DiskAttached),
+    /// One was copied.
+    Cloned(DiskCloned),
 }
 
 /// An operation under way, as its owner holds it. Dropped without an outcome, it tells its followers so.

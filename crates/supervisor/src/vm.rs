@@ -4,6 +4,7 @@
 //! takes time is an [`Operation`] whose future runs beside the mailbox.
 
 mod adopt;
+mod attach;
 mod contained;
 mod disks;
 mod early;
@@ -48,6 +49,7 @@ use maqet_state::secret::Secret;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
 pub(crate) use self::adopt::pause;
+pub(crate) use self::attach::tie;
 pub(crate) use self::news::end_of;
 pub(crate) use self::upkeep::follows;
 use crate::link::RunnerLink;

@@ -1,5 +1,7 @@
 //! Arguments of `maqet storage`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use maqet_spec::size::Size;
 
@@ -17,6 +19,10 @@ pub(crate) enum StorageVerb {
     Orphaned,
     /// Make a disk larger, running or not; smaller only with `--shrink`
     Resize(ResizeArgs),
+    /// Give a VM a disk whose image is there already; with FILE a new VM is made of it
+    Attach(AttachArgs),
+    /// Copy a disk, with all it stands on, into a new image that stands alone
+    Clone(CloneArgs),
     /// Say that the file now at a disk's path is the right one, although another is on record, or that the disk is lost
     Accept(DiskArgs),
 }
@@ -55,6 +61,46 @@ pub(crate) struct ResizeArgs {
     /// Make it smaller: what the guest keeps behind the new end is lost
     #[arg(long)]
     pub(crate) shrink: bool,
+}
+
+/// `maqet storage attach`.
+#[derive(Debug, Args)]
+pub(crate) struct AttachArgs {
+    /// The VM: one that is stored, or with FILE the name of a new one
+    #[arg(value_name = "NAME")]
+    pub(crate) vm: String,
+    /// The image
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// What the new VM is, as for `maqet add`
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Name of the disk; else `root`, or `disk2`, `disk3`, ...
+    #[arg(long, value_name = "DISK")]
+    pub(crate) disk: Option<String>,
+    /// Format of the image; never guessed
+    #[arg(long, value_parser = ["qcow2", "raw"], default_value = "qcow2")]
+    pub(crate) format: String,
+    /// Bus the guest sees
+    #[arg(long, value_parser = ["virtio", "scsi", "sata", "ide", "nvme", "none"], default_value = "virtio")]
+    pub(crate) interface: String,
+    /// The guest cannot write
+    #[arg(long)]
+    pub(crate) readonly: bool,
+}
+
+/// `maqet storage clone`.
+#[derive(Debug, Args)]
+pub(crate) struct CloneArgs {
+    /// Which disk
+    #[command(flatten)]
+    pub(crate) disk: DiskArgs,
+    /// The new image; what is there is never replaced
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Its format; else the disk's
+    #[arg(long, value_parser = ["qcow2", "raw"])]
+    pub(crate) format: Option<String>,
 }
 
 /// How large a disk is to be.

@@ -1,5 +1,7 @@
 //! `maqet storage`.
 
+mod attach;
+mod clone;
 mod info;
 mod verify;
 
@@ -8,6 +10,8 @@ use maqet_protocol::control::{
 };
 use maqet_state::clock;
 
+pub(crate) use self::attach::run as attach;
+pub(crate) use self::clone::run as clone;
 pub(crate) use self::info::run as info;
 pub(crate) use self::verify::run as verify;
 use crate::args::storage::{DiskArgs, ResizeArgs};

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use maqet_process::identity::FileMark;
+use maqet_spec::vm::{Disk, DiskFormat};
 use maqet_state::clock::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -249,4 +250,64 @@ pub struct DiskResized {
     pub live: bool,
     /// Bytes free in the image's file system; images grow as guests write.
     pub free_bytes: u64,
+}
+
+/// Give a stored VM a disk whose image is there already. The VM must not run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StorageAttach {
+    /// The VM.
+    pub vm: String,
+    /// The disk; its path is absolute.
+    pub disk: Disk,
+    /// Idempotency key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+method!(StorageAttach, "StorageAttach", DiskAttached);
+
+/// Answer to [`StorageAttach`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskAttached {
+    /// Name of the VM.
+    pub vm: String,
+    /// Name of the disk.
+    pub disk: String,
+    /// Its path.
+    pub path: PathBuf,
+    /// The file, which is on record now.
+    pub file: FileMark,
+}
+
+/// Copy a disk with all it stands on into a new image that stands alone. Whoever hangs up ends it. The VM must not run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StorageClone {
+    /// The VM.
+    pub vm: String,
+    /// Name of the disk.
+    pub disk: String,
+    /// The new image; absolute, and nothing may be there.
+    pub path: PathBuf,
+    /// Its format; without it the disk's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<DiskFormat>,
+}
+method!(StorageClone, "StorageClone", DiskCloned);
+
+/// Answer to [`StorageClone`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskCloned {
+    /// Name of the VM.
+    pub vm: String,
+    /// Name of the disk.
+    pub disk: String,
+    /// The new image, symbolic links on the way resolved.
+    pub path: PathBuf,
+    /// Size the guest sees, bytes.
+    pub virtual_bytes: u64,
+    /// Length of the file, bytes.
+    pub file_bytes: u64,
+    /// Milliseconds it took.
+    pub took_ms: u64,
 }

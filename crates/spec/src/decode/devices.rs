@@ -4,13 +4,11 @@ use crate::decode::{Context, file, size};
 use crate::fault::Fault;
 use crate::fields::{Fields, boolean, choice, word};
 use crate::machine::Family;
+use crate::validate::is_device_name;
 use crate::vm::{
     Aio, Cache, DetectZeroes, Discard, Disk, DiskFormat, DiskInterface, Forward, Media, Network, NetworkKind,
 };
 use crate::yaml::{Entry, Node, Value};
-
-/// Characters of a disk's or network's name: QEMU's node names end there.
-const NAME_CHARACTERS_MAX: usize = 31;
 
 /// What a document may say about a disk; `file` and `type` are the Python tool's words.
 const DISK_KEYS: [&str; 12] = [
@@ -205,14 +203,10 @@ fn forward(node: &Node) -> Result<Forward, Fault> {
         })
 }
 
-/// Names are QEMU ids: `[a-z][a-z0-9-]{0,30}`.
+/// The name of a device.
 pub(super) fn name(entry: &Entry, what: &str) -> Result<String, Fault> {
     let name = &entry.key;
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let ok = name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.chars().all(inner)
-        && name.len() <= NAME_CHARACTERS_MAX;
-    if ok {
+    if is_device_name(name) {
         return Ok(name.clone());
     }
     let shown: String = name.chars().flat_map(char::escape_debug).collect();

@@ -29,9 +29,30 @@ pub(super) fn disks(spec: &VmSpec, family: Family, findings: &mut Vec<Finding>) 
     }
 }
 
+/// Characters of a disk's or network's name: QEMU's node names end there.
+const NAME_CHARACTERS_MAX: usize = 31;
+
+/// Whether a device may have this name: it becomes a QEMU id, `[a-z][a-z0-9-]{0,30}`.
+pub(crate) fn is_device_name(name: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(inner)
+        && name.len() <= NAME_CHARACTERS_MAX
+}
+
+/// A spec that was not read from a file may have any name: QEMU would read a comma in it as its own.
+pub(super) fn named(list: &'static str, name: &str) -> Option<Finding> {
+    let finding = || {
+        let shown: String = name.chars().flat_map(char::escape_debug).collect();
+        let finding = Finding::new(&[list, name], format!("`{shown}` is not a device's name"));
+        finding.hint("such names are a letter a-z, then up to 30 of a-z 0-9 -")
+    };
+    (!is_device_name(name)).then(finding)
+}
+
 fn one_disk(disk: &Disk, before: &[Disk], machine: &str, family: Family) -> Vec<Finding> {
     let at = |field: &'static str, message: String| Finding::new(&["disks", &disk.name, field], message);
-    let mut findings = Vec::new();
+    let mut findings = Vec::from_iter(named("disks", &disk.name));
     if let Some(other) = before.iter().find(|other| other.name == disk.name) {
         findings.push(Finding::new(
             &["disks", &disk.name],
@@ -169,7 +190,7 @@ pub(super) fn networks(spec: &VmSpec, family: Family, findings: &mut Vec<Finding
 }
 
 fn one_network(network: &Network, before: &[Network], machine: &str, family: Family) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let mut findings = Vec::from_iter(named("networks", &network.name));
     let model = &network.model;
     if before.iter().any(|other| other.name == network.name) {
         let message = format!("the name `{}` is used twice", network.name);
@@ -219,4 +240,19 @@ fn collide(one: &Forward, other: &Forward) -> bool {
         || one.host_address == Ipv4Addr::UNSPECIFIED
         || other.host_address == Ipv4Addr::UNSPECIFIED;
     one.protocol == other.protocol && one.host_port.is_some() && one.host_port == other.host_port && addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_device_name;
+
+    #[test]
+    fn names_of_devices_are_qemu_ids() {
+        for name in ["root", "disk2", "a-b", &"a".repeat(31)] {
+            assert!(is_device_name(name), "{name}");
+        }
+        for name in ["", "2", "-a", "Root", "a,b", "a b", "a.b", "a\n", &"a".repeat(32)] {
+            assert!(!is_device_name(name), "{name}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::devices::named;
 use crate::machine::Family;
 use crate::share::Share;
 use crate::validate::Finding;
@@ -21,7 +22,7 @@ pub(super) fn shares(spec: &VmSpec, family: Family, findings: &mut Vec<Finding>)
 
 fn one(share: &Share, before: &[Share]) -> Vec<Finding> {
     let at = |field: &'static str, message: String| Finding::new(&["shares", &share.name, field], message);
-    let mut findings = Vec::new();
+    let mut findings = Vec::from_iter(named("shares", &share.name));
     if let Some(other) = before.iter().find(|other| other.name == share.name) {
         let message = format!("the name `{}` is used twice", other.name);
         findings.push(Finding::new(&["shares", &share.name], message));

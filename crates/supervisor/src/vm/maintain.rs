@@ -28,7 +28,7 @@ const RESIZE_DEADLINE: Duration = Duration::from_mins(1);
 const WIRE_MARGIN: Duration = Duration::from_secs(2);
 
 /// Work on disks, going on.
-type Working<T> = Pin<Box<dyn Future<Output = Result<T, Refusal>>>>;
+pub(super) type Working<T> = Pin<Box<dyn Future<Output = Result<T, Refusal>>>>;
 
 impl VmActor {
     fn bench(&self) -> Bench {
@@ -41,7 +41,7 @@ impl VmActor {
     }
 
     /// Begins work on the disks of a VM that rests. It holds their leases; what comes of it is recorded by `settle`.
-    fn maintain<T: 'static>(
+    pub(super) fn maintain<T: 'static>(
         &mut self,
         work: impl FnOnce(Bench) -> Working<T> + 'static,
         settle: impl FnOnce(&mut Self, T) -> (Done, Change) + 'static,

@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{AT, Sample, mark, of};
-use crate::control::{StorageAccept, StorageInfo, StorageOrphaned, StorageResize, StorageVerify};
+use super::{AT, Sample, mark, of, spec};
+use crate::control::{
+    StorageAccept, StorageAttach, StorageClone, StorageInfo, StorageOrphaned, StorageResize, StorageVerify,
+};
 
 fn image() -> Value {
     json!({"path": "/vm/root.qcow2", "file": mark(), "format": "qcow2", "virtual_bytes": 4096, "file_bytes": 2048,
@@ -31,6 +33,15 @@ pub(super) fn methods() -> Vec<Sample> {
         of::<StorageResize>(
             json!({"vm": "web", "disk": "root", "bytes": 4096, "add": true, "shrink": true, "key": "k"}),
             json!({"vm": "web", "disk": "root", "before": 1024, "after": 5120, "live": true, "free_bytes": 9000}),
+        ),
+        of::<StorageAttach>(
+            json!({"vm": "web", "disk": spec()["disks"][0], "key": "k"}),
+            json!({"vm": "web", "disk": "root", "path": "/vm/root.qcow2", "file": mark()}),
+        ),
+        of::<StorageClone>(
+            json!({"vm": "web", "disk": "root", "path": "/vm/copy.raw", "format": "raw"}),
+            json!({"vm": "web", "disk": "root", "path": "/vm/copy.raw", "virtual_bytes": 4096, "file_bytes": 4096,
+                "took_ms": 9}),
         ),
         of::<StorageOrphaned>(
             json!({}),
