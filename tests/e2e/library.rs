@@ -5,8 +5,10 @@ use std::path::Path;
 use std::process::Command;
 
 use maqet_process::Signal;
-use maqet_tests::Sandbox;
 use maqet_tests::wait::{self, PATIENCE};
+use maqet_tests::{Guest, Sandbox};
+
+use crate::facts::until_serial;
 
 /// An image of so many MiB that do not compress to nothing.
 fn image(path: &Path, mebibytes: usize) {
@@ -202,4 +204,65 @@ fn an_import_that_is_cut_off_leaves_nothing() {
     assert_eq!(entries(&sandbox), ["big"]);
     sandbox.maqet(&["image", "verify"]).expect(0);
     drop(next);
+}
+
+/// Two VMs stand on one image, write to their own disks, and leave it as it was.
+#[test]
+fn disks_stand_on_an_image_and_leave_it_alone() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.home().join("base.qcow2");
+    image(&file, 2);
+    let base = sandbox.json(&["image", "import", file.to_str().unwrap()]);
+    for vm in ["one", "two"] {
+        let disk = format!("disks: {{root: {{path: ./{vm}.qcow2, from: base, interface: ide}}}}");
+        let guest = Guest::tiny(vm).options(&["write"]).line(&disk);
+        guest.start(&sandbox);
+        until_serial(&sandbox, vm, "wrote \\d+ sectors");
+    }
+    let listed = sandbox.json(&["image", "ls"]);
+    assert_eq!(listed[0]["used_by"], serde_json::json!(["one", "two"]));
+    let refused = sandbox.maqet(&["image", "rm", "base"]).expect(5);
+    assert!(refused.stderr.contains("`one` has one"), "{}", refused.stderr);
+    sandbox.maqet(&["stop", "one", "two"]).expect(0);
+    sandbox.maqet(&["start", "one"]).expect(0);
+    sandbox.maqet(&["stop", "one"]).expect(0);
+    sandbox.maqet(&["image", "verify", "base"]).expect(0);
+    for vm in ["one", "two"] {
+        let overlay = sandbox.home().join(format!("{vm}.qcow2"));
+        let output = Command::new("qemu-img")
+            .args(["info", "--output", "json"])
+            .arg(&overlay)
+            .output();
+        let info: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        assert_eq!(info["backing-filename"], base["path"]);
+        assert_eq!(info["virtual-size"], base["virtual_bytes"]);
+        sandbox.maqet(&["rm", vm, "--delete-storage"]).expect(0);
+        assert!(!overlay.exists());
+    }
+    sandbox.maqet(&["image", "rm", "base"]).expect(0);
+}
+
+#[test]
+fn a_disk_from_an_image_that_is_missing_or_larger_is_refused() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.home().join("base.qcow2");
+    image(&file, 2);
+    let add = |disk: &str| {
+        let line = format!("disks: {{root: {{path: ./x.qcow2, {disk}}}}}");
+        let file = Guest::tiny("web").line(&line).write(&sandbox);
+        sandbox.maqet(&["add", file.to_str().unwrap(), "-o", "json"])
+    };
+    let missing = add("from: base").expect(4).error();
+    assert_eq!(
+        (&missing["code"], &missing["hint"]),
+        (&"image-not-found".into(), &"maqet image ls".into())
+    );
+    sandbox
+        .maqet(&["image", "import", file.to_str().unwrap()])
+        .expect(0);
+    add("from: base, size: 1M").expect(78);
+    add("from: base, format: raw").expect(78);
+    add("from: base, readonly: true").expect(78);
+    add("from: Base").expect(78);
+    add("from: base, size: 4M").expect(0);
 }

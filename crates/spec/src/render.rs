@@ -133,6 +133,7 @@ fn disk(disk: &Disk) -> Value {
     let mut map = Map::default();
     map.put("path", disk.path.display().to_string());
     map.put_some("size", disk.size.map(|size| size.to_string()));
+    map.put_some("from", disk.from.as_ref().map(ToString::to_string));
     map.put("format", disk.format.to_string());
     map.put("interface", disk.interface.to_string());
     if disk.readonly {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::image::ImageName;
 use crate::name::VmName;
 pub use crate::restart::{RestartPolicy, RestartWhen};
 pub use crate::share::{Share, ShareKind, ShareSecurity};
@@ -122,6 +123,9 @@ pub struct Disk {
     /// Size to create a missing image with, bytes; `None` means the file must exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<Size>,
+    /// Image of the library that a missing image is made on, as an overlay; it is as large as that, or as `size` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<ImageName>,
     /// Format of the image; never probed.
     pub format: DiskFormat,
     /// Bus the guest sees.

@@ -22,7 +22,7 @@ mod version;
 pub use chain::{Chain, Layer, open_chain};
 pub use check::{Checked, Resized, check, resize};
 pub use copy::{Copied, Source, copy};
-pub use create::{Created, create};
+pub use create::{Created, create, overlay};
 pub use delete::{Deletion, delete};
 pub use digest::{Algorithm, Checksum, digest};
 pub(crate) use header::Header;

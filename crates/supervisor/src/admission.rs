@@ -3,9 +3,9 @@
 use std::rc::Rc;
 
 use maqet_protocol::refusal::{Refusal, RefusalCode};
-use maqet_spec::VmSpec;
 use maqet_spec::validate::Finding;
 use maqet_spec::vm::Accel;
+use maqet_spec::{Size, VmSpec};
 use maqet_storage::binary::Binary;
 
 use crate::link::chain;
@@ -22,6 +22,7 @@ pub(crate) async fn check(spec: &VmSpec, shared: &Rc<Shared>) -> Result<(), Refu
         })?;
     refuse_first(spec, findings)?;
     check_paths(spec, shared)?;
+    check_images(spec, shared)?;
     check_qemu(spec, shared).await
 }
 
@@ -69,6 +70,26 @@ fn check_paths(spec: &VmSpec, shared: &Shared) -> Result<(), Refusal> {
             let hint = denied.hint();
             refusal.cause(chain(&denied)).hint(hint)
         })?;
+    }
+    Ok(())
+}
+
+/// Images that disks are to stand on are in the library, and no larger than the disks.
+fn check_images(spec: &VmSpec, shared: &Shared) -> Result<(), Refusal> {
+    for disk in &spec.disks {
+        let Some(name) = &disk.from else { continue };
+        let image = shared
+            .library
+            .find(name)
+            .map_err(|error| crate::library::refusal(&error).vm(spec.name.as_str()))?;
+        if let Some(size) = disk.size.filter(|size| size.0 < image.virtual_bytes) {
+            let message = format!(
+                "disks.{}.size: {size} is less than image `{name}` has, {}",
+                disk.name,
+                Size(image.virtual_bytes)
+            );
+            return Err(invalid(spec, message).hint("leave `size` out, or write a larger one"));
+        }
     }
     Ok(())
 }

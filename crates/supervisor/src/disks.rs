@@ -3,11 +3,13 @@
 use maqet_process::identity::FileMark;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::ExpectedFile;
+use maqet_spec::ImageName;
+use maqet_spec::size::Size;
 use maqet_spec::vm::Disk;
 use maqet_state::disk::DiskRecords;
 use maqet_storage::PathPolicy;
 use maqet_storage::error::StorageError;
-use maqet_storage::image::{self, Chain};
+use maqet_storage::image::{self, Chain, Created};
 
 use crate::launch::{Plan, record};
 use crate::link::chain;
@@ -91,16 +93,13 @@ fn lost(plan: &Plan, disk: &Disk) -> Refusal {
 /// Makes an image that has a size; `None` when it has none, or somebody else made the file meanwhile: then it is used like
 /// any file that was there, and is not ours.
 async fn create(plan: &Plan, disk: &Disk) -> Result<Option<FileMark>, Refusal> {
-    let Some(size) = disk.size else { return Ok(None) };
+    let content = match (&disk.from, disk.size) {
+        (None, None) => return Ok(None),
+        (None, Some(size)) => Content::Empty(size),
+        (Some(image), size) => Content::Of(image, size),
+    };
     record(plan, RecordStep::MakingFile(disk.path.clone())).await?;
-    let made = image::create(
-        &disk.path,
-        disk.format,
-        size,
-        &plan.shared.policy,
-        &plan.shared.binaries,
-    )
-    .await;
+    let made = make(plan, disk, content).await;
     match made {
         Ok(created) => {
             // When it was made is known once the first start opens it.
@@ -115,6 +114,28 @@ async fn create(plan: &Plan, disk: &Disk) -> Result<Option<FileMark>, Refusal> {
         Err(error) => {
             record(plan, RecordStep::FileNotMade(disk.path.clone())).await?;
             refuse(plan, disk, &error).map(|()| None)
+        }
+    }
+}
+
+/// What a new image is to show.
+enum Content<'d> {
+    /// Nothing, and so large.
+    Empty(Size),
+    /// An image of the library; as large as that, or as said.
+    Of(&'d ImageName, Option<Size>),
+}
+
+async fn make(plan: &Plan, disk: &Disk, content: Content<'_>) -> Result<Created, StorageError> {
+    let (policy, binaries) = (&plan.shared.policy, &plan.shared.binaries);
+    let library = &plan.shared.library;
+    match content {
+        Content::Empty(size) => image::create(&disk.path, disk.format, size, policy, binaries).await,
+        Content::Of(name, size) => {
+            let image = library.find(name)?;
+            let size = size.unwrap_or(Size(image.virtual_bytes));
+            let base = library.path_of(name);
+            image::overlay(&disk.path, (&base, image.format), size, policy, binaries).await
         }
     }
 }

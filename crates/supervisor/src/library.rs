@@ -27,6 +27,8 @@ impl Uses {
                 let files = look.chain.iter().map(|found| found.file.id);
                 uses.enter(record, files.filter_map(|file| named(&images, file)));
             }
+            let asked = record.spec.disks.iter().filter_map(|disk| disk.from.clone());
+            uses.enter(record, asked);
             let recorded = record.files.iter().filter_map(|file| file.base.as_deref());
             uses.enter(record, recorded.filter_map(|base| base.parse().ok()));
         }

@@ -62,7 +62,7 @@ fn spec() -> Value {
         "memory": 536_870_912, "cpus": 2,
         "kernel": {"image": "/vm/vmlinuz", "initrd": "/vm/initrd", "append": "quiet"},
         "firmware": "/vm/bios.bin",
-        "disks": [{"name": "root", "path": "/vm/root.qcow2", "size": 1_073_741_824, "format": "qcow2",
+        "disks": [{"name": "root", "path": "/vm/root.qcow2", "size": 1_073_741_824, "from": "debian-12", "format": "qcow2",
             "interface": "virtio", "readonly": true, "media": "cdrom", "cache": "none", "aio": "native",
             "discard": "unmap", "detect_zeroes": "on"}],
         "networks": [{"name": "lan", "type": "user", "model": "virtio-net-pci",

@@ -232,6 +232,7 @@ async fn a_missing_disk_is_named_before_anything_is_made() {
         cache: Cache::default(),
         aio: Aio::default(),
         discard: Discard::default(),
+        from: None,
         detect_zeroes: DetectZeroes::default(),
     }];
     let refusal = scene.prepare(&mut owner, spec).await.unwrap_err();

@@ -218,6 +218,7 @@ async fn what_the_guest_wrote_is_on_the_disk() {
         cache: Cache::default(),
         aio: Aio::default(),
         discard: Discard::default(),
+        from: None,
         detect_zeroes: DetectZeroes::default(),
     }];
     let runner = scene.runner();

@@ -3,6 +3,7 @@
 use crate::decode::{Context, file, size};
 use crate::fault::Fault;
 use crate::fields::{Fields, boolean, choice, word};
+use crate::image::ImageName;
 use crate::machine::Family;
 use crate::validate::is_device_name;
 use crate::vm::{
@@ -11,9 +12,10 @@ use crate::vm::{
 use crate::yaml::{Entry, Node, Value};
 
 /// What a document may say about a disk; `file` and `type` are the Python tool's words.
-const DISK_KEYS: [&str; 12] = [
+const DISK_KEYS: [&str; 13] = [
     "path",
     "size",
+    "from",
     "format",
     "interface",
     "readonly",
@@ -55,6 +57,7 @@ fn disk(entry: &Entry, cx: Context<'_>, family: Family) -> Result<Disk, Fault> {
     Ok(Disk {
         path: file(path, cx)?,
         size: fields.read("size", size)?,
+        from: fields.read("from", image)?,
         format: format.map(disk_format).transpose()?.unwrap_or(preset.format),
         interface: fields.read("interface", interface)?.unwrap_or(preset.interface),
         readonly: fields.read("readonly", boolean)?.unwrap_or(preset.readonly),
@@ -129,6 +132,12 @@ fn either<'n>(fields: &Fields<'n>, key: &str, alias: &str) -> Result<Option<&'n 
         .hint("both mean the same; keep one")),
         (one, other) => Ok(one.or(other)),
     }
+}
+
+/// The name of an image of the library.
+fn image(node: &Node) -> Result<ImageName, Fault> {
+    let named = word(node)?.parse::<ImageName>();
+    named.map_err(|error| Fault::at(node.mark, error.to_string()).hint("maqet image ls"))
 }
 
 fn disk_format(node: &Node) -> Result<DiskFormat, Fault> {

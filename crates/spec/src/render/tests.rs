@@ -110,6 +110,7 @@ impl Dice {
                 Cache::Writeback | Cache::Writethrough | Cache::Directsync => &[Aio::Threads, Aio::IoUring],
             }),
             discard,
+            from: None,
             detect_zeroes: self.pick(match discard {
                 Discard::Unmap => &[DetectZeroes::Off, DetectZeroes::Unmap],
                 Discard::Ignore => &[DetectZeroes::Off, DetectZeroes::On],

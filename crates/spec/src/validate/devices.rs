@@ -4,7 +4,9 @@ use std::net::Ipv4Addr;
 
 use crate::machine::Family;
 use crate::validate::Finding;
-use crate::vm::{Aio, DetectZeroes, Discard, Disk, DiskInterface, Forward, Media, Network, VmSpec};
+use crate::vm::{
+    Aio, DetectZeroes, Discard, Disk, DiskFormat, DiskInterface, Forward, Media, Network, VmSpec,
+};
 
 /// Disks on the two parallel IDE buses.
 const IDE_DISKS_MAX: usize = 4;
@@ -89,9 +91,31 @@ fn one_disk(disk: &Disk, before: &[Disk], machine: &str, family: Family) -> Vec<
             findings.push(finding.hint("leave out `size` or `readonly`"));
         }
     }
+    if disk.from.is_some() {
+        findings.extend(clone(disk));
+    }
     findings.extend(medium(disk));
     findings.extend(tuning(disk));
     findings
+}
+
+/// What a disk that stands on an image of the library must be.
+fn clone(disk: &Disk) -> Option<Finding> {
+    let at = |field: &'static str, message: &str| Finding::new(&["disks", &disk.name, field], message);
+    match (disk.format, disk.readonly) {
+        (DiskFormat::Raw, _) => {
+            let finding = at(
+                "format",
+                "a disk `from` the library stands on it, which only qcow2 can",
+            );
+            Some(finding.hint("leave `format` out"))
+        }
+        (DiskFormat::Qcow2, true) => {
+            let finding = at("from", "a read-only disk is never created, so it has no `from`");
+            Some(finding.hint("leave out `from` or `readonly`"))
+        }
+        (DiskFormat::Qcow2, false) => None,
+    }
 }
 
 /// What the guest takes a disk for, and whether it may write.

@@ -5,7 +5,7 @@ mod tests;
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use maqet_process::confine::Access;
@@ -54,7 +54,7 @@ pub struct Created {
 /// [`StorageError::Exists`] when the name is taken, by whatever; [`StorageError::Denied`];
 /// [`StorageError::NoSpace`]; [`StorageError::Tool`] and [`StorageError::Deadline`] when qemu-img fails.
 pub async fn create(
-    path: &std::path::Path,
+    path: &Path,
     format: DiskFormat,
     size: Size,
     policy: &PathPolicy,
@@ -66,6 +66,42 @@ pub async fn create(
     let free_bytes = place.check_space(needed_bytes(format, bytes))?;
     let file = Unnamed::make(&place)?;
     let (file_id, virtual_bytes) = fill(&place, file, format, bytes, binaries).await?;
+    Ok(Created {
+        path: place.path,
+        file_id,
+        virtual_bytes,
+        free_bytes,
+    })
+}
+
+/// Makes an image that shows another, `base`, and takes what is written, at an absolute path, mode 0600. The base is written
+/// into it by its absolute path and format, and is not opened; dropping the future leaves nothing behind.
+///
+/// # Errors
+/// As for [`create`].
+pub async fn overlay(
+    path: &Path,
+    base: (&Path, DiskFormat),
+    size: Size,
+    policy: &PathPolicy,
+    binaries: &Binaries,
+) -> Result<Created, StorageError> {
+    let place = Place::pin(path, policy)?;
+    place.refuse_existing()?;
+    let Size(bytes) = size;
+    let free_bytes = place.check_space(needed_bytes(DiskFormat::Qcow2, bytes))?;
+    let file = Unnamed::make(&place)?;
+    let virtual_bytes = bytes.div_ceil(SECTOR_BYTES).saturating_mul(SECTOR_BYTES);
+    let (below, format) = base;
+    let words = [
+        OsString::from("-u"),
+        "-b".into(),
+        below.into(),
+        "-F".into(),
+        format_name(format).into(),
+    ];
+    write_with_qemu_img(&place, &file.file, &words, virtual_bytes, binaries).await?;
+    let file_id = file.named(&place).await?;
     Ok(Created {
         path: place.path,
         file_id,
@@ -87,7 +123,7 @@ async fn fill(
         DiskFormat::Raw => {
             ftruncate(&file.file, virtual_bytes).map_err(StorageError::file("size image", &place.path))?;
         }
-        DiskFormat::Qcow2 => write_with_qemu_img(place, &file.file, virtual_bytes, binaries).await?,
+        DiskFormat::Qcow2 => write_with_qemu_img(place, &file.file, &[], virtual_bytes, binaries).await?,
     }
     let file_id = file.named(place).await?;
     Ok((file_id, virtual_bytes))
@@ -96,6 +132,7 @@ async fn fill(
 async fn write_with_qemu_img(
     place: &Place,
     file: &File,
+    words: &[OsString],
     bytes: u64,
     binaries: &Binaries,
 ) -> Result<(), StorageError> {
@@ -104,18 +141,14 @@ async fn write_with_qemu_img(
         .try_clone()
         .map_err(StorageError::file("open", &place.path))?;
     let inside = format!("/proc/self/fd/{FILE_NUMBER}");
-    let bytes = bytes.to_string();
-    let args = [
-        "create",
-        "-q",
-        "-f",
-        format_name(DiskFormat::Qcow2),
-        &inside,
-        &bytes,
-    ];
+    let mut args = ["create", "-q", "-f", format_name(DiskFormat::Qcow2)]
+        .map(OsString::from)
+        .to_vec();
+    args.extend_from_slice(words);
+    args.extend([inside.into(), bytes.to_string().into()]);
     let tool = Tool {
         program: &program.path,
-        args: args.map(OsString::from).to_vec(),
+        args,
         fds: vec![(copy.into(), FILE_NUMBER)],
         limit: CREATE_LIMIT,
         cpu_seconds: Some(CREATE_LIMIT.as_secs()),
