@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use maqet_tests::{Guest, Output, Sandbox};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
@@ -98,11 +99,21 @@ impl Victim {
 fn live(sandbox: &Sandbox, add: bool, mut after_each: impl FnMut()) -> Vec<Output> {
     let file = Guest::tiny("web").line(DISKS).write(sandbox);
     let file = file.display().to_string();
-    let verbs: [&[&str]; 5] = [
+    let base = sandbox.home().join("base.qcow2");
+    let made = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2"])
+        .arg(&base)
+        .arg("1M")
+        .status();
+    assert!(made.unwrap().success());
+    let verbs: [&[&str]; 8] = [
         &["add", &file],
         &["start", "web"],
         &["state", "backup", "copy.redb"],
         &["stop", "web"],
+        &["snapshot", "create", "web", "s1", "--disk", "root"],
+        &["storage", "clone", "web", "root", "clone.qcow2"],
+        &["image", "import", "base.qcow2", "--name", "base"],
         &["supervisor", "stop"],
     ];
     let mut outputs = Vec::new();
@@ -139,7 +150,7 @@ fn names(sandbox: &Sandbox) -> BTreeSet<String> {
 fn all_names() -> BTreeSet<String> {
     let sandbox = Sandbox::new();
     sandbox.tiny_image();
-    let before = ["home", "home/web.yaml", "home/tiny.bin"].map(str::to_owned);
+    let before = ["home", "home/web.yaml", "home/tiny.bin", "home/base.qcow2"].map(str::to_owned);
     let mut found = BTreeSet::new();
     let outputs = live(&sandbox, true, || found.extend(names(&sandbox)));
     assert!(outputs.iter().all(|output| output.code == 0), "{outputs:#?}");

@@ -3,6 +3,8 @@
 //! An image is made without a name and gets it only when it is complete and on the disk. A half-made image is
 //! never seen, an existing file is never touched, and a full disk leaves nothing behind.
 
+#[cfg(test)]
+mod attack;
 mod chain;
 mod check;
 mod copy;
