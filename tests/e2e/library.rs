@@ -266,3 +266,25 @@ fn a_disk_from_an_image_that_is_missing_or_larger_is_refused() {
     add("from: Base").expect(78);
     add("from: base, size: 4M").expect(0);
 }
+
+/// `rm` keeps disks: what they stand on is kept as well, although no VM has them.
+#[test]
+fn an_image_is_not_deleted_under_a_disk_that_was_kept() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.home().join("base.qcow2");
+    image(&file, 2);
+    sandbox
+        .maqet(&["image", "import", file.to_str().unwrap()])
+        .expect(0);
+    Guest::tiny("web")
+        .line("disks: {root: {path: ./root.qcow2, from: base, interface: ide}}")
+        .start(&sandbox);
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    sandbox.maqet(&["rm", "web"]).expect(0);
+    let kept = sandbox.home().join("root.qcow2");
+    let refused = sandbox.maqet(&["image", "rm", "base"]).expect(5).stderr;
+    assert!(refused.contains(kept.to_str().unwrap()), "{refused}");
+    sandbox.maqet(&["image", "verify", "base"]).expect(0);
+    fs::remove_file(kept).unwrap();
+    sandbox.maqet(&["image", "rm", "base"]).expect(0);
+}

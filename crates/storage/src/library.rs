@@ -1,7 +1,7 @@
 //! The library: images that disks stand on.
 //!
 //! Each image is a directory of its own, `NAME/image.qcow2` and `NAME/image.json`, which describes itself: no table knows
-//! of it. It is assembled under a temporary name, which nobody sees, and gets its own by one rename. What bears a temporary
+//! of it; `NAME/overlays` lists what was made on it. It is assembled under a temporary name, which nobody sees, and gets its own by one rename. What bears a temporary
 //! name and is locked by nobody is left of a making, or of a removal, that was cut off.
 //!
 //! **Invariant:** what is in the library was written by our own qemu-img, refers to no other file, and is not written again.
@@ -9,6 +9,7 @@
 mod assembly;
 mod examine;
 mod import;
+mod overlays;
 #[cfg(test)]
 mod tests;
 

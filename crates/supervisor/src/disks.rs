@@ -135,6 +135,13 @@ async fn make(plan: &Plan, disk: &Disk, content: Content<'_>) -> Result<Created,
             let image = library.find(name)?;
             let size = size.unwrap_or(Size(image.virtual_bytes));
             let base = library.path_of(name);
+            let (noting, noted, path) = (library.clone(), name.clone(), disk.path.clone());
+            let noted = tokio::task::spawn_blocking(move || noting.note_overlay(&noted, &path));
+            noted.await.map_err(|panic| StorageError::File {
+                action: "note an overlay of",
+                path: base.clone(),
+                source: std::io::Error::other(panic),
+            })??;
             image::overlay(&disk.path, (&base, image.format), size, policy, binaries).await
         }
     }

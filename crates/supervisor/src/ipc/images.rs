@@ -11,6 +11,7 @@ use maqet_protocol::control::{
 use maqet_protocol::endpoint::server::{IncomingCall, ServerConnection};
 use maqet_protocol::method::Method;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_spec::ImageName;
 use maqet_state::clock::{self, Timestamp};
 use maqet_storage::error::StorageError;
 use maqet_storage::image::Checksum;
@@ -204,11 +205,25 @@ async fn remove(ImageRemove { name }: ImageRemove, desk: &Desk) -> Result<ImageR
         return Err(refusal.hint("remove those VMs and their disks first: maqet rm --delete-storage VM"));
     }
     let (library, gone) = (desk.shared.library.clone(), name.clone());
-    on_a_thread(move || library.remove(&gone))
-        .await?
-        .map_err(|error| refusal(&error))?;
+    let left = on_a_thread(move || match library.overlays(&gone)? {
+        left if left.is_empty() => library.remove(&gone).map(|()| left),
+        left => Ok(left),
+    });
+    let left = left.await?.map_err(|error| refusal(&error))?;
+    if !left.is_empty() {
+        return Err(kept_under(&name, &left));
+    }
     tracing::info!(%name, "an image was deleted");
     Ok(ImageRemoved { name })
+}
+
+/// Disks that a VM left behind, snapshots in them included, would be lost with the image.
+fn kept_under(name: &ImageName, left: &[PathBuf]) -> Refusal {
+    let refusal = Refusal::new(RefusalCode::Conflict, format!("files stand on image `{name}`"));
+    let refusal = left.iter().fold(refusal, |refusal, path| {
+        refusal.cause(format!("`{}` would lose what it stands on", path.display()))
+    });
+    refusal.hint("delete them, or copy what they hold: qemu-img convert -O qcow2 FILE COPY")
 }
 
 async fn uses(desk: &Desk) -> Result<Uses, Refusal> {
