@@ -105,6 +105,29 @@ fn a_damaged_image_is_not_written_to() {
     assert!(told.contains("disk `root` was found damaged"), "{told}");
 }
 
+/// Nor is it worked on by anything else, which would write to it, or repair it without a word.
+#[test]
+fn a_damaged_image_is_not_worked_on() {
+    let sandbox = Sandbox::new();
+    killed(&sandbox);
+    damage(&image(&sandbox));
+    let before = std::fs::read(image(&sandbox)).unwrap();
+    let verbs: [&[&str]; 3] = [
+        &["snapshot", "create", "web", "s1"],
+        &["storage", "resize", "web", "root", "8M"],
+        &["start", "web"],
+    ];
+    for verb in verbs {
+        let refused = sandbox.maqet(verb).expect(3).stderr;
+        assert!(refused.contains("is damaged"), "{refused}");
+    }
+    assert_eq!(std::fs::read(image(&sandbox)).unwrap(), before);
+    sandbox.maqet(&["storage", "verify", "web"]).expect(1);
+    sandbox.maqet(&["storage", "verify", "web", "--repair"]).expect(0);
+    sandbox.maqet(&["snapshot", "create", "web", "s1"]).expect(0);
+    sandbox.maqet(&["start", "web"]).expect(0);
+}
+
 #[test]
 fn what_is_accepted_is_accepted_for_one_run() {
     let sandbox = Sandbox::new();

@@ -40,6 +40,7 @@ use crate::link::{RunnerLink, chain};
 use crate::messages::{CheckWritable, RecordStep};
 use crate::shared::Shared;
 use crate::snapshots::finish_before_start;
+use crate::soundness;
 use crate::vm::VmActor;
 
 /// Opening disks and spawning the gate.
@@ -252,7 +253,14 @@ impl Preflight {
             let settled = finish_before_start(work, plan).await;
             settled.map_err(|refusal| refusal.vm(name))?;
         }
-        crate::soundness::check(plan).await?;
+        let order = soundness::Order {
+            vm: name,
+            disks: &plan.spec.disks,
+            health: &plan.health,
+            owner: &plan.owner,
+            shared: &plan.shared,
+        };
+        soundness::check(&order).await?;
         let serial = plan.shared.places.vm_data(&plan.id).join("serial.log");
         let serial_offset = fs::metadata(serial).map_or(0, |metadata| metadata.len());
         let mut spec = plan.spec.clone();

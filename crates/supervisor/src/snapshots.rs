@@ -19,6 +19,7 @@ use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::VmSpec;
 use maqet_spec::vm::{Disk, DiskFormat};
 use maqet_state::disk::DiskRecords;
+use maqet_state::health::Health;
 use maqet_state::id::VmId;
 use maqet_state::snapshot::{SnapshotAction, SnapshotWork};
 use maqet_storage::image::snapshot::is_name;
@@ -33,6 +34,7 @@ use crate::link::RunnerLink;
 use crate::messages::RecordSnapshot;
 use crate::operation::Done;
 use crate::shared::Shared;
+use crate::soundness;
 use crate::vm::VmActor;
 
 /// What is asked.
@@ -59,6 +61,8 @@ pub(crate) struct Job {
     pub(crate) spec: VmSpec,
     /// What is known of its disks' files.
     pub(crate) files: DiskRecords,
+    /// What is known against them.
+    pub(crate) health: Health,
     pub(crate) order: SnapshotOrder,
     /// Work that somebody before left.
     pub(crate) unfinished: Option<Box<SnapshotWork>>,
@@ -107,6 +111,7 @@ impl Job {
         if let Some(work) = &self.unfinished {
             finish_recorded(work, &engine, &self.owner).await?;
         }
+        self.check_soundness(&disks).await?;
         let found = engine.list().await?;
         let Some(action) = self.order.action else {
             let all = capable(&self.spec).count();
@@ -129,6 +134,23 @@ impl Job {
         };
         record(&self.owner, told).await?;
         result.map(|()| Done::Snapshot(done))
+    }
+
+    /// No image is worked on that is damaged, or that nobody has looked at since an unclean end.
+    async fn check_soundness(&self, disks: &[String]) -> Result<(), Refusal> {
+        if self.link.is_some() || self.order.action.is_none() {
+            return Ok(());
+        }
+        let about = |disk: &&Disk| disks.contains(&disk.name);
+        let disks: Vec<Disk> = self.spec.disks.iter().filter(about).cloned().collect();
+        soundness::check(&soundness::Order {
+            vm: self.name(),
+            disks: &disks,
+            health: &self.health,
+            owner: &self.owner,
+            shared: &self.shared,
+        })
+        .await
     }
 
     fn name(&self) -> &str {

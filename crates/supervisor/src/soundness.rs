@@ -1,30 +1,58 @@
-//! The gate before QEMU may write: after an unclean end every image is checked, and a damaged one is written by nobody.
+//! The gate before anything is written to a disk: after an unclean end every image is checked, and a damaged one is written by nobody.
 
+use actix::Addr;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::vm::{Disk, DiskFormat};
-use maqet_state::health::Verdict;
+use maqet_state::health::{Health, Verdict};
 use maqet_storage::StorageError;
 use maqet_storage::image::{self, Checked, Image};
 
-use crate::launch::{Plan, record};
 use crate::link::chain;
 use crate::messages::RecordStep;
+use crate::shared::Shared;
+use crate::vm::VmActor;
 
-/// Looks at every qcow2 image that QEMU is going to write to, as far as there is a reason to.
+/// Whose images are about to be written to, by QEMU or by qemu-img.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Order<'o> {
+    /// The VM's name.
+    pub(crate) vm: &'o str,
+    /// Its disks, or those it is about.
+    pub(crate) disks: &'o [Disk],
+    /// What is known against them.
+    pub(crate) health: &'o Health,
+    /// Who records.
+    pub(crate) owner: &'o Addr<VmActor>,
+    /// Surroundings.
+    pub(crate) shared: &'o Shared,
+}
+
+impl Order<'_> {
+    async fn record(&self, step: RecordStep) -> Result<(), Refusal> {
+        match self.owner.send(step).await {
+            Ok(result) => result,
+            Err(error) => {
+                Err(Refusal::new(RefusalCode::Internal, "the VM's owner is gone").cause(error.to_string()))
+            }
+        }
+    }
+}
+
+/// Looks at every qcow2 image that is going to be written to, as far as there is a reason to.
 ///
 /// # Errors
 /// `disk-damaged` for an image that is damaged, which is durable then; `conflict` for one that another program has open;
 /// `start-failed` when it cannot be told.
-pub(crate) async fn check(plan: &Plan) -> Result<(), Refusal> {
-    for disk in &plan.spec.disks {
+pub(crate) async fn check(order: &Order<'_>) -> Result<(), Refusal> {
+    for disk in order.disks {
         if disk.format == DiskFormat::Qcow2 && !disk.readonly {
-            check_disk(plan, disk).await?;
+            check_disk(order, disk).await?;
         }
     }
     Ok(())
 }
 
-async fn check_disk(plan: &Plan, disk: &Disk) -> Result<(), Refusal> {
+async fn check_disk(order: &Order<'_>, disk: &Disk) -> Result<(), Refusal> {
     // A missing image, or one that is none, is the runner's to tell.
     let Ok(image) = image::open(&disk.path, true) else {
         return Ok(());
@@ -32,46 +60,42 @@ async fn check_disk(plan: &Plan, disk: &Disk) -> Result<(), Refusal> {
     let Ok(suspect) = image::is_suspect(&image) else {
         return Ok(());
     };
-    match plan.health.judge(&disk.path, suspect) {
+    match order.health.judge(&disk.path, suspect) {
         Verdict::Go => Ok(()),
-        Verdict::Quarantined(damage) => Err(quarantined(plan, disk, &damage.found)),
-        Verdict::Check => examine(plan, disk, image).await,
+        Verdict::Quarantined(damage) => Err(quarantined(order, disk, &damage.found)),
+        Verdict::Check => examine(order, disk, image).await,
     }
 }
 
-async fn examine(plan: &Plan, disk: &Disk, image: Image) -> Result<(), Refusal> {
-    tracing::info!(
-        vm = plan.spec.name.as_str(),
-        disk = disk.name,
-        "an image is checked"
-    );
-    let findings = image::check(image, disk.format, false, &plan.shared.binaries).await;
+async fn examine(order: &Order<'_>, disk: &Disk, image: Image) -> Result<(), Refusal> {
+    tracing::info!(vm = order.vm, disk = disk.name, "an image is checked");
+    let findings = image::check(image, disk.format, false, &order.shared.binaries).await;
     let found = match findings {
         Ok(findings) if findings.corruptions == 0 && findings.check_errors == 0 => {
-            return told(plan, disk, findings).await;
+            return told(order, disk, findings).await;
         }
         Ok(findings) => in_words(findings),
         Err(StorageError::Tool { words, .. }) if !words.contains("lock") => {
             format!("qemu-img cannot check it: {words}")
         }
-        Err(error) => return Err(untold(plan, disk, &error)),
+        Err(error) => return Err(untold(order, disk, &error)),
     };
     let step = RecordStep::DiskDamaged {
         disk: disk.name.clone(),
         path: disk.path.clone(),
         found: found.clone(),
     };
-    record(plan, step).await?;
-    Err(quarantined(plan, disk, &found))
+    order.record(step).await?;
+    Err(quarantined(order, disk, &found))
 }
 
 /// Clusters that leaked are no reason not to start, and worth knowing.
-async fn told(plan: &Plan, disk: &Disk, findings: Checked) -> Result<(), Refusal> {
+async fn told(order: &Order<'_>, disk: &Disk, findings: Checked) -> Result<(), Refusal> {
     let step = RecordStep::DiskChecked {
         disk: disk.name.clone(),
         leaks: findings.leaks,
     };
-    record(plan, step).await
+    order.record(step).await
 }
 
 /// What a check found, as a clause.
@@ -97,11 +121,11 @@ fn in_words(findings: Checked) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-fn quarantined(plan: &Plan, disk: &Disk, found: &str) -> Refusal {
-    let (vm, name) = (plan.spec.name.as_str(), &disk.name);
+fn quarantined(order: &Order<'_>, disk: &Disk, found: &str) -> Refusal {
+    let (vm, name) = (order.vm, &disk.name);
     Refusal::new(
         RefusalCode::DiskDamaged,
-        format!("disk `{name}` of `{vm}` is damaged and was not started on"),
+        format!("disk `{name}` of `{vm}` is damaged and is not written to"),
     )
     .vm(vm)
     .cause(format!("`{}`: {found}", disk.path.display()))
@@ -111,8 +135,8 @@ fn quarantined(plan: &Plan, disk: &Disk, found: &str) -> Refusal {
 }
 
 /// It is not known whether the image is whole.
-fn untold(plan: &Plan, disk: &Disk, error: &StorageError) -> Refusal {
-    let (vm, name) = (plan.spec.name.as_str(), &disk.name);
+fn untold(order: &Order<'_>, disk: &Disk, error: &StorageError) -> Refusal {
+    let (vm, name) = (order.vm, &disk.name);
     let in_use = matches!(error, StorageError::Tool { .. });
     let (code, what) = if in_use {
         (RefusalCode::Conflict, "is in use by another program")

@@ -21,6 +21,7 @@ use crate::link::RunnerLink;
 use crate::maintenance::{Bench, Wanted};
 use crate::messages::{DescribeDisks, ResizeDisk, VerifyDisks};
 use crate::operation::{Accepted, Done, Maintained, Operation};
+use crate::soundness;
 
 /// QEMU writes new tables and tells its guest.
 const RESIZE_DEADLINE: Duration = Duration::from_mins(1);
@@ -154,9 +155,22 @@ impl VmActor {
         if self.record.status() == Status::Running && self.activity == Activity::Idle {
             return self.resize_running(disk, wanted, key, context);
         }
+        let (health, owner, vm) = (
+            self.record.health.clone(),
+            context.address(),
+            self.name().to_owned(),
+        );
         let work = move |bench: Bench| -> Working<DiskResized> {
             Box::pin(async move {
                 check_writable(&bench.shared).await?;
+                let order = soundness::Order {
+                    vm: &vm,
+                    disks: std::slice::from_ref(&disk),
+                    health: &health,
+                    owner: &owner,
+                    shared: &bench.shared,
+                };
+                soundness::check(&order).await?;
                 bench.resize(&disk, wanted).await
             })
         };

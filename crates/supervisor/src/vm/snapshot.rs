@@ -39,6 +39,7 @@ impl VmActor {
             id: self.record.id.clone(),
             spec: self.record.spec.clone(),
             files: self.record.files.clone(),
+            health: self.record.health.clone(),
             order,
             unfinished: self.record.snapshot.clone(),
             link,
