@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use maqet_process::{Sent, Signal};
-use maqet_tests::{Guest, Sandbox};
+use maqet_tests::{Guest, Sandbox, wait};
 use serde_json::Value;
 
 use crate::facts::{one, qemu, status, until_serial};
@@ -180,11 +180,13 @@ fn a_restart_policy_does_not_get_past_the_check() {
     let qemu = qemu(&sandbox, "web");
     damage(&image(&sandbox));
     assert_eq!(qemu.signal(Signal::Kill).unwrap(), Sent::Delivered);
-    sandbox
-        .maqet(&["wait", "web", "event=vm.disk-quarantined", "--timeout", "60s"])
-        .expect(0);
-    sandbox
-        .maqet(&["wait", "web", "failed", "--timeout", "60s"])
-        .expect(0);
-    assert_eq!(trouble(&sandbox)["problem"], "damaged");
+    wait::until("the restart is refused", wait::PATIENCE, || {
+        let trouble = trouble(&sandbox);
+        if trouble["problem"] == "damaged" {
+            Ok(())
+        } else {
+            Err(trouble)
+        }
+    });
+    assert_eq!(status(&sandbox, "web"), "failed");
 }
