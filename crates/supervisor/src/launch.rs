@@ -5,10 +5,11 @@
 //! waits on, the gate with its runner.
 
 mod gated;
+mod preflight;
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +23,8 @@ use maqet_protocol::control::PortStatus;
 use maqet_protocol::endpoint::client::{Client, ReplyStream};
 use maqet_protocol::method::Method;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
-use maqet_protocol::runner::{ExpectedFile, OpenedFile, Prepare, Prepared, Release, Running, Watch};
+use maqet_protocol::runner::{OpenedFile, Prepare, Prepared, Release, Running, Watch};
 use maqet_spec::VmSpec;
-use maqet_spec::vm::Accel;
 use maqet_state::clock;
 use maqet_state::disk::DiskRecords;
 use maqet_state::health::Health;
@@ -32,15 +32,13 @@ use maqet_state::id::VmId;
 use maqet_state::record::Launch;
 use maqet_state::secret::Secret;
 use maqet_state::snapshot::SnapshotWork;
-use maqet_storage::binary::Binary;
 
 pub(crate) use self::gated::{GatedRunner, RunnerOrder};
-use crate::leases::Leases;
+pub(crate) use self::preflight::News;
+use self::preflight::Preflight;
 use crate::link::{RunnerLink, chain};
 use crate::messages::{CheckWritable, RecordStep};
 use crate::shared::Shared;
-use crate::snapshots::finish_before_start;
-use crate::soundness;
 use crate::vm::VmActor;
 
 /// Opening disks and spawning the gate.
@@ -213,79 +211,6 @@ pub(crate) fn collect(handle: &ProcessHandle, shared: &Shared) {
     let status = handle.exit_status();
     tracing::debug!(pid = handle.pid(), ?status, "collected");
     shared.reaper.collected(handle.pid());
-}
-
-/// Files are in place; nothing runs.
-#[derive(Debug)]
-pub(crate) struct Preflight {
-    binary: PathBuf,
-    /// What to run, with the accelerator chosen.
-    spec: VmSpec,
-    /// Files that are on record.
-    files: Vec<ExpectedFile>,
-    news: News,
-}
-
-/// What a launch found out that the journal should tell.
-#[derive(Clone, Debug)]
-pub(crate) struct News {
-    /// Bytes of the serial log before this launch.
-    pub(crate) serial_offset: u64,
-    /// Why `accel: auto` did not become KVM.
-    pub(crate) accel_fallback: Option<String>,
-}
-
-impl Preflight {
-    async fn check(plan: &Plan) -> Result<Self, Refusal> {
-        let name = plan.spec.name.as_str();
-        let binary = plan.shared.binaries.lookup(&plan.spec.binary).map_err(|error| {
-            Refusal::new(
-                RefusalCode::StartFailed,
-                format!("the QEMU program of `{name}` cannot be used"),
-            )
-            .vm(name)
-            .cause(chain(&error))
-            .hint("apt install qemu-system-x86, or set `binary:` to QEMU's path")
-        })?;
-        let files = crate::disks::create_missing(plan).await?;
-        Leases::take(&plan.id, &plan.spec, &plan.shared).await?;
-        if let Some(work) = &plan.unfinished {
-            let settled = finish_before_start(work, plan).await;
-            settled.map_err(|refusal| refusal.vm(name))?;
-        }
-        let order = soundness::Order {
-            vm: name,
-            disks: &plan.spec.disks,
-            health: &plan.health,
-            owner: &plan.owner,
-            shared: &plan.shared,
-        };
-        soundness::check(&order).await?;
-        let serial = plan.shared.places.vm_data(&plan.id).join("serial.log");
-        let serial_offset = fs::metadata(serial).map_or(0, |metadata| metadata.len());
-        let mut spec = plan.spec.clone();
-        let accel_fallback = choose_accel(&mut spec, &binary, &plan.shared).await;
-        Ok(Self {
-            binary: binary.path,
-            spec,
-            files,
-            news: News {
-                serial_offset,
-                accel_fallback,
-            },
-        })
-    }
-}
-
-/// `auto` becomes KVM where a test guest really runs under it; the verdict is kept, so that only the first start pays
-/// for it. Tells why not.
-async fn choose_accel(spec: &mut VmSpec, binary: &Binary, shared: &Shared) -> Option<String> {
-    if spec.accel != Accel::Auto {
-        return None;
-    }
-    let verdict = shared.kvm.usable(binary, &shared.probes).await;
-    spec.accel = if verdict.is_ok() { Accel::Kvm } else { Accel::Tcg };
-    verdict.err().map(|trouble| trouble.to_string())
 }
 
 /// A runner that answers.

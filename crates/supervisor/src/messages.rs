@@ -1,5 +1,6 @@
 //! All mail between the actors, in one closed list: commands, questions, facts.
 
+mod disks;
 mod state;
 
 use std::path::PathBuf;
@@ -8,26 +9,25 @@ use std::time::Duration;
 use actix::{Addr, Message};
 use maqet_process::identity::{FileMark, ProcessIdentity};
 use maqet_protocol::control::{
-    Added, AutostartSet, Changed, DiskAccepted, LeakReport, Leaks, Listed, Orphans, PortStatus, QmpReturn,
-    SnapshotDone, SupervisorStatus, VmInfo, VmStatus, VmStorage,
+    Added, AutostartSet, Changed, LeakReport, Leaks, Listed, Orphans, PortStatus, QmpReturn,
+    SupervisorStatus, VmInfo, VmStatus,
 };
 use maqet_protocol::refusal::Refusal;
 use maqet_protocol::runner::{OpenedFile, RunnerFact};
 use maqet_spec::VmSpec;
-use maqet_spec::vm::{Disk, DiskFormat};
 use maqet_state::id::VmId;
 use maqet_state::journal::JournalEntry;
 use maqet_state::lifecycle::Status;
 use maqet_state::record::Launch;
-use maqet_state::snapshot::SnapshotWork;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::leaks::Held;
-use crate::maintenance::Wanted;
 use crate::operation::Accepted;
-use crate::snapshots::SnapshotOrder;
 use crate::vm::{Lost, VmActor};
 
+pub(crate) use self::disks::{
+    AcceptDisk, AttachDisk, CloneDisk, DescribeDisks, RecordSnapshot, ResizeDisk, SnapshotVm, VerifyDisks,
+};
 pub(crate) use self::state::{
     BackUpStore, CheckWritable, DescribeStore, Keep, LoadVm, NewestCursor, Persist, ReadJournal,
     ReadJournalRows, ReadLedger, ReadRows, ReadVms, Recall, StoreState, VerifyStore, WalkJournal,
@@ -156,65 +156,6 @@ pub(crate) struct RunQmp {
     pub(crate) timeout_ms: u64,
 }
 
-/// Check the disks. Reply: once the decision stands.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<Accepted, Refusal>")]
-pub(crate) struct VerifyDisks {
-    /// Repair them too.
-    pub(crate) repair: bool,
-}
-
-/// Make a disk larger or smaller. Reply: once the decision stands.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<Accepted, Refusal>")]
-pub(crate) struct ResizeDisk {
-    /// Its name.
-    pub(crate) disk: String,
-    /// How large.
-    pub(crate) wanted: Wanted,
-    /// Idempotency key of the call.
-    pub(crate) key: Option<String>,
-}
-
-/// A disk more, whose image is there. Reply: once the decision stands.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<Accepted, Refusal>")]
-pub(crate) struct AttachDisk {
-    /// The disk.
-    pub(crate) disk: Box<Disk>,
-    /// Idempotency key of the call.
-    pub(crate) key: Option<String>,
-}
-
-/// Copy a disk. Reply: once the decision stands.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<Accepted, Refusal>")]
-pub(crate) struct CloneDisk {
-    /// Its name.
-    pub(crate) disk: String,
-    /// Where to.
-    pub(crate) path: PathBuf,
-    /// In which format; the disk's by default.
-    pub(crate) format: Option<DiskFormat>,
-    /// Ends when nobody waits any more.
-    pub(crate) cancelled: oneshot::Receiver<()>,
-}
-
-/// All of `storage info`.
-#[derive(Debug, Message)]
-#[rtype(result = "VmStorage")]
-pub(crate) struct DescribeDisks;
-
-/// The file at this disk's path is the right one.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<DiskAccepted, Refusal>")]
-pub(crate) struct AcceptDisk(pub(crate) String);
-
-/// Work on its snapshots, or list them. Reply: once the decision stands.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<Accepted, Refusal>")]
-pub(crate) struct SnapshotVm(pub(crate) SnapshotOrder);
-
 // Questions to one VM.
 
 /// All of `status`.
@@ -277,28 +218,6 @@ pub(crate) enum RecordStep {
         path: PathBuf,
         /// What was found.
         found: String,
-    },
-}
-
-/// What is to be recorded of work on a snapshot. From: `snapshots`.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<(), Refusal>")]
-pub(crate) enum RecordSnapshot {
-    /// It begins once this is durable.
-    Begun(Box<SnapshotWork>),
-    /// It has ended.
-    Ended {
-        /// Nothing half-made is left.
-        settled: bool,
-        /// How it ended.
-        outcome: Box<Result<SnapshotDone, Refusal>>,
-        /// Idempotency key of the call.
-        key: Option<String>,
-    },
-    /// What was left of work that was cut off is settled.
-    Recovered {
-        /// What was wanted has come about.
-        achieved: bool,
     },
 }
 

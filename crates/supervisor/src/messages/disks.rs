@@ -1,0 +1,99 @@
+//! Mail about a VM's disks and their snapshots.
+
+use std::path::PathBuf;
+
+use actix::Message;
+use maqet_protocol::control::{DiskAccepted, SnapshotDone, VmStorage};
+use maqet_protocol::refusal::Refusal;
+use maqet_spec::vm::{Disk, DiskFormat};
+use maqet_state::snapshot::SnapshotWork;
+use tokio::sync::oneshot;
+
+use crate::maintenance::Wanted;
+use crate::operation::Accepted;
+use crate::snapshots::SnapshotOrder;
+
+// Commands to one VM. From: `ipc::storage`, `ipc::snapshots`. To: `VmActor`.
+
+/// Check the disks. Reply: once the decision stands.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Accepted, Refusal>")]
+pub(crate) struct VerifyDisks {
+    /// Repair them too.
+    pub(crate) repair: bool,
+}
+
+/// Make a disk larger or smaller. Reply: once the decision stands.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Accepted, Refusal>")]
+pub(crate) struct ResizeDisk {
+    /// Its name.
+    pub(crate) disk: String,
+    /// How large.
+    pub(crate) wanted: Wanted,
+    /// Idempotency key of the call.
+    pub(crate) key: Option<String>,
+}
+
+/// A disk more, whose image is there. Reply: once the decision stands.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Accepted, Refusal>")]
+pub(crate) struct AttachDisk {
+    /// The disk.
+    pub(crate) disk: Box<Disk>,
+    /// Idempotency key of the call.
+    pub(crate) key: Option<String>,
+}
+
+/// Copy a disk. Reply: once the decision stands.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Accepted, Refusal>")]
+pub(crate) struct CloneDisk {
+    /// Its name.
+    pub(crate) disk: String,
+    /// Where to.
+    pub(crate) path: PathBuf,
+    /// In which format; the disk's by default.
+    pub(crate) format: Option<DiskFormat>,
+    /// Ends when nobody waits any more.
+    pub(crate) cancelled: oneshot::Receiver<()>,
+}
+
+/// All of `storage info`.
+#[derive(Debug, Message)]
+#[rtype(result = "VmStorage")]
+pub(crate) struct DescribeDisks;
+
+/// The file at this disk's path is the right one.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<DiskAccepted, Refusal>")]
+pub(crate) struct AcceptDisk(pub(crate) String);
+
+/// Work on its snapshots, or list them. Reply: once the decision stands.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Accepted, Refusal>")]
+pub(crate) struct SnapshotVm(pub(crate) SnapshotOrder);
+
+// Facts for one VM. From: its own work on snapshots.
+
+/// What is to be recorded of work on a snapshot. From: `snapshots`.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Refusal>")]
+pub(crate) enum RecordSnapshot {
+    /// It begins once this is durable.
+    Begun(Box<SnapshotWork>),
+    /// It has ended.
+    Ended {
+        /// Nothing half-made is left.
+        settled: bool,
+        /// How it ended.
+        outcome: Box<Result<SnapshotDone, Refusal>>,
+        /// Idempotency key of the call.
+        key: Option<String>,
+    },
+    /// What was left of work that was cut off is settled.
+    Recovered {
+        /// What was wanted has come about.
+        achieved: bool,
+    },
+}
