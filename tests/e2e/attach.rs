@@ -1,21 +1,17 @@
 //! `storage attach` and `storage clone`.
 
 use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
-use maqet_tests::{Guest, Sandbox, wait};
+use maqet_tests::{Guest, Sandbox, qemu_img, wait};
 use serde_json::json;
-
-fn qemu_img(sandbox: &Sandbox, args: &[&str]) {
-    let mut command = Command::new("qemu-img");
-    let done = command.current_dir(sandbox.home()).args(args).status();
-    assert!(done.unwrap().success(), "{args:?}");
-}
 
 fn with_image() -> Sandbox {
     let sandbox = Sandbox::new();
-    qemu_img(&sandbox, &["create", "-q", "-f", "qcow2", "own.qcow2", "1M"]);
+    qemu_img::run_in(
+        sandbox.home(),
+        &["create", "-q", "-f", "qcow2", "own.qcow2", "1M"],
+    );
     sandbox
 }
 
@@ -92,8 +88,8 @@ fn a_new_vm_may_be_made_around_an_image() {
 fn a_clone_stands_alone_and_replaces_nothing() {
     let sandbox = Sandbox::new();
     fs::write(sandbox.home().join("base.raw"), vec![7; 1 << 20]).unwrap();
-    qemu_img(
-        &sandbox,
+    qemu_img::run_in(
+        sandbox.home(),
         &[
             "create",
             "-q",

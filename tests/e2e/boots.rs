@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use maqet_tests::Sandbox;
+use maqet_tests::{Sandbox, qemu_img};
 
 use crate::facts::until_serial;
 
@@ -112,11 +112,7 @@ fn boot(sandbox: &Sandbox, machine: &str, disks: &[Disk<'_>]) {
 fn to_qcow2(image: &PathBuf) {
     let raw = image.with_extension("raw");
     fs::rename(image, &raw).unwrap();
-    let mut convert = Command::new("qemu-img");
-    convert
-        .args(["convert", "-f", "raw", "-O", "qcow2"])
-        .args([&raw, image]);
-    assert!(convert.status().unwrap().success());
+    qemu_img::convert(("raw", &raw), ("qcow2", image));
 }
 
 /// What the guest said, without the firmware's words.
@@ -213,11 +209,7 @@ fn from_an_overlay_past_the_hosts_page_cache() {
     let base = sandbox.home().join("base.raw");
     fs::write(&base, boot_sectors(directory.path(), "base")).unwrap();
     let overlay = sandbox.home().join("root.img");
-    let mut create = Command::new("qemu-img");
-    create
-        .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
-        .args([&base, &overlay]);
-    assert!(create.status().unwrap().success());
+    qemu_img::overlay_on("base.raw", &overlay);
     let disk = "cache: directsync, aio: native, discard: unmap, detect_zeroes: unmap";
     let yaml = format!("name: web\naccel: tcg\nmemory: 64M\ndisks: {{root: {{path: ./root.img, {disk}}}}}\n");
     let file = sandbox.write_vm("web", &yaml);

@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
-use maqet_tests::{Guest, Sandbox};
+use maqet_tests::{Guest, Sandbox, qemu_img};
 use serde_json::{Value, json};
 
 use crate::facts::one;
@@ -25,12 +24,6 @@ fn used(disks: &[&str]) -> Sandbox {
 
 fn image(sandbox: &Sandbox, name: &str) -> PathBuf {
     sandbox.home().join(format!("{name}.qcow2"))
-}
-
-fn qemu_img(sandbox: &Sandbox, args: &[&str]) {
-    let mut command = Command::new("qemu-img");
-    let done = command.current_dir(sandbox.home()).args(args).status();
-    assert!(done.unwrap().success(), "{args:?}");
 }
 
 fn remove(sandbox: &Sandbox, more: &[&str]) -> Value {
@@ -77,8 +70,8 @@ fn a_link_at_the_path_stays_and_what_it_leads_to_as_well() {
 #[test]
 fn what_another_vm_uses_or_stands_on_stays() {
     let sandbox = used(&[&made("root"), &made("data"), &made("alone")]);
-    qemu_img(
-        &sandbox,
+    qemu_img::run_in(
+        sandbox.home(),
         &[
             "create",
             "-q",
@@ -105,7 +98,7 @@ fn what_another_vm_uses_or_stands_on_stays() {
 #[test]
 fn snapshots_are_kept_when_asked_for_and_go_when_not() {
     let sandbox = used(&[&made("root"), &made("data")]);
-    qemu_img(&sandbox, &["snapshot", "-c", "one", "root.qcow2"]);
+    qemu_img::run_in(sandbox.home(), &["snapshot", "-c", "one", "root.qcow2"]);
     let text = sandbox
         .maqet(&["rm", "web", "--delete-storage", "--keep-snapshots"])
         .expect(0);
@@ -119,7 +112,7 @@ fn snapshots_are_kept_when_asked_for_and_go_when_not() {
     assert!(root.exists() && !data.exists());
 
     let sandbox = used(&[&made("root")]);
-    qemu_img(&sandbox, &["snapshot", "-c", "one", "root.qcow2"]);
+    qemu_img::run_in(sandbox.home(), &["snapshot", "-c", "one", "root.qcow2"]);
     assert_eq!(remove(&sandbox, &[])["deleted"], json!([image(&sandbox, "root")]));
 }
 

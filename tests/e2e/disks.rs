@@ -3,20 +3,13 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::Command;
 
-use maqet_tests::{Guest, Sandbox};
+use maqet_tests::{Guest, Sandbox, qemu_img};
 use serde_json::{Value, json};
 
 use crate::facts::one;
 
 const ROOT: &str = "disks: {root: {path: ./root.qcow2, size: 1M, interface: ide}}";
-
-fn qemu_img(sandbox: &Sandbox, args: &[&str]) {
-    let mut command = Command::new("qemu-img");
-    let done = command.current_dir(sandbox.home()).args(args).status();
-    assert!(done.unwrap().success(), "{args:?}");
-}
 
 fn stopped(line: &str) -> Sandbox {
     let sandbox = Sandbox::new();
@@ -38,9 +31,9 @@ fn damage(image: &Path) {
 /// A VM with a disk to be made, and an overlay with a snapshot.
 fn with_overlay() -> Sandbox {
     let sandbox = Sandbox::new();
-    qemu_img(&sandbox, &["create", "-q", "-f", "raw", "base.raw", "1M"]);
-    qemu_img(
-        &sandbox,
+    qemu_img::run_in(sandbox.home(), &["create", "-q", "-f", "raw", "base.raw", "1M"]);
+    qemu_img::run_in(
+        sandbox.home(),
         &[
             "create",
             "-q",
@@ -54,7 +47,7 @@ fn with_overlay() -> Sandbox {
             "2M",
         ],
     );
-    qemu_img(&sandbox, &["snapshot", "-c", "one", "top.qcow2"]);
+    qemu_img::run_in(sandbox.home(), &["snapshot", "-c", "one", "top.qcow2"]);
     let disks = "disks: {root: {path: ./root.qcow2, size: 1M, interface: ide}, \
                  top: {path: ./top.qcow2, interface: ide}}";
     Guest::tiny("web").line(disks).add(&sandbox);
@@ -157,9 +150,12 @@ fn orphaned_lists_what_no_vm_has_and_deletes_nothing() {
     let images = sandbox.data_dir().join("disks");
     fs::create_dir_all(&images).unwrap();
     let at = |name: &str| images.join(name).display().to_string();
-    qemu_img(&sandbox, &["create", "-q", "-f", "raw", &at("base.raw"), "1M"]);
-    qemu_img(
-        &sandbox,
+    qemu_img::run_in(
+        sandbox.home(),
+        &["create", "-q", "-f", "raw", &at("base.raw"), "1M"],
+    );
+    qemu_img::run_in(
+        sandbox.home(),
         &[
             "create",
             "-q",
@@ -172,7 +168,10 @@ fn orphaned_lists_what_no_vm_has_and_deletes_nothing() {
             &at("top.qcow2"),
         ],
     );
-    qemu_img(&sandbox, &["create", "-q", "-f", "qcow2", &at("nobodys"), "1M"]);
+    qemu_img::run_in(
+        sandbox.home(),
+        &["create", "-q", "-f", "qcow2", &at("nobodys"), "1M"],
+    );
     let disk = format!("disks: {{top: {{path: '{}', interface: ide}}}}", at("top.qcow2"));
     Guest::tiny("web").line(&disk).add(&sandbox);
     let orphans = sandbox.json(&["storage", "orphaned"]);

@@ -2,36 +2,18 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use maqet_supervisor::guest::{WRITTEN_SECTORS, written_sector};
-use maqet_tests::{Guest, Sandbox};
+use maqet_tests::{Guest, Sandbox, qemu_img};
 
 use crate::facts::{one, until_serial};
 
 const BOTH: &str = "disks: {root: {path: ./root.qcow2, size: 1M, interface: ide}, \
                     data: {path: ./data.raw, size: 2M, format: raw, interface: ide}}";
 
-/// `qemu-img info` of an image.
-fn info(path: &Path) -> serde_json::Value {
-    let output = Command::new("qemu-img")
-        .args(["info", "-U", "--output", "json"])
-        .arg(path)
-        .output()
-        .unwrap();
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
 /// The first sectors of the guest's disk as a raw image has them.
-fn sectors(sandbox: &Sandbox, image: &Path) -> Vec<u8> {
-    let raw = sandbox.home().join("converted.raw");
-    let converted = Command::new("qemu-img")
-        .args(["convert", "-O", "raw"])
-        .args([image, &raw])
-        .status()
-        .unwrap();
-    assert!(converted.success());
-    let mut bytes = fs::read(raw).unwrap();
+fn sectors(image: &Path) -> Vec<u8> {
+    let mut bytes = qemu_img::content(image);
     bytes.truncate(usize::from(WRITTEN_SECTORS) * 512);
     bytes
 }
@@ -43,7 +25,7 @@ fn missing_images_are_made_by_the_first_start() {
     let (root, data) = (sandbox.home().join("root.qcow2"), sandbox.home().join("data.raw"));
     assert!(!root.exists() && !data.exists());
     sandbox.maqet(&["start", "web"]).expect(0);
-    let (root, data) = (info(&root), info(&data));
+    let (root, data) = (qemu_img::info(&root), qemu_img::info(&data));
     assert_eq!(
         (&root["format"], &root["virtual-size"]),
         (&"qcow2".into(), &(1 << 20).into())
@@ -77,7 +59,7 @@ fn what_the_guest_wrote_and_did_not_flush_is_there_after_a_stop() {
     assert_eq!(one(&sandbox.json(&["stop", "acpi"]))["how"], "guest");
     let expected: Vec<u8> = (0..WRITTEN_SECTORS).flat_map(written_sector).collect();
     let image = sandbox.home().join("root.qcow2");
-    assert!(sectors(&sandbox, &image) == expected, "the disk has other bytes");
+    assert!(sectors(&image) == expected, "the disk has other bytes");
 
     // The same by `quit`, on an image of its own.
     let disk = "disks: {root: {path: ./other.qcow2, size: 1M, interface: ide}}";
@@ -91,7 +73,7 @@ fn what_the_guest_wrote_and_did_not_flush_is_there_after_a_stop() {
         "quit"
     );
     let image = sandbox.home().join("other.qcow2");
-    assert!(sectors(&sandbox, &image) == expected, "the disk has other bytes");
+    assert!(sectors(&image) == expected, "the disk has other bytes");
 }
 
 #[test]
@@ -130,13 +112,7 @@ fn an_overlay_gets_what_it_stands_on_and_writes_only_to_itself() {
     let at = |name: &str| sandbox.home().join(name);
     fs::create_dir(at("bases")).unwrap();
     let create = |args: &[&str]| {
-        let mut command = Command::new("qemu-img");
-        let made = command
-            .current_dir(sandbox.home())
-            .args(["create", "-q", "-f"])
-            .args(args)
-            .status();
-        assert!(made.unwrap().success(), "{args:?}");
+        qemu_img::run_in(sandbox.home(), &[&["create", "-q", "-f"], args].concat());
     };
     create(&["raw", "bases/base.raw", "1M"]);
     create(&["qcow2", "-b", "base.raw", "-F", "raw", "bases/middle.qcow2"]);
@@ -147,10 +123,7 @@ fn an_overlay_gets_what_it_stands_on_and_writes_only_to_itself() {
     until_serial(&sandbox, "acpi", "wrote \\d+ sectors");
     assert_eq!(one(&sandbox.json(&["stop", "acpi"]))["how"], "guest");
     let expected: Vec<u8> = (0..WRITTEN_SECTORS).flat_map(written_sector).collect();
-    assert!(
-        sectors(&sandbox, &at("root.qcow2")) == expected,
-        "the disk has other bytes"
-    );
+    assert!(sectors(&at("root.qcow2")) == expected, "the disk has other bytes");
     assert!(
         fs::read(at("bases/middle.qcow2")).unwrap() == before,
         "the backing file was written to"
@@ -167,22 +140,7 @@ fn an_overlay_gets_what_it_stands_on_and_writes_only_to_itself() {
 fn an_image_that_stands_on_a_file_of_the_host_does_not_start() {
     let sandbox = Sandbox::new();
     let root = sandbox.home().join("root.qcow2");
-    let made = Command::new("qemu-img")
-        .args([
-            "create",
-            "-q",
-            "-f",
-            "qcow2",
-            "-u",
-            "-b",
-            "/etc/passwd",
-            "-F",
-            "raw",
-        ])
-        .arg(&root)
-        .arg("1M")
-        .status();
-    assert!(made.unwrap().success());
+    qemu_img::overlay_on("/etc/passwd", &root);
     Guest::tiny("web")
         .line("disks: {root: {path: ./root.qcow2, interface: ide}}")
         .add(&sandbox);

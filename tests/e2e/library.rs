@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use maqet_process::Signal;
 use maqet_tests::wait::{self, PATIENCE};
-use maqet_tests::{Guest, Sandbox};
+use maqet_tests::{Guest, Sandbox, qemu_img};
 
 use crate::facts::until_serial;
 
@@ -21,11 +20,7 @@ fn image(path: &Path, mebibytes: usize) {
     .take(mebibytes << 20)
     .collect();
     fs::write(&raw, bytes).unwrap();
-    let made = Command::new("qemu-img")
-        .args(["convert", "-f", "raw", "-O", "qcow2"])
-        .args([&raw, path])
-        .status();
-    assert!(made.unwrap().success());
+    qemu_img::convert(("raw", &raw), ("qcow2", path));
     fs::remove_file(raw).unwrap();
 }
 
@@ -100,32 +95,12 @@ fn an_image_that_is_not_there_is_told() {
     }
 }
 
-/// An image that would show a guest the host's users.
-fn overlay_on_passwd(evil: &Path) {
-    let made = Command::new("qemu-img")
-        .args([
-            "create",
-            "-q",
-            "-f",
-            "qcow2",
-            "-u",
-            "-b",
-            "/etc/passwd",
-            "-F",
-            "raw",
-        ])
-        .arg(evil)
-        .arg("1M")
-        .status();
-    assert!(made.unwrap().success());
-}
-
 #[test]
 fn what_is_refused_is_told_and_leaves_nothing() {
     let sandbox = Sandbox::new();
     let home = sandbox.home();
     let evil = home.join("evil.qcow2");
-    overlay_on_passwd(&evil);
+    qemu_img::overlay_on("/etc/passwd", &evil);
     fs::write(home.join("packed.qcow2"), b"\xfd7zXZ\0\0").unwrap();
     for (name, reason, hint) in [
         ("evil.qcow2", "it stands on another file, `/etc/passwd`", None),
@@ -229,11 +204,7 @@ fn disks_stand_on_an_image_and_leave_it_alone() {
     sandbox.maqet(&["image", "verify", "base"]).expect(0);
     for vm in ["one", "two"] {
         let overlay = sandbox.home().join(format!("{vm}.qcow2"));
-        let output = Command::new("qemu-img")
-            .args(["info", "--output", "json"])
-            .arg(&overlay)
-            .output();
-        let info: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        let info = qemu_img::info(&overlay);
         assert_eq!(info["backing-filename"], base["path"]);
         assert_eq!(info["virtual-size"], base["virtual_bytes"]);
         sandbox.maqet(&["rm", vm, "--delete-storage"]).expect(0);

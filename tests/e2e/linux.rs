@@ -2,9 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
 
-use maqet_tests::{Sandbox, linux, wait};
+use maqet_tests::{Sandbox, linux, qemu_img, wait};
 
 use crate::facts::{one, until_serial};
 
@@ -60,15 +59,8 @@ fn it_boots_writes_and_is_shut_down_by_its_power_button() {
     );
 
     // What it wrote is on the disk, for us and for the next boot.
-    let raw = sandbox.home().join("disk.raw");
-    let image = sandbox.home().join("linux.qcow2");
-    let converted = Command::new("qemu-img")
-        .args(["convert", "-O", "raw"])
-        .args([&image, &raw])
-        .status()
-        .unwrap();
-    assert!(converted.success());
-    assert!(std::fs::read(raw).unwrap().starts_with(b"remember-the-milk\n"));
+    let content = qemu_img::content(&sandbox.home().join("linux.qcow2"));
+    assert!(content.starts_with(b"remember-the-milk\n"));
 }
 
 #[test]

@@ -6,9 +6,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use maqet_tests::{Guest, Output, Sandbox};
+use maqet_tests::{Guest, Output, Sandbox, qemu_img};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::mkfifo;
 
@@ -100,12 +99,7 @@ fn live(sandbox: &Sandbox, add: bool, mut after_each: impl FnMut()) -> Vec<Outpu
     let file = Guest::tiny("web").line(DISKS).write(sandbox);
     let file = file.display().to_string();
     let base = sandbox.home().join("base.qcow2");
-    let made = Command::new("qemu-img")
-        .args(["create", "-q", "-f", "qcow2"])
-        .arg(&base)
-        .arg("1M")
-        .status();
-    assert!(made.unwrap().success());
+    qemu_img::create(&base, "qcow2", "1M");
     let verbs: [&[&str]; 8] = [
         &["add", &file],
         &["start", "web"],

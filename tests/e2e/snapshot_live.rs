@@ -1,8 +1,6 @@
 //! Snapshots of a VM that runs: by QEMU, with and without memory; a Linux guest goes on from where it was.
 
-use std::process::Command;
-
-use maqet_tests::{Guest, Sandbox, wait};
+use maqet_tests::{Guest, Sandbox, qemu_img, wait};
 use regex::Regex;
 
 use crate::facts::until_serial;
@@ -52,16 +50,7 @@ fn counted(sandbox: &Sandbox, vm: &str, seen: usize) -> Vec<(u64, u64)> {
 
 /// What the guest's disk keeps, as an image that nobody has open.
 fn kept(sandbox: &Sandbox) -> u64 {
-    let (image, raw) = (
-        sandbox.home().join("linux.qcow2"),
-        sandbox.home().join("disk.raw"),
-    );
-    let converted = Command::new("qemu-img")
-        .args(["convert", "-O", "raw"])
-        .args([&image, &raw])
-        .status();
-    assert!(converted.unwrap().success());
-    let bytes = std::fs::read(raw).unwrap();
+    let bytes = qemu_img::content(&sandbox.home().join("linux.qcow2"));
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap();
     String::from_utf8(line.to_vec()).unwrap().parse().unwrap()
 }

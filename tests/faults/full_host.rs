@@ -1,12 +1,10 @@
 //! The host's disk is full under a running VM: the guest is halted, everybody is told, and it goes on once there is room.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use maqet_process::{ProcessHandle, Sent, Signal};
-use maqet_tests::{Sandbox, linux, wait};
+use maqet_tests::{Sandbox, linux, qemu_img, wait};
 use serde_json::Value;
 
 use crate::scene::at_most;
@@ -29,12 +27,7 @@ impl Scene {
         let sandbox = Sandbox::new();
         let disk = SmallDisk::mount(sandbox.home().join("small"), MEBIBYTES)?;
         let image = sandbox.home().join("small/root.qcow2");
-        let made = Command::new("qemu-img")
-            .args(["create", "-q", "-f", "qcow2"])
-            .arg(&image)
-            .arg("8M")
-            .status();
-        assert!(made.unwrap().success());
+        qemu_img::create(&image, "qcow2", "8M");
         disk.fill();
         let yaml = format!(
             "name: web\nmachine: q35\naccel: tcg\nmemory: 256M\n{}\ndisks: {{root: {{path: ./small/root.qcow2}}}}\n",
@@ -88,13 +81,7 @@ impl Scene {
 }
 
 fn content(image: &Path) -> Vec<u8> {
-    let raw = image.ancestors().nth(2).unwrap().join("content.raw");
-    let converted = Command::new("qemu-img")
-        .args(["convert", "-f", "qcow2", "-O", "raw"])
-        .args([image, &raw])
-        .status();
-    assert!(converted.unwrap().success());
-    let mut bytes = fs::read(&raw).unwrap();
+    let mut bytes = qemu_img::content(image);
     bytes.truncate(KIBIBYTES * 1024);
     bytes
 }

@@ -1,11 +1,11 @@
 //! Work on snapshots that is cut off: every disk is as before or as wanted, all together, and the VM starts.
 #![cfg(debug_assertions)]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use maqet_process::point::Point;
-use maqet_tests::{Guest, Held, Sandbox};
+use maqet_tests::{Guest, Held, Sandbox, qemu_img};
 
 use crate::scene::{kill, say};
 use crate::small_disk::SmallDisk;
@@ -66,38 +66,12 @@ impl Scene {
     /// What the disk holds; every image is sound.
     fn holds(&self, disk: &str) -> Holds {
         let image = self.image(disk);
-        let check = Command::new("qemu-img")
-            .args(["check", "-q"])
-            .arg(&image)
-            .output()
-            .unwrap();
-        assert!(check.status.success(), "{disk}: {check:?}");
-        let list = Command::new("qemu-img")
-            .args(["snapshot", "-l"])
-            .arg(&image)
-            .output()
-            .unwrap();
-        let list = String::from_utf8(list.stdout).unwrap();
-        let rows: Vec<_> = list.lines().skip(2).collect();
-        assert!(
-            rows.len() <= 1 && rows.iter().all(|row| row.contains("snap")),
-            "{disk}: {list}"
-        );
-        let snapshot = rows.first().map(|_| first_byte(&image, Some("snap")));
-        (first_byte(&image, None), snapshot)
+        assert_eq!(qemu_img::check(&image), qemu_img::Found::Clean, "{disk}");
+        let names = qemu_img::snapshots(&image);
+        assert!(names.is_empty() || names == ["snap"], "{disk}: {names:?}");
+        let snapshot = names.first().map(|name| qemu_img::content_at(&image, name)[0]);
+        (qemu_img::content(&image)[0], snapshot)
     }
-}
-
-/// The first byte of an image, or of a snapshot in it.
-fn first_byte(image: &Path, snapshot: Option<&str>) -> u8 {
-    let raw = image.with_extension("raw");
-    let mut convert = Command::new("qemu-img");
-    convert.args(["convert", "-O", "raw"]);
-    if let Some(name) = snapshot {
-        convert.args(["-l", name]);
-    }
-    assert!(convert.args([image, &raw]).status().unwrap().success());
-    std::fs::read(raw).unwrap()[0]
 }
 
 /// Kills the supervisor at every point of one operation; both disks hold what is allowed, and agree.
@@ -186,18 +160,8 @@ fn a_full_disk_leaves_no_half_of_a_snapshot() {
     assert!(words.contains("bytes needed, 0 free"), "{error}");
     for path in ["root.qcow2", "small/data.qcow2"] {
         let image = sandbox.home().join(path);
-        let list = Command::new("qemu-img")
-            .args(["snapshot", "-l"])
-            .arg(&image)
-            .output()
-            .unwrap();
-        assert_eq!(list.stdout, b"", "{path}");
-        let check = Command::new("qemu-img")
-            .args(["check", "-q"])
-            .arg(&image)
-            .status()
-            .unwrap();
-        assert!(check.success(), "{path}");
+        assert!(qemu_img::snapshots(&image).is_empty(), "{path}");
+        assert_eq!(qemu_img::check(&image), qemu_img::Found::Clean, "{path}");
     }
     std::fs::remove_file(filler).unwrap();
     sandbox.maqet(&["snapshot", "create", "web", "snap"]).expect(0);

@@ -3,12 +3,11 @@
 #![cfg(debug_assertions)]
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use maqet_process::point::Point;
 use maqet_process::signal::Signal;
 use maqet_process::{ProcessHandle, Sent};
-use maqet_tests::{Guest, Held, Sandbox, wait};
+use maqet_tests::{Guest, Held, Sandbox, qemu_img, wait};
 use serde_json::Value;
 
 use crate::scene::{kill, say};
@@ -72,25 +71,10 @@ impl Scene {
     /// Whether the image has the snapshot; it is sound and has no other.
     fn has(&self, disk: &str) -> bool {
         let image = self.image(disk);
-        let check = Command::new("qemu-img")
-            .args(["check", "-q"])
-            .arg(&image)
-            .output()
-            .unwrap();
-        // 3: clusters that are counted and not used, which is what a killed QEMU leaves.
-        assert!(matches!(check.status.code(), Some(0 | 3)), "{disk}: {check:?}");
-        let list = Command::new("qemu-img")
-            .args(["snapshot", "-l"])
-            .arg(&image)
-            .output()
-            .unwrap();
-        let list = String::from_utf8(list.stdout).unwrap();
-        let rows: Vec<_> = list.lines().skip(2).collect();
-        assert!(
-            rows.len() <= 1 && rows.iter().all(|row| row.contains("snap")),
-            "{disk}: {list}"
-        );
-        !rows.is_empty()
+        qemu_img::check(&image);
+        let names = qemu_img::snapshots(&image);
+        assert!(names.is_empty() || names == ["snap"], "{disk}: {names:?}");
+        !names.is_empty()
     }
 }
 

@@ -3,7 +3,8 @@
 //! [`Sandbox`] is a world of its own for one test: directories, environment, and the programs built from `programs/`.
 //! When it goes, every process that belongs to it has to be gone too; a test that leaves one behind fails. [`wait`]
 //! waits for conditions, [`truth`] holds the list to
-//! the kernel, [`filters`] makes snapshots the same on every machine, [`guest`] writes descriptions of VMs.
+//! the kernel, [`filters`] makes snapshots the same on every machine, [`guest`] writes descriptions of VMs, [`qemu_img`]
+//! makes images and looks into them.
 #![expect(
     clippy::missing_panics_doc,
     clippy::unwrap_used,
@@ -19,6 +20,7 @@ pub mod monitor;
 pub mod namespace;
 pub mod numbered;
 pub mod program;
+pub mod qemu_img;
 pub mod sandbox;
 pub mod truth;
 pub mod wait;

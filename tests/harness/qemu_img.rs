@@ -1,0 +1,120 @@
+//! The `qemu-img` that a person has beside maqet: makes images for tests and says what is in one, by path and unconfined.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// Runs it; tells what it printed.
+#[track_caller]
+pub fn run<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Vec<u8> {
+    let output = output(args);
+    assert!(output.status.success(), "{output:?}");
+    output.stdout
+}
+
+/// Runs it in a directory, against which it understands names.
+#[track_caller]
+pub fn run_in(directory: impl AsRef<Path>, args: &[&str]) {
+    let done = Command::new("qemu-img")
+        .current_dir(directory)
+        .args(args)
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{args:?}: {done:?}");
+}
+
+/// An empty image.
+#[track_caller]
+pub fn create(image: &Path, format: &str, size: &str) {
+    let args = ["create", "-q", "-f", format].map(OsStr::new);
+    run(args.into_iter().chain([image.as_os_str(), OsStr::new(size)]));
+}
+
+/// A qcow2 image of 1 MiB that stands on a raw file, whether or not there is one.
+#[track_caller]
+pub fn overlay_on(base: &str, image: &Path) {
+    let args = ["create", "-q", "-f", "qcow2", "-u", "-F", "raw", "-b", base].map(OsStr::new);
+    run(args.into_iter().chain([image.as_os_str(), OsStr::new("1M")]));
+}
+
+/// Writes an image anew in another format.
+#[track_caller]
+pub fn convert(from: (&str, &Path), to: (&str, &Path)) {
+    let args = ["convert", "-f", from.0, "-O", to.0].map(OsStr::new);
+    run(args.into_iter().chain([from.1.as_os_str(), to.1.as_os_str()]));
+}
+
+/// What a guest finds on a qcow2 image.
+#[track_caller]
+pub fn content(image: &Path) -> Vec<u8> {
+    converted(image, None)
+}
+
+/// What a guest found on it when the snapshot was made.
+#[track_caller]
+pub fn content_at(image: &Path, snapshot: &str) -> Vec<u8> {
+    converted(image, Some(snapshot))
+}
+
+#[track_caller]
+fn converted(image: &Path, snapshot: Option<&str>) -> Vec<u8> {
+    let directory = tempfile::tempdir().unwrap();
+    let raw = directory.path().join("raw");
+    let of = snapshot.map_or_else(Vec::new, |name| vec!["-l", name]);
+    let args = ["convert", "-f", "qcow2", "-O", "raw"]
+        .into_iter()
+        .chain(of)
+        .map(OsStr::new);
+    run(args.chain([image.as_os_str(), raw.as_os_str()]));
+    fs::read(raw).unwrap()
+}
+
+/// What `info` says of an image, which may be in use.
+#[track_caller]
+pub fn info(image: &Path) -> Value {
+    let args = ["info", "-U", "--output", "json"].map(OsStr::new);
+    let printed = run(args.into_iter().chain([image.as_os_str()]));
+    serde_json::from_slice(&printed).unwrap()
+}
+
+/// Names of the snapshots in an image.
+#[track_caller]
+pub fn snapshots(image: &Path) -> Vec<String> {
+    let info = info(image);
+    let listed = info["snapshots"].as_array().into_iter().flatten();
+    listed
+        .map(|snapshot| snapshot["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// What is found in an image that nobody has open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing wrong.
+    Clean,
+    /// Clusters that are counted and not used, which is what a killed QEMU leaves; no data is in danger.
+    Leaks,
+}
+
+/// Checks an image; one that is damaged fails the test.
+#[track_caller]
+pub fn check(image: &Path) -> Found {
+    let output = output(
+        ["check", "-q"]
+            .map(OsStr::new)
+            .into_iter()
+            .chain([image.as_os_str()]),
+    );
+    match output.status.code() {
+        Some(0) => Found::Clean,
+        Some(3) => Found::Leaks,
+        _ => panic!("{}: {output:?}", image.display()),
+    }
+}
+
+fn output<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Output {
+    Command::new("qemu-img").args(args).output().unwrap()
+}
