@@ -10,6 +10,7 @@
 mod bare;
 mod crowd;
 mod death;
+mod images;
 mod programs;
 
 use std::env;
@@ -146,7 +147,8 @@ fn main() -> Result<()> {
         "{:<22} {:>12} {:>12} {:>9}  floor",
         "work", "maqet", "floor", "ratio"
     );
-    for kind in work.iter().chain(&deaths) {
+    let images = images::Images::new(programs.directory())?.rounds(rounds)?;
+    for kind in work.iter().chain(&deaths).chain(&images) {
         println!("{}", kind.row());
     }
     println!(

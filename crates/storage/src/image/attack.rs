@@ -1,6 +1,7 @@
 //! An attacker exchanges a directory and a symbolic link for as long as images are made, copied, snapshotted and deleted
 //! through it. Nothing outside changes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
@@ -16,7 +17,7 @@ use tempfile::TempDir;
 
 use super::snapshot::SnapshotFile;
 use super::unnamed::Unnamed;
-use super::{Deletion, Source, copy, create, delete, open_chain};
+use super::{Deletion, Source, copy, create, delete, open_chain, overlay};
 use crate::binary::Binaries;
 use crate::error::StorageError;
 use crate::meter::Meter;
@@ -25,8 +26,39 @@ use crate::policy::PathPolicy;
 
 /// Attempts in all.
 const ATTEMPTS: u32 = 100_000;
-/// One of so many is a copy or a snapshot: those start programs.
-const RARE: u32 = 500;
+/// One of so many of each kind that starts a program; the variable asks for more of them, at the price of minutes.
+const RARE: (&str, u32) = ("MAQET_ATTACK_RARE", 500);
+
+/// What is attempted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Copy,
+    Snapshot,
+    Create,
+    Overlay,
+    /// An empty file that gets a name: creation less the program.
+    File,
+    Delete,
+}
+
+impl Kind {
+    /// The kind of one attempt, where one of `rare` is of each kind that starts a program.
+    const fn of(number: u32, rare: u32) -> Self {
+        match number % rare {
+            0 => Self::Copy,
+            1 => Self::Snapshot,
+            2 => Self::Create,
+            3 => Self::Overlay,
+            rest if rest % 2 == 0 => Self::File,
+            _ => Self::Delete,
+        }
+    }
+}
+
+fn rare() -> u32 {
+    let (variable, default) = RARE;
+    std::env::var(variable).map_or(default, |value| value.parse().unwrap())
+}
 
 /// `inside/d` and `inside/link`, the link to a directory outside, change places all the time; `source` is a small image.
 struct Scene {
@@ -137,12 +169,31 @@ impl Scene {
         file.delete("s1", &self.binaries).await
     }
 
-    async fn attempt(&self, number: u32, mark: &FileMark) -> bool {
-        let done = match number % RARE {
-            0 => self.copy(number).await,
-            1 => self.snapshot().await,
-            rest if rest % 2 == 0 => self.make(number),
-            _ => self.delete(mark),
+    async fn create(&self, number: u32) -> Result<(), StorageError> {
+        let path = self.at("inside/d").join(format!("image-{number}"));
+        let format = DiskFormat::Qcow2;
+        create(&path, format, Size(1 << 20), &self.policy, &self.binaries)
+            .await
+            .map(drop)
+    }
+
+    async fn overlay(&self, number: u32) -> Result<(), StorageError> {
+        let path = self.at("inside/d").join(format!("overlay-{number}"));
+        let source = self.at("source");
+        let base = (source.as_path(), DiskFormat::Qcow2);
+        overlay(&path, base, Size(1 << 20), &self.policy, &self.binaries)
+            .await
+            .map(drop)
+    }
+
+    async fn attempt(&self, kind: Kind, number: u32, mark: &FileMark) -> bool {
+        let done = match kind {
+            Kind::Copy => self.copy(number).await,
+            Kind::Snapshot => self.snapshot().await,
+            Kind::Create => self.create(number).await,
+            Kind::Overlay => self.overlay(number).await,
+            Kind::File => self.make(number),
+            Kind::Delete => self.delete(mark),
         };
         done.is_ok()
     }
@@ -156,17 +207,14 @@ impl Scene {
         let mark = self.both("both");
         let victim = fs::read(self.outside("disk")).unwrap();
         let attacker = self.attacker();
-        let mut done = [0_u32; 4];
+        let (mut done, rare) = (BTreeMap::new(), rare());
         for number in 0..ATTEMPTS {
-            let kind = match number % RARE {
-                rare @ (0 | 1) => usize::try_from(rare).unwrap(),
-                rest => 2 + usize::try_from(rest % 2).unwrap(),
-            };
-            done[kind] += u32::from(self.attempt(number, &mark).await);
+            let kind = Kind::of(number, rare);
+            *done.entry(kind).or_insert(0_u32) += u32::from(self.attempt(kind, number, &mark).await);
         }
         self.stop.store(true, Ordering::Relaxed);
         let swaps = attacker.join().unwrap();
-        println!("{swaps} exchanges; copies, snapshots, files made, files deleted: {done:?}");
+        println!("{swaps} exchanges; succeeded: {done:?}");
         let mut names: Vec<_> = fs::read_dir(self.outside(""))
             .unwrap()
             .map(|entry| entry.unwrap().file_name())
@@ -177,7 +225,10 @@ impl Scene {
             fs::read(self.outside("disk")).unwrap() == victim,
             "the image outside was written to"
         );
-        assert!(done.iter().all(|done| *done > 0) && swaps > 0, "{done:?} {swaps}");
+        assert!(
+            done.values().all(|count| *count > 0) && swaps > 0,
+            "{done:?} {swaps}"
+        );
     }
 }
 
