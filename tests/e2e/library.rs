@@ -102,12 +102,18 @@ fn what_is_refused_is_told_and_leaves_nothing() {
     let evil = home.join("evil.qcow2");
     qemu_img::overlay_on("/etc/passwd", &evil);
     fs::write(home.join("packed.qcow2"), b"\xfd7zXZ\0\0").unwrap();
+    fs::write(home.join("garbage"), "root:x:0:0:root:/root:/bin/bash\n").unwrap();
     for (name, reason, hint) in [
         ("evil.qcow2", "it stands on another file, `/etc/passwd`", None),
         (
             "packed.qcow2",
             "it is compressed with xz",
             Some("unpack it first: unxz"),
+        ),
+        (
+            "garbage",
+            "nothing in it says that it is a disk",
+            Some("if it is a raw disk: --format raw"),
         ),
         ("missing", "find image", None),
     ] {
@@ -125,7 +131,7 @@ fn what_is_refused_is_told_and_leaves_nothing() {
     fs::write(&file, "content").unwrap();
     let file = file.to_str().unwrap();
     let wrong = sandbox
-        .maqet(&["image", "import", file, "--checksum", &sum])
+        .maqet(&["image", "import", file, "--format", "raw", "--checksum", &sum])
         .expect(1);
     assert!(
         wrong.stderr.contains("has the checksum sha256:"),

@@ -14,6 +14,27 @@ use crate::image::{Header, Image};
 const SIZE_MAX: u64 = 1 << 50;
 /// Where an ISO 9660 file system says what it is.
 const ISO_OFFSET: u64 = 32_769;
+/// Where raw disks and the file systems that lie on them without a partition table say what they are.
+const DISKS: [(u64, &[u8]); 10] = [
+    // A boot sector: a partition table of a PC, FAT, NTFS, isolinux.
+    (510, b"\x55\xaa"),
+    // GPT, on sectors of 512 and of 4096 bytes.
+    (512, b"EFI PART"),
+    (4096, b"EFI PART"),
+    // ext2, ext3, ext4.
+    (0x438, b"\x53\xef"),
+    (0, b"XFSB"),
+    (0x1_0040, b"_BHRfS_M"),
+    // F2FS.
+    (0x400, b"\x10\x20\xf5\xf2"),
+    // SquashFS.
+    (0, b"hsqs"),
+    // LVM.
+    (512, b"LABELONE"),
+    // ISO 9660.
+    (ISO_OFFSET, ISO_MAGIC),
+];
+const ISO_MAGIC: &[u8] = b"CD001";
 /// Where a tar archive does.
 const TAR_OFFSET: u64 = 257;
 /// How much of the beginning is looked at, bytes.
@@ -49,7 +70,9 @@ enum Kind {
     /// What it is and what makes an image of it.
     Foreign(&'static str, &'static str),
     Iso,
-    /// Nothing that can be told: perhaps a raw disk.
+    /// A raw disk.
+    Disk,
+    /// Nothing that can be told: perhaps a raw disk that is empty yet.
     Unknown,
 }
 
@@ -93,10 +116,15 @@ fn called(image: &Image) -> Option<DiskFormat> {
 type Refused = (String, Option<String>);
 
 fn format_of(kind: Kind, said: Option<DiskFormat>) -> Result<DiskFormat, Refused> {
+    use DiskFormat::Raw;
     match (kind, said) {
         (Kind::Qcow2, None | Some(DiskFormat::Qcow2)) => Ok(DiskFormat::Qcow2),
-        (Kind::Iso | Kind::Unknown, None)
-        | (Kind::Qcow2 | Kind::Iso | Kind::Unknown, Some(DiskFormat::Raw)) => Ok(DiskFormat::Raw),
+        (Kind::Iso | Kind::Disk, None)
+        | (Kind::Qcow2 | Kind::Iso | Kind::Disk | Kind::Unknown, Some(Raw)) => Ok(Raw),
+        (Kind::Unknown, None) => Err((
+            "nothing in it says that it is a disk".to_owned(),
+            Some("if it is a raw disk: --format raw".to_owned()),
+        )),
         (Kind::OldQcow, _) => {
             let hint = "convert it first: qemu-img convert -f qcow -O qcow2 FILE new.qcow2";
             Err((
@@ -116,7 +144,7 @@ fn format_of(kind: Kind, said: Option<DiskFormat>) -> Result<DiskFormat, Refused
             let reason = "it is called a qcow2 image and is an ISO 9660 file system";
             Err((reason.to_owned(), Some("say what it is: --format raw".to_owned())))
         }
-        (Kind::Unknown, Some(DiskFormat::Qcow2)) => {
+        (Kind::Disk | Kind::Unknown, Some(DiskFormat::Qcow2)) => {
             let reason = "it is called a qcow2 image and is none";
             Err((
                 reason.to_owned(),
@@ -143,11 +171,13 @@ fn kind(file: &File) -> io::Result<Kind> {
     if read(file, TAR_OFFSET, 5)? == b"ustar" {
         return Ok(Kind::Foreign("a tar archive", "tar -xf"));
     }
-    Ok(if read(file, ISO_OFFSET, 5)? == b"CD001" {
-        Kind::Iso
-    } else {
-        Kind::Unknown
-    })
+    let mut kind = Kind::Unknown;
+    for (offset, magic) in DISKS {
+        if read(file, offset, magic.len())? == magic {
+            kind = if magic == ISO_MAGIC { Kind::Iso } else { Kind::Disk };
+        }
+    }
+    Ok(kind)
 }
 
 fn too_large(bytes: u64) -> Option<String> {

@@ -132,6 +132,15 @@ async fn raw_files_and_isos_come_in_as_what_they_are() {
         (DiskFormat::Raw, 40_960)
     );
     bench.library.remove(&name("base")).unwrap();
+    let mut partitioned = vec![0_u8; 4096];
+    partitioned[510..512].copy_from_slice(b"\x55\xaa");
+    fs::write(bench.root.join("partitioned"), &partitioned).unwrap();
+    let image = bench.import("partitioned", None).await.unwrap();
+    assert_eq!(
+        (image.source_format, image.virtual_bytes),
+        (DiskFormat::Raw, 4096)
+    );
+    bench.library.remove(&name("base")).unwrap();
     // A raw disk may begin with whatever its guest wrote, also with what looks like an image.
     bench.sound("disk");
     let image = bench.import("disk", Some(DiskFormat::Raw)).await.unwrap();
@@ -256,7 +265,7 @@ async fn a_checksum_is_held_against_the_file() {
     let order = |checksum: &str| Import {
         file: bench.root.join("abc"),
         name: name("base"),
-        format: None,
+        format: Some(DiskFormat::Raw),
         checksum: Some(checksum.parse().unwrap()),
         at_ms: 1,
     };
