@@ -9,21 +9,6 @@ use maqet_tests::{Guest, Sandbox, qemu_img};
 
 use crate::facts::until_serial;
 
-/// An image of so many MiB that do not compress to nothing.
-fn image(path: &Path, mebibytes: usize) {
-    let raw = path.with_extension("content");
-    let mut state = 7_u64;
-    let bytes: Vec<u8> = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        state.to_be_bytes()[0]
-    })
-    .take(mebibytes << 20)
-    .collect();
-    fs::write(&raw, bytes).unwrap();
-    qemu_img::convert(("raw", &raw), ("qcow2", path));
-    fs::remove_file(raw).unwrap();
-}
-
 /// Names in the library's directory, temporary ones too.
 fn entries(sandbox: &Sandbox) -> Vec<String> {
     let entries = fs::read_dir(sandbox.data_dir().join("images"));
@@ -51,7 +36,7 @@ fn change(path: &Path) {
 fn an_image_is_imported_listed_verified_and_deleted() {
     let sandbox = Sandbox::new();
     let file = sandbox.home().join("Debian-12.qcow2");
-    image(&file, 2);
+    qemu_img::filled(&file, 2);
     let import = ["image", "import", file.to_str().unwrap()];
     let imported = sandbox.json(&import);
     assert_eq!(imported["name"], "debian-12");
@@ -149,7 +134,7 @@ fn what_is_refused_is_told_and_leaves_nothing() {
 fn an_import_that_is_cut_off_leaves_nothing() {
     let sandbox = Sandbox::new();
     let file = sandbox.home().join("big.qcow2");
-    image(&file, 96);
+    qemu_img::filled(&file, 96);
     let supervisor = sandbox.supervisor();
     let unfinished = |sandbox: &Sandbox| {
         wait::until("an import under way", PATIENCE, || {
@@ -192,7 +177,7 @@ fn an_import_that_is_cut_off_leaves_nothing() {
 fn disks_stand_on_an_image_and_leave_it_alone() {
     let sandbox = Sandbox::new();
     let file = sandbox.home().join("base.qcow2");
-    image(&file, 2);
+    qemu_img::filled(&file, 2);
     let base = sandbox.json(&["image", "import", file.to_str().unwrap()]);
     for vm in ["one", "two"] {
         let disk = format!("disks: {{root: {{path: ./{vm}.qcow2, from: base, interface: ide}}}}");
@@ -223,7 +208,7 @@ fn disks_stand_on_an_image_and_leave_it_alone() {
 fn a_disk_from_an_image_that_is_missing_or_larger_is_refused() {
     let sandbox = Sandbox::new();
     let file = sandbox.home().join("base.qcow2");
-    image(&file, 2);
+    qemu_img::filled(&file, 2);
     let add = |disk: &str| {
         let line = format!("disks: {{root: {{path: ./x.qcow2, {disk}}}}}");
         let file = Guest::tiny("web").line(&line).write(&sandbox);
@@ -249,7 +234,7 @@ fn a_disk_from_an_image_that_is_missing_or_larger_is_refused() {
 fn an_image_is_not_deleted_under_a_disk_that_was_kept() {
     let sandbox = Sandbox::new();
     let file = sandbox.home().join("base.qcow2");
-    image(&file, 2);
+    qemu_img::filled(&file, 2);
     sandbox
         .maqet(&["image", "import", file.to_str().unwrap()])
         .expect(0);

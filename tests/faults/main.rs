@@ -5,6 +5,7 @@
 
 mod autostart;
 mod copies;
+mod cut;
 mod disk;
 mod elsewhere;
 mod endings;
@@ -14,6 +15,7 @@ mod full_host;
 mod identity;
 mod leaks;
 mod ledger;
+mod library;
 mod lost_store;
 mod oom;
 mod panic;
@@ -34,5 +36,6 @@ mod snapshot;
 mod snapshot_live;
 mod soak;
 mod start;
+mod storage;
 mod supervisor;
 mod unfinished;

@@ -34,17 +34,19 @@ enum Way {
 }
 
 impl Way {
-    /// `None` for those that [`crate::copies`] and [`crate::snapshot`] hold.
+    /// `None` for those that [`crate::copies`], [`crate::snapshot`], [`crate::storage`] and [`crate::library`] hold.
     fn to(point: Point) -> Option<Self> {
         let (operation, _) = point.name().split_once('-').unwrap();
         match operation {
+            // Nothing is deleted but where a test wants it.
+            "remove" if point == Point::RemoveImage => None,
             "start" | "monitor" => Some(Self::Call(Phase::Start)),
             "stop" | "end" => Some(Self::Call(Phase::Stop)),
             "remove" => Some(Self::Call(Phase::Remove)),
             "info" => Some(Self::Ask),
             "adopt" => Some(Self::RunnerLost),
             "recovery" => Some(Self::SupervisorLost),
-            "copy" | "restore" | "snapshot" => None,
+            "copy" | "restore" | "snapshot" | "disk" | "image" | "work" | "import" | "discard" => None,
             other => panic!("no way to {other}"),
         }
     }

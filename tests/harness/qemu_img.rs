@@ -33,6 +33,22 @@ pub fn create(image: &Path, format: &str, size: &str) {
     run(args.into_iter().chain([image.as_os_str(), OsStr::new(size)]));
 }
 
+/// A qcow2 image of so many MiB that do not compress to nothing.
+#[track_caller]
+pub fn filled(image: &Path, mebibytes: usize) {
+    let raw = image.with_extension("content");
+    let mut state = 7_u64;
+    let bytes: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state.to_be_bytes()[0]
+    })
+    .take(mebibytes << 20)
+    .collect();
+    fs::write(&raw, bytes).unwrap();
+    convert(("raw", &raw), ("qcow2", image));
+    fs::remove_file(raw).unwrap();
+}
+
 /// A qcow2 image of 1 MiB that stands on a raw file, whether or not there is one.
 #[track_caller]
 pub fn overlay_on(base: &str, image: &Path) {

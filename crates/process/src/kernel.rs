@@ -156,6 +156,25 @@ pub(crate) fn inherit_nothing(command: &mut Command) {
     }
 }
 
+/// Has the kernel end the child, by SIGKILL, when the thread that starts it is gone, and so when `parent`, this process, is.
+#[expect(unsafe_code, reason = "pre_exec is unsafe")]
+pub(crate) fn end_with_starter(command: &mut Command, parent: rustix::process::Pid) {
+    let bind = move || {
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+        // It may be gone already.
+        if rustix::process::getppid() == Some(parent) {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+    };
+    // SAFETY: between fork and exec only async-signal-safe work is allowed; this makes two system calls and builds an
+    // `io::Error` without allocating.
+    unsafe {
+        command.pre_exec(bind);
+    }
+}
+
 /// Takes over a descriptor that this process was started with.
 ///
 /// Each number may be taken once, before anything else is opened; only the gate does so.

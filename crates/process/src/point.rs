@@ -15,7 +15,8 @@ pub const DIRECTORY: &str = "MAQET_FAIL_POINTS";
 /// Declares the points once: variant, name, process, what has happened and what has not.
 macro_rules! points {
     ($($variant:ident, $name:literal, $process:literal, $what:literal;)*) => {
-        /// A step of a start, a stop, an adoption, a recovery, a removal, or of a copy or a restoration of the store.
+        /// A step of a start, a stop, an adoption, a recovery, a removal, of work on disks or images, or of a copy or a
+        /// restoration of the store.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Point {
             $(#[doc = $what] $variant,)*
@@ -91,6 +92,18 @@ points! {
     SnapshotDisk, "snapshot-disk", "supervisor", "qemu-img has done one step in one image";
     SnapshotBegun, "snapshot-begun", "supervisor", "the first step was done or has failed, it is not settled";
     SnapshotSettled, "snapshot-settled", "supervisor", "the images are settled, that is not recorded";
+    DiskNoted, "disk-noted", "supervisor", "the library knows what will stand on its image, nothing was made";
+    ImageWritten, "image-written", "supervisor", "a new image is complete and durable, it has no name";
+    ImageNamed, "image-named", "supervisor", "a new image has its name, nobody was told";
+    WorkBegun, "work-begun", "supervisor", "work on disks was taken on, nothing was touched";
+    WorkDone, "work-done", "supervisor", "work on disks is done, that is not recorded";
+    WorkRecorded, "work-recorded", "supervisor", "what came of work on disks is durable, nobody was answered";
+    ImportBegun, "import-begun", "supervisor", "a file was examined, its image has a temporary name and is empty";
+    ImportCopied, "import-copied", "supervisor", "the copy is complete under a temporary name, it has no record";
+    ImportDescribed, "import-described", "supervisor", "copy and record are complete under a temporary name";
+    ImportPlaced, "import-placed", "supervisor", "an image is in the library, nobody was told";
+    DiscardAside, "discard-aside", "supervisor", "an image has a temporary name, its files are there";
+    DiscardDone, "discard-done", "supervisor", "an image is gone, nobody was told";
     InfoAsked, "info-asked", "supervisor", "somebody asks what the VM should be, and was not told";
     CopyWritten, "copy-written", "supervisor", "the copy of the store is durable and has no name";
     CopyNamed, "copy-named", "supervisor", "the copy has its name, nobody was told";
@@ -98,6 +111,7 @@ points! {
     RestoreSetAside, "restore-set-aside", "supervisor", "the old store has its second name, the new one has not its own";
     RestorePlaced, "restore-placed", "supervisor", "the new store is in its place, nobody was told";
     RemoveBegun, "remove-begun", "supervisor", "the removal was taken on, everything is there";
+    RemoveImage, "remove-image-gone", "supervisor", "one image of the VM is deleted, the next is there";
     FilesGone, "remove-files-gone", "supervisor", "the VM's directories are gone, its record is not";
     RecordGone, "remove-record-gone", "supervisor", "the record is gone, nobody was answered";
 }

@@ -32,6 +32,9 @@ pub struct Spawn {
     pub workdir: Option<PathBuf>,
     /// Descriptors handed over, each with its number in the child, 3 or more. The parent's are closed.
     pub fds: Vec<(OwnedFd, i32)>,
+    /// The kernel ends it, by SIGKILL, when the thread that starts it ends, for whatever reason. So it never outlives this
+    /// process, and whoever wants it to live keeps that thread.
+    pub ends_with_thread: bool,
     /// Standard output; `None` is `/dev/null`.
     pub stdout: Option<OwnedFd>,
     /// Standard error; `None` is `/dev/null`.
@@ -55,6 +58,7 @@ impl Spawn {
             env: Vec::new(),
             workdir: None,
             fds: Vec::new(),
+            ends_with_thread: false,
             stdout: None,
             stderr: None,
         }
@@ -118,6 +122,9 @@ impl Spawn {
             command.current_dir(workdir);
         }
         kernel::inherit_nothing(&mut command);
+        if self.ends_with_thread {
+            kernel::end_with_starter(&mut command, rustix::process::getpid());
+        }
         let mappings = self
             .fds
             .into_iter()

@@ -212,6 +212,27 @@ fn a_missing_program_is_an_error_even_when_numbers_collide() {
     }
 }
 
+#[tokio::test]
+async fn a_child_that_ends_with_its_thread_is_killed_by_the_kernel() {
+    let start = |ends_with_thread| {
+        let (input, write) = pipe();
+        let mut spawn = Spawn::new("/bin/cat");
+        spawn.args = vec!["/proc/self/fd/3".into()];
+        spawn.fds = vec![(input, 3)];
+        spawn.ends_with_thread = ends_with_thread;
+        let child = std::thread::spawn(move || spawn.spawn().unwrap()).join().unwrap();
+        (child.handle, write)
+    };
+    let (bound, _write) = start(true);
+    bound.exited().await.unwrap();
+    assert_eq!(bound.exit_status(), Some(ExitStatus::Signal(9)));
+    let (free, write) = start(false);
+    assert!(!free.has_exited());
+    drop(write);
+    free.exited().await.unwrap();
+    assert_eq!(free.exit_status(), Some(ExitStatus::Code(0)));
+}
+
 #[test]
 fn numbers_are_checked() {
     for numbers in [[3, 3], [2, 3], [-1, 4]] {

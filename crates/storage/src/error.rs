@@ -8,6 +8,9 @@ use maqet_process::{ExitStatus, ProcessError};
 
 use crate::policy::Denied;
 
+/// How the C library words a full disk, and a quota that is used up.
+const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
+
 /// Ways storage can let a caller down.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
@@ -262,6 +265,16 @@ impl StorageError {
     /// Whether the file that was asked for is not there.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Whether it says that a disk is full: the kernel's word for it, or that of a program that met it.
+    pub(crate) fn is_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+
+        if let Self::Tool { words, .. } = self {
+            return FULL.iter().any(|full| words.contains(full));
+        }
+        matches!(self, Self::File { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
     }
 
     /// For `map_err`: a failed call on a file.

@@ -24,7 +24,7 @@ mod version;
 pub use chain::{Chain, Layer, open_chain};
 pub use check::{Checked, Resized, check, resize};
 pub use copy::{Copied, Source, copy};
-pub use create::{Created, create, overlay};
+pub use create::{Created, Draft, create, draft, draft_overlay, overlay};
 pub use delete::{Deletion, delete};
 pub use digest::{Algorithm, Checksum, digest};
 pub(crate) use header::Header;

@@ -20,10 +20,10 @@ use std::path::{Path, PathBuf};
 
 use maqet_process::directory;
 use maqet_process::identity::{FileId, FileMark};
+use maqet_process::point::{Point, pass};
 use maqet_spec::ImageName;
 use maqet_spec::vm::DiskFormat;
-use rustix::fs::{RenameFlags, fsync, renameat_with};
-use rustix::io::Errno;
+use rustix::fs::fsync;
 use serde::{Deserialize, Serialize};
 
 use crate::error::StorageError;
@@ -184,28 +184,12 @@ impl Library {
     /// [`StorageError::NoImage`]; [`StorageError::File`] when it cannot be deleted.
     pub fn remove(&self, name: &ImageName) -> Result<(), StorageError> {
         let root = self.open()?;
-        let assembly = Assembly::begin(&root, &self.root)?;
-        let path = self.root.join(name.as_str());
-        // The empty directory and the image change places; with the assembly the image goes.
-        match renameat_with(
-            &root,
-            name.as_str(),
-            &root,
-            assembly.name(),
-            RenameFlags::EXCHANGE,
-        ) {
-            Ok(()) => {}
-            Err(Errno::NOENT) => {
-                return Err(StorageError::NoImage {
-                    name: name.to_string(),
-                });
-            }
-            Err(error) => return Err(StorageError::file("rename", &path)(error)),
-        }
-        let emptied = rustix::fs::unlinkat(&root, name.as_str(), rustix::fs::AtFlags::REMOVEDIR);
-        emptied.map_err(StorageError::file("remove", &path))?;
+        // With the assembly the image goes.
+        let assembly = Assembly::of(name, &root, &self.root)?;
         fsync(&root).map_err(StorageError::file("write out", &self.root))?;
+        pass(Point::DiscardAside);
         drop(assembly);
+        pass(Point::DiscardDone);
         Ok(())
     }
 

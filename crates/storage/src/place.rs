@@ -104,6 +104,17 @@ impl Place {
         }
     }
 
+    /// The same failure; where it says that the disk is full, with the bytes that are needed and those that are free by now.
+    pub(crate) fn counted(&self, error: StorageError, needed: u64) -> StorageError {
+        if !error.is_full() {
+            return error;
+        }
+        match self.free_bytes() {
+            Ok(free) => self.no_space(needed, free),
+            Err(_unknown) => error,
+        }
+    }
+
     /// The directory, for messages.
     pub(crate) fn parent(&self) -> &Path {
         self.path.parent().unwrap_or(&self.path)

@@ -3,12 +3,14 @@
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use maqet_process::confine::{self, Access, Confinement, Rule};
 use maqet_process::spawn::Spawn;
 use maqet_process::{ExitStatus, ProcessError, ProcessHandle, Signal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::io::AsyncReadExt;
@@ -145,7 +147,8 @@ impl Tool<'_> {
     }
 }
 
-/// Starts a program on a thread that is confined first: what a thread starts is confined as it is. The thread ends with that.
+/// Starts a program on a thread that is confined first: what a thread starts is confined as it is. The thread stays as long
+/// as the program, so that no program outlives a supervisor that is killed, and works on with nobody who knows of it.
 fn confined(
     program: &Path,
     mut spawn: Spawn,
@@ -161,18 +164,31 @@ fn confined(
         rules,
         ..Confinement::default()
     };
+    spawn.ends_with_thread = true;
+    let (tell, told) = mpsc::channel();
     let work = move || {
-        confinement.enforce()?;
-        spawn.spawn().map(|child| child.handle)
+        let started = confinement.enforce().and_then(|()| spawn.spawn());
+        let started = started.and_then(|child| Ok((child.handle.try_clone()?, child.handle)));
+        let (watched, started) = match started {
+            Ok((watched, handle)) => (Some(watched), Ok(handle)),
+            Err(error) => (None, Err(error)),
+        };
+        // Whoever does not wait for the answer any more does not want the program either.
+        if tell.send(started).is_ok()
+            && let Some(watched) = watched
+        {
+            await_end(&watched);
+        }
     };
-    let ended = std::thread::Builder::new()
-        .spawn(work)
-        .map(std::thread::JoinHandle::join);
-    match ended {
-        Ok(Ok(started)) => started,
-        Ok(Err(_panic)) => Err(confine::failed(std::io::ErrorKind::Other.into())),
-        Err(error) => Err(confine::failed(error)),
-    }
+    std::thread::Builder::new().spawn(work).map_err(confine::failed)?;
+    let started = told.recv();
+    started.unwrap_or_else(|_panic| Err(confine::failed(std::io::ErrorKind::Other.into())))
+}
+
+/// Returns when the program has ended.
+fn await_end(program: &ProcessHandle) {
+    let mut fds = [PollFd::new(program, PollFlags::IN)];
+    while matches!(poll(&mut fds, None), Err(Errno::INTR)) {}
 }
 
 /// The end of a complaint, on character boundaries.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use maqet_process::identity::{FileId, FileMark};
+use maqet_process::point::{Point, pass};
 use maqet_protocol::control::KeptFile;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::VmSpec;
@@ -110,6 +111,7 @@ impl Outcome {
             Fate::Delete(file) => match image::delete(&path, &file, true, &order.policy) {
                 Ok(Deletion::Deleted) => {
                     self.deleted.push(path);
+                    pass(Point::RemoveImage);
                     return Ok(());
                 }
                 Ok(Deletion::Missing) => return Ok(()),

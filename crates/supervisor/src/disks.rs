@@ -1,6 +1,7 @@
 //! Files of disks around a start: which are expected, which are missing and made first.
 
 use maqet_process::identity::FileMark;
+use maqet_process::point::{Point, pass};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::ExpectedFile;
 use maqet_spec::ImageName;
@@ -9,14 +10,14 @@ use maqet_spec::vm::Disk;
 use maqet_state::disk::DiskRecords;
 use maqet_storage::PathPolicy;
 use maqet_storage::error::StorageError;
-use maqet_storage::image::{self, Chain, Created};
+use maqet_storage::image::{self, Chain, Draft};
 
 use crate::launch::{Plan, record};
 use crate::link::chain;
 use crate::messages::RecordStep;
 
-/// Makes every image that is missing and has a size. Each is in the ledger before it is made and the VM's own after. Tells
-/// which files the runner must find.
+/// Makes every image that is missing and has a size. Each is on record as the VM's own before it has its name, so that it is
+/// whatever comes between. Tells which files the runner must find.
 ///
 /// # Errors
 /// `conflict` for a file that a QEMU had before and that is gone: an empty one in its place would hide the loss.
@@ -98,21 +99,25 @@ async fn create(plan: &Plan, disk: &Disk) -> Result<Option<FileMark>, Refusal> {
         (None, Some(size)) => Content::Empty(size),
         (Some(image), size) => Content::Of(image, size),
     };
-    record(plan, RecordStep::MakingFile(disk.path.clone())).await?;
-    let made = make(plan, disk, content).await;
-    match made {
-        Ok(created) => {
-            // When it was made is known once the first start opens it.
-            let file = FileMark {
-                id: created.file_id,
-                born_ns: None,
-            };
-            let path = disk.path.clone();
-            record(plan, RecordStep::FileMade { path, file }).await?;
+    let draft = match draft(plan, disk, content).await {
+        Ok(draft) => draft,
+        Err(error) => return refuse(plan, disk, &error).map(|()| None),
+    };
+    let file = match draft.mark() {
+        Ok(file) => file,
+        Err(error) => return refuse(plan, disk, &error).map(|()| None),
+    };
+    let path = disk.path.clone();
+    record(plan, RecordStep::MakingFile { path, file }).await?;
+    let named = draft.named().await;
+    let path = disk.path.clone();
+    match named {
+        Ok(_created) => {
+            record(plan, RecordStep::FileMade(path)).await?;
             Ok(Some(file))
         }
         Err(error) => {
-            record(plan, RecordStep::FileNotMade(disk.path.clone())).await?;
+            record(plan, RecordStep::FileNotMade(path)).await?;
             refuse(plan, disk, &error).map(|()| None)
         }
     }
@@ -126,11 +131,11 @@ enum Content<'d> {
     Of(&'d ImageName, Option<Size>),
 }
 
-async fn make(plan: &Plan, disk: &Disk, content: Content<'_>) -> Result<Created, StorageError> {
+async fn draft(plan: &Plan, disk: &Disk, content: Content<'_>) -> Result<Draft, StorageError> {
     let (policy, binaries) = (&plan.shared.policy, &plan.shared.binaries);
     let library = &plan.shared.library;
     match content {
-        Content::Empty(size) => image::create(&disk.path, disk.format, size, policy, binaries).await,
+        Content::Empty(size) => image::draft(&disk.path, disk.format, size, policy, binaries).await,
         Content::Of(name, size) => {
             let image = library.find(name)?;
             let size = size.unwrap_or(Size(image.virtual_bytes));
@@ -142,7 +147,8 @@ async fn make(plan: &Plan, disk: &Disk, content: Content<'_>) -> Result<Created,
                 path: base.clone(),
                 source: std::io::Error::other(panic),
             })??;
-            image::overlay(&disk.path, (&base, image.format), size, policy, binaries).await
+            pass(Point::DiskNoted);
+            image::draft_overlay(&disk.path, (&base, image.format), size, policy, binaries).await
         }
     }
 }

@@ -192,16 +192,16 @@ pub(crate) enum RecordStep {
     },
     /// A new runner took over.
     RunnerReplaced(ProcessIdentity),
-    /// An image is about to be made.
-    MakingFile(PathBuf),
-    /// It is made.
-    FileMade {
+    /// An image is complete and about to get its name.
+    MakingFile {
         /// Where, as the spec says.
         path: PathBuf,
         /// The file.
         file: FileMark,
     },
-    /// It is not.
+    /// It has it.
+    FileMade(PathBuf),
+    /// It did not get it.
     FileNotMade(PathBuf),
     /// An image was checked and may be written to.
     DiskChecked {

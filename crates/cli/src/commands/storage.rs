@@ -6,7 +6,7 @@ mod info;
 mod verify;
 
 use maqet_protocol::control::{
-    DiskAccepted, DiskResized, Orphans, StorageAccept, StorageOrphaned, StorageResize,
+    DiskAccepted, DiskResized, Orphans, StorageAccept, StorageInfo, StorageOrphaned, StorageResize,
 };
 use maqet_state::clock;
 
@@ -50,15 +50,22 @@ fn accepting(accepted: &DiskAccepted) -> String {
 /// # Errors
 /// The refusal.
 pub(crate) async fn resize(session: &Session<'_>, args: &ResizeArgs) -> Result<(), CliError> {
+    let total = total(session, args).await?;
     let method = StorageResize {
         vm: args.disk.vm.clone(),
         disk: args.disk.disk.clone(),
-        bytes: args.size.bytes,
-        add: args.size.add,
+        bytes: total.unwrap_or(args.size.bytes),
+        add: args.size.add && total.is_none(),
         shrink: args.shrink,
         key: Some(key()),
     };
-    let resizing = session.repeat(&method, OPERATION_DEADLINE);
+    let resizing = async {
+        if method.add {
+            session.once(&method, OPERATION_DEADLINE).await
+        } else {
+            session.repeat(&method, OPERATION_DEADLINE).await
+        }
+    };
     let resized = progress::during(session.output, "resizing", resizing).await?;
     if resized.free_bytes < resized.after.saturating_sub(resized.before) {
         let free = units::size(resized.free_bytes);
@@ -69,6 +76,19 @@ pub(crate) async fn resize(session: &Session<'_>, args: &ResizeArgs) -> Result<(
     session
         .output
         .answer(&resized, || resizing_line(&resized), || resized.disk.clone())
+}
+
+/// The size that is meant by so much more, bytes: said twice, because a supervisor died under it, it would be added twice.
+/// `None` for a size as such, and where nobody can tell the present one.
+async fn total(session: &Session<'_>, args: &ResizeArgs) -> Result<Option<u64>, CliError> {
+    if !args.size.add {
+        return Ok(None);
+    }
+    let vm = args.disk.vm.clone();
+    let disks = session.ask(&StorageInfo { vm }).await?.disks;
+    let disk = disks.iter().find(|found| found.disk == args.disk.disk);
+    let image = disk.and_then(|disk| disk.chain.first());
+    Ok(image.and_then(|image| image.virtual_bytes.checked_add(args.size.bytes)))
 }
 
 fn resizing_line(resized: &DiskResized) -> String {

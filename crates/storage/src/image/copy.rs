@@ -37,8 +37,6 @@ const TARGET_NUMBER: i32 = 3;
 const SOURCE_NUMBER: i32 = 4;
 /// Where a qcow2 header has the size that the guest sees.
 const SIZE_OFFSET: u64 = 24;
-/// How qemu-img says that the disk is full.
-const FULL: &str = "No space left on device";
 
 /// What is copied: an open chain, and the format of the image on top.
 #[derive(Debug)]
@@ -91,7 +89,8 @@ pub async fn copy(
     meter.tell(Step::Copying, 0, 0);
     let needed = measure(&source, &program).await?;
     place.check_space(needed)?;
-    let unnamed = Unnamed::make(&place)?;
+    let counted = |error| place.counted(error, needed);
+    let unnamed = Unnamed::make(&place).map_err(counted)?;
     let target = unnamed.file.try_clone().map_err(StorageError::file("open", to))?;
     let job = Job {
         place: &place,
@@ -99,7 +98,7 @@ pub async fn copy(
         format,
     };
     job.write(&source, &target, &program, meter).await?;
-    let file_id = unnamed.named(&place).await?;
+    let file_id = unnamed.named(&place).await.map_err(counted)?;
     let metadata = target.metadata().map_err(StorageError::file("look at", to))?;
     Ok(Copied {
         virtual_bytes: virtual_bytes(&target, format).map_err(StorageError::file("read", to))?,
@@ -162,17 +161,8 @@ impl Job<'_> {
             }
         };
         let outcome = tool.run_hearing(sources, heard).await?;
-        match outcome.content(&program.path) {
-            Err(StorageError::Tool { words, .. }) if words.contains(FULL) => Err(self.full()),
-            done => done.map(drop),
-        }
-    }
-
-    fn full(&self) -> StorageError {
-        match self.place.free_bytes() {
-            Ok(free) => self.place.no_space(self.needed, free),
-            Err(error) => error,
-        }
+        let written = outcome.content(&program.path).map(drop);
+        written.map_err(|error| self.place.counted(error, self.needed))
     }
 }
 

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use maqet_process::identity::FileId;
+use maqet_process::point::{Point, pass};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, fsync, linkat, openat, renameat_with, unlinkat};
 use rustix::io::Errno;
 
@@ -103,7 +104,13 @@ impl Unnamed {
             .await?
             .map_err(StorageError::file("write out", &path))?;
         let place = place.try_clone()?;
-        blocking(&path, move || self.publish(&place)).await?
+        let naming = move || {
+            pass(Point::ImageWritten);
+            let named = self.publish(&place);
+            pass(Point::ImageNamed);
+            named
+        };
+        blocking(&path, naming).await?
     }
 
     /// Makes the content durable, gives it its name unless that is taken, and makes the name durable.

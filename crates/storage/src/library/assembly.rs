@@ -51,12 +51,16 @@ fn open(path: &Path) -> Result<OwnedFd, Errno> {
     openat(CWD, path, flags, Mode::empty())
 }
 
+fn temporary() -> String {
+    // A random number from the standard library's only source of them.
+    let unique = RandomState::new().build_hasher().finish();
+    format!("{PREFIX}{unique:0DIGITS$x}")
+}
+
 impl<'l> Assembly<'l> {
     /// Makes one in the library, which is open as `root`.
     pub(super) fn begin(root: &'l OwnedFd, library: &Path) -> Result<Self, StorageError> {
-        // A random number from the standard library's only source of them.
-        let unique = RandomState::new().build_hasher().finish();
-        let name = format!("{PREFIX}{unique:0DIGITS$x}");
+        let name = temporary();
         let path = library.join(&name);
         let fail = |action| StorageError::file::<Errno>(action, &path);
         mkdirat(root, name.as_str(), Mode::from_raw_mode(0o700)).map_err(fail("make directory"))?;
@@ -71,14 +75,40 @@ impl<'l> Assembly<'l> {
         })
     }
 
+    /// Takes an image apart: from one moment to the next it bears a temporary name, and is nobody's image any more.
+    pub(super) fn of(image: &ImageName, root: &'l OwnedFd, library: &Path) -> Result<Self, StorageError> {
+        let missing = || StorageError::NoImage {
+            name: image.to_string(),
+        };
+        let present = library.join(image.as_str());
+        let fail = |action| StorageError::file::<Errno>(action, &present);
+        // Locked before it has the name, so that nobody takes it for something that is left.
+        let directory = match open(&present) {
+            Err(Errno::NOENT) => return Err(missing()),
+            opened => opened.map_err(fail("open directory"))?,
+        };
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            // Whoever has it takes it apart.
+            Err(Errno::WOULDBLOCK) => return Err(missing()),
+            locked => locked.map_err(fail("lock"))?,
+        }
+        let name = temporary();
+        match renameat_with(root, image.as_str(), root, &name, RenameFlags::NOREPLACE) {
+            Err(Errno::NOENT) => return Err(missing()),
+            renamed => renamed.map_err(fail("rename"))?,
+        }
+        Ok(Self {
+            root,
+            path: library.join(&name),
+            name: name.into(),
+            directory,
+            published: false,
+        })
+    }
+
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Its name in the library.
-    pub(super) fn name(&self) -> &OsString {
-        &self.name
     }
 
     /// Makes its entries durable, gives it the image's name unless that is taken, and makes that durable.

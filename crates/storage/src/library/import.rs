@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use maqet_process::identity::FileMark;
+use maqet_process::point::{Point, pass};
 use maqet_spec::ImageName;
 use maqet_spec::vm::DiskFormat;
 use rustix::fs::{Mode, fchmod, fsync};
@@ -59,6 +60,7 @@ impl Library {
         let before = stamp(&opened)?;
         self.examine(order, &opened, format, binaries, meter).await?;
         let assembly = Assembly::begin(&root, &self.root)?;
+        pass(Point::ImportBegun);
         let source = Source {
             chain: Chain {
                 top: again(&opened)?,
@@ -68,13 +70,16 @@ impl Library {
         };
         let to = assembly.path().join(FILE);
         let copied = image::copy(source, &to, DiskFormat::Qcow2, policy, binaries, meter).await?;
+        pass(Point::ImportCopied);
         if stamp(&opened)? != before {
             return Err(unsuitable(&opened.path, "it was changed while it was copied"));
         }
         let image = describe(order, &opened.path, format, copied, meter).await?;
         let record = assembly.path().join(RECORD);
         write(&record, &image).map_err(StorageError::file("write", &record))?;
+        pass(Point::ImportDescribed);
         assembly.publish(&order.name)?;
+        pass(Point::ImportPlaced);
         Ok(image)
     }
 

@@ -13,6 +13,7 @@ use maqet_spec::vm::Disk;
 use maqet_state::change::Change;
 use maqet_state::clock;
 use maqet_state::disk::{DiskRecords, Opened};
+use maqet_state::ledger::{LedgerEdit, LedgerKind};
 use maqet_state::lifecycle::{Activity, Command, Decision};
 use maqet_storage::error::StorageError;
 use maqet_storage::image;
@@ -22,14 +23,28 @@ use crate::link::chain;
 use crate::messages::AcceptDisk;
 
 impl VmActor {
-    /// maqet has made an image for this VM.
-    pub(super) fn file_made(&mut self, path: &Path, file: FileMark) -> Change {
+    /// maqet has an image for this VM that is about to get its name: it is the VM's whatever comes between.
+    pub(super) fn making_file(&mut self, path: PathBuf, file: FileMark) -> Change {
         let files = std::mem::take(&mut self.record.files);
-        self.record.files = files.made(path.to_owned(), file, &self.shared.boot_id, clock::now());
-        let event = self
-            .event("disk.created")
-            .with("path", path.display().to_string());
-        Change::update(self.record.clone()).event(event)
+        self.record.files = files.made(path, file, &self.shared.boot_id, clock::now());
+        Change::update(self.record.clone())
+    }
+
+    /// It has its name. An earlier version had it in the ledger instead.
+    pub(super) fn file_made(&self, path: &Path) -> Change {
+        let what = path.display().to_string();
+        let event = self.event("disk.created").with("path", what.clone());
+        let kind = LedgerKind::File;
+        Change::default()
+            .event(event)
+            .ledger(LedgerEdit::Strike { kind, what })
+    }
+
+    /// Somebody else's file has it, or it could not be given.
+    pub(super) fn file_not_made(&mut self, path: &Path) -> Change {
+        let files = std::mem::take(&mut self.record.files);
+        self.record.files = files.forgotten(path);
+        Change::update(self.record.clone())
     }
 
     /// A QEMU is about to have these, which are the ones on record where any were.

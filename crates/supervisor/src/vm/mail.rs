@@ -1,6 +1,5 @@
 //! Which mail goes where.
 
-use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,8 +9,6 @@ use maqet_protocol::control::{Changed, QmpReturn, VmInfo, VmStatus};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::RunQmp as RunnerQmp;
 use maqet_state::change::Change;
-use maqet_state::clock;
-use maqet_state::ledger::{LedgerEdit, LedgerEntry, LedgerKind};
 use maqet_state::lifecycle::{Command, Decision, Fact};
 
 use super::VmActor;
@@ -247,11 +244,9 @@ impl VmActor {
                 let upsert = Some(self.record.clone());
                 return Ok(Change { upsert, ..entered }.event(event));
             }
-            RecordStep::MakingFile(path) => return Ok(Change::default().ledger(self.enter(&path))),
-            RecordStep::FileNotMade(path) => return Ok(Change::default().ledger(strike(&path))),
-            RecordStep::FileMade { path, file } => {
-                return Ok(self.file_made(&path, file).ledger(strike(&path)));
-            }
+            RecordStep::MakingFile { path, file } => return Ok(self.making_file(path, file)),
+            RecordStep::FileNotMade(path) => return Ok(self.file_not_made(&path)),
+            RecordStep::FileMade(path) => return Ok(self.file_made(&path)),
             RecordStep::DiskChecked { disk, leaks } => {
                 let event = self.event("vm.disk-checked").with("disk", disk);
                 return Ok(Change::default().event(event.with("leaks", leaks)));
@@ -271,18 +266,6 @@ impl VmActor {
         self.apply(fact)?;
         let upsert = Some(self.record.clone());
         Ok(Change { upsert, ..entered })
-    }
-
-    fn enter(&self, path: &Path) -> LedgerEdit {
-        let (what, id) = (path.display().to_string(), self.record.id.clone());
-        LedgerEdit::Enter(LedgerEntry::new(LedgerKind::File, what, id, clock::now()))
-    }
-}
-
-fn strike(path: &Path) -> LedgerEdit {
-    LedgerEdit::Strike {
-        kind: LedgerKind::File,
-        what: path.display().to_string(),
     }
 }
 

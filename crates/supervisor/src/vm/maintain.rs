@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
+use maqet_process::point::{Point, pass};
 use maqet_protocol::control::{DiskResized, StorageVerified, VmStorage};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::RunQmp;
@@ -59,6 +60,7 @@ impl VmActor {
         let bench = self.bench();
         let working = async move {
             Leases::take(&bench.id, &bench.spec, &bench.shared).await?;
+            pass(Point::WorkBegun);
             work(bench).await
         };
         let done = working
@@ -77,6 +79,7 @@ impl VmActor {
         settle: impl FnOnce(&mut Self, T) -> (Done, Change),
         context: &mut Context<Self>,
     ) {
+        pass(Point::WorkDone);
         let before = (self.record.spec.clone(), self.record.health.clone());
         let (done, change) = settle(self, value);
         let durable: Working<()> = Box::pin(self.persist(change));
@@ -84,6 +87,7 @@ impl VmActor {
             if durable.is_err() {
                 (actor.record.spec, actor.record.health) = before;
             }
+            pass(Point::WorkRecorded);
             actor.maintained(durable.map(|()| done), context);
         });
         context.spawn(recorded);
@@ -196,6 +200,7 @@ impl VmActor {
         let working = async move { resize_live(&bench, &disk, wanted, &link).await };
         let done = working.into_actor(self).map(move |result, actor, context| {
             let outcome = result.map(|resized| {
+                pass(Point::WorkDone);
                 let change = actor.resized(&resized, key);
                 // It is so, whatever the store says.
                 actor.persist_later(change, context);

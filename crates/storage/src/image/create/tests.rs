@@ -27,6 +27,17 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
+/// What [`Draft::begin`] makes where there is room.
+fn drafted(place: Place, file: Unnamed, virtual_bytes: u64) -> Draft {
+    Draft {
+        place,
+        file,
+        virtual_bytes,
+        free_bytes: 0,
+        needed: needed_bytes(DiskFormat::Qcow2, virtual_bytes),
+    }
+}
+
 #[tokio::test]
 async fn both_formats_are_made_private_and_right() {
     let (_guard, root, policy) = directory();
@@ -89,9 +100,9 @@ async fn without_unnamed_files_it_works_too_and_cleans_up() {
     assert!(names(&root).is_empty());
     let file = Unnamed::make_named(&place).unwrap();
     assert_eq!(names(&root).len(), 1);
-    fill(&place, file, DiskFormat::Qcow2, MIB, &binaries)
-        .await
-        .unwrap();
+    let draft = drafted(place, file, MIB);
+    draft.write_with_qemu_img(&[], &binaries).await.unwrap();
+    draft.named().await.unwrap();
     assert_eq!(names(&root), ["disk"]);
     assert!(
         super::super::inspect(&root.join("disk"), DiskFormat::Qcow2, &binaries)
@@ -175,11 +186,14 @@ async fn a_full_disk_is_told_with_numbers_and_leaves_nothing() {
     for make in [Unnamed::make, Unnamed::make_named] {
         let place = Place::pin(&path, &policy).unwrap();
         let file = make(&place).unwrap();
-        let error = fill(&place, file, DiskFormat::Qcow2, 64 * MIB, &Binaries::new())
+        let draft = drafted(place, file, 64 * MIB);
+        let error = draft
+            .write_with_qemu_img(&[], &Binaries::new())
             .await
             .unwrap_err();
-        assert!(matches!(error, StorageError::Tool { .. }), "{error:?}");
-        assert!(error.to_string().contains("No space left"), "{error}");
+        drop(draft);
+        let told = matches!(error, StorageError::NoSpace { free, needed, .. } if free < needed);
+        assert!(told, "{error:?}");
         assert!(names(&root).is_empty());
     }
 }
