@@ -277,3 +277,27 @@ fn work_on_disks_is_in_the_journal() {
     );
     assert_eq!(one(&sandbox.json(&["ls"]))["activity"], "idle");
 }
+
+#[test]
+fn what_is_forbidden_is_told_as_that_whether_or_not_it_is_there() {
+    let sandbox = Sandbox::new();
+    for (line, why) in [
+        (
+            "disks: {root: {path: /etc/never/root.qcow2, size: 1M}}",
+            "`/etc` belongs to the system",
+        ),
+        (
+            "disks: {root: {path: ./.ssh/never/root.qcow2, size: 1M}}",
+            "holds credentials",
+        ),
+        ("shares: {own: {path: ./.ssh/never}}", "holds credentials"),
+        (
+            "sandbox: {write: [/etc/never/out]}",
+            "`/etc` belongs to the system",
+        ),
+    ] {
+        let file = Guest::tiny("web").line(line).write(&sandbox);
+        let refused = sandbox.maqet(&["add", &file.display().to_string()]).expect(78);
+        assert!(refused.stderr.contains(why), "{line}: {}", refused.stderr);
+    }
+}

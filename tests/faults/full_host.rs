@@ -7,6 +7,7 @@ use maqet_process::{ProcessHandle, Sent, Signal};
 use maqet_tests::{Sandbox, linux, qemu_img, wait};
 use serde_json::Value;
 
+use crate::hung_disk::HungDisk;
 use crate::scene::at_most;
 use crate::small_disk::SmallDisk;
 
@@ -168,4 +169,21 @@ fn a_halted_guest_can_be_stopped() {
         .sandbox
         .maqet(&["wait", "web", "serial=maqet filled"])
         .expect(0);
+}
+
+#[test]
+fn a_file_system_that_hangs_as_well_is_not_waited_for() {
+    let Some(scene) = Scene::halted() else { return };
+    let sandbox = &scene.sandbox;
+    let Some(mut hung) = HungDisk::over(sandbox.home().join("small")) else {
+        return;
+    };
+    let resuming = sandbox.spawn(&["resume", "web"]);
+    hung.asked_by(1);
+    sandbox.maqet(&["ls", "--deadline", "10s"]).expect(0);
+    // Nobody knows whether there is room, so QEMU is asked to go on, and is halted again.
+    resuming.output().expect(0);
+    drop(hung);
+    scene.disk.free();
+    scene.goes_on();
 }

@@ -12,6 +12,7 @@ mod endings;
 mod found;
 mod frozen;
 mod full_host;
+mod hung_disk;
 mod identity;
 mod leaks;
 mod ledger;

@@ -1,10 +1,10 @@
 //! From the words of the command line to a checked specification.
 
-use std::io::{self, Read};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use maqet_spec::source::SOURCE_BYTES_MAX;
-use maqet_spec::{LoadOptions, Override, Source, VmSpec, check_host, load_located};
+use maqet_spec::{LoadOptions, Override, Source, SpecError, VmSpec, check_host, load_located};
 
 use crate::args::vm::SpecArgs;
 use crate::error::CliError;
@@ -14,6 +14,18 @@ use crate::error::CliError;
 /// # Errors
 /// [`CliError::InvalidSpec`] with the place; [`CliError::Usage`] for a `--set` that is no assignment, or stdin twice.
 pub(crate) fn build(args: &SpecArgs) -> Result<VmSpec, CliError> {
+    match read(args)? {
+        (_spec, Some(finding)) => Err(CliError::InvalidSpec(finding)),
+        (spec, None) => Ok(spec),
+    }
+}
+
+/// The same, with what this host seems to lack where a disk or a share is to be, instead of an error: the supervisor knows
+/// more of that.
+///
+/// # Errors
+/// As [`build`], what is found on this host aside.
+pub(crate) fn read(args: &SpecArgs) -> Result<(VmSpec, Option<SpecError>), CliError> {
     let here = std::env::current_dir().map_err(CliError::call("find the current directory"))?;
     let files = args.all_files();
     if files.iter().filter(|file| is_stdin(file)).count() > 1 {
@@ -37,10 +49,17 @@ pub(crate) fn build(args: &SpecArgs) -> Result<VmSpec, CliError> {
         default_arch: std::env::consts::ARCH.to_owned(),
     };
     let loaded = load_located(&sources, &overrides, &options).map_err(CliError::InvalidSpec)?;
-    match check_host(&loaded.spec).into_iter().next() {
-        Some(finding) => Err(CliError::InvalidSpec(loaded.explain(&finding))),
-        None => Ok(loaded.spec),
+    let finding = check_host(&loaded.spec).into_iter().next();
+    let finding = finding.map(|finding| loaded.explain(&finding));
+    match finding {
+        Some(finding) if !is_about_a_place(&finding) => Err(CliError::InvalidSpec(finding)),
+        finding => Ok((loaded.spec, finding)),
     }
+}
+
+fn is_about_a_place(finding: &SpecError) -> bool {
+    let field = finding.field_path().unwrap_or_default();
+    field.starts_with("disks.") || field.starts_with("shares.")
 }
 
 /// A specification of our own making.
@@ -90,5 +109,5 @@ fn source(file: &Path, here: &Path) -> Result<Source, CliError> {
 
 fn change(text: &str) -> Result<Override, CliError> {
     text.parse()
-        .map_err(|error: maqet_spec::SpecError| CliError::usage(error.message(), error.hint_text()))
+        .map_err(|error: SpecError| CliError::usage(error.message(), error.hint_text()))
 }

@@ -26,7 +26,14 @@ pub struct Shared {
 /// [`StorageError::Denied`] as [`PathPolicy::check_tree`] has it; [`StorageError::NotADirectory`]; [`StorageError::File`]
 /// when there is none or it may not be opened.
 pub fn open(path: &Path, policy: &PathPolicy, own: &[PathBuf]) -> Result<Shared, StorageError> {
-    let resolved = std::fs::canonicalize(path).map_err(StorageError::file("find directory", path))?;
+    let resolved = std::fs::canonicalize(path).map_err(|error| {
+        let missing = StorageError::file("find directory", path)(error);
+        // What is forbidden is told first, also where there is nothing.
+        match policy.check_tree(path, own) {
+            Err(denied) => denied.into(),
+            Ok(()) => missing,
+        }
+    })?;
     let pinned = pin(&resolved).map_err(StorageError::file("open directory", &resolved))?;
     let stat = fstat(&pinned).map_err(StorageError::file("look at directory", &resolved))?;
     let kind = FileType::from_raw_mode(stat.st_mode);

@@ -1,27 +1,36 @@
 //! What `add` must know before it accepts a VM: nothing is stored that `start` would refuse for a reason known now.
 
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::validate::Finding;
 use maqet_spec::vm::Accel;
 use maqet_spec::{Size, VmSpec};
+use maqet_storage::PathPolicy;
 use maqet_storage::binary::Binary;
+use maqet_storage::error::StorageError;
 
+use crate::aside::Aside;
 use crate::link::chain;
 use crate::shared::Shared;
 
 /// Checks a spec against its own rules (a client may have made it by hand), this host and its QEMU.
 pub(crate) async fn check(spec: &VmSpec, shared: &Rc<Shared>) -> Result<(), Refusal> {
     refuse_first(spec, maqet_spec::validate(spec))?;
-    let host = spec.clone();
-    let findings = tokio::task::spawn_blocking(move || maqet_spec::check_host(&host))
-        .await
-        .map_err(|panic| {
-            Refusal::new(RefusalCode::Internal, "the check ended unexpectedly").cause(chain(&panic))
-        })?;
-    refuse_first(spec, findings)?;
-    check_paths(spec, shared)?;
+    // Before anybody looks what is there: what is forbidden is, whether it exists or not.
+    check_paths(spec, &shared.policy)?;
+    let (host, policy, own) = (spec.clone(), shared.policy.clone(), shared.places.own());
+    let looking = move || {
+        let bad = bad_share(&host, &policy, &own);
+        if let Some(denied) = bad.as_ref().filter(|bad| bad.denied) {
+            return Err(denied.refusal.clone());
+        }
+        refuse_first(&host, maqet_spec::check_host(&host))?;
+        bad.map_or(Ok(()), |bad| Err(bad.refusal))
+    };
+    // A VM that is not stored yet has no thread of its own.
+    Aside::default().run(looking).await??;
     check_images(spec, shared)?;
     check_qemu(spec, shared).await
 }
@@ -38,9 +47,9 @@ fn refuse_first(spec: &VmSpec, findings: Vec<Finding>) -> Result<(), Refusal> {
 }
 
 /// Images are only made where the policy lets maqet write.
-fn check_paths(spec: &VmSpec, shared: &Shared) -> Result<(), Refusal> {
+fn check_paths(spec: &VmSpec, policy: &PathPolicy) -> Result<(), Refusal> {
     for disk in spec.disks.iter().filter(|disk| !disk.readonly) {
-        shared.policy.check(&disk.path).map_err(|denied| {
+        policy.check(&disk.path).map_err(|denied| {
             let refusal = invalid(
                 spec,
                 format!("disk `{}` is in a place maqet does not write to", disk.name),
@@ -49,29 +58,37 @@ fn check_paths(spec: &VmSpec, shared: &Shared) -> Result<(), Refusal> {
             refusal.cause(chain(&denied)).hint(hint)
         })?;
     }
-    let own = shared.places.own();
-    for share in &spec.shares {
-        maqet_storage::share::open(&share.path, &shared.policy, &own).map_err(|error| {
-            let refusal = invalid(
-                spec,
-                format!("share `{}` cannot be handed to a guest", share.name),
-            );
-            let hint = error.hint();
-            let refusal = refusal.cause(chain(&error));
-            match hint {
-                Some(hint) => refusal.hint(hint),
-                None => refusal,
-            }
-        })?;
-    }
     for path in &spec.sandbox_paths.write {
-        shared.policy.check(path).map_err(|denied| {
+        policy.check(path).map_err(|denied| {
             let refusal = invalid(spec, "sandbox.write: QEMU does not write there".to_owned());
             let hint = denied.hint();
             refusal.cause(chain(&denied)).hint(hint)
         })?;
     }
     Ok(())
+}
+
+/// A directory that is not shared.
+struct BadShare {
+    /// By the policy, whatever there is.
+    denied: bool,
+    refusal: Refusal,
+}
+
+/// The first directory that cannot be shared, or that the policy keeps guests out of. Blocks.
+fn bad_share(spec: &VmSpec, policy: &PathPolicy, own: &[PathBuf]) -> Option<BadShare> {
+    spec.shares.iter().find_map(|share| {
+        let error = maqet_storage::share::open(&share.path, policy, own).err()?;
+        let message = format!("share `{}` cannot be handed to a guest", share.name);
+        let refusal = invalid(spec, message).cause(chain(&error));
+        Some(BadShare {
+            denied: matches!(error, StorageError::Denied(_)),
+            refusal: match error.hint() {
+                Some(hint) => refusal.hint(hint),
+                None => refusal,
+            },
+        })
+    })
 }
 
 /// Images that disks are to stand on are in the library, and no larger than the disks.

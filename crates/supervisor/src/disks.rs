@@ -27,7 +27,7 @@ pub(crate) async fn create_missing(plan: &Plan) -> Result<Vec<ExpectedFile>, Ref
     for disk in &plan.spec.disks {
         let known = plan.files.get(&disk.path);
         let made = match known {
-            _ if disk.path.exists() => None,
+            _ if is_there(plan, disk).await? => None,
             Some(known) if known.used => return Err(lost(plan, disk)),
             Some(_) | None => create(plan, disk).await?,
         };
@@ -43,6 +43,11 @@ pub(crate) async fn create_missing(plan: &Plan) -> Result<Vec<ExpectedFile>, Ref
         }));
     }
     Ok(expected)
+}
+
+async fn is_there(plan: &Plan, disk: &Disk) -> Result<bool, Refusal> {
+    let path = disk.path.clone();
+    plan.shared.asides.of(&plan.id).run(move || path.exists()).await
 }
 
 /// Opens a disk's chain outside of a start: it must begin with the file on record, as a start insists. Blocks.

@@ -96,8 +96,8 @@ pub(crate) async fn answer(shared: Rc<Shared>) -> Result<Orphans, Refusal> {
     let policy = shared.policy.clone();
     // The library's images are nobody's disks by design; `image ls` tells of them.
     let library = shared.places.images();
-    let searching = tokio::task::spawn_blocking(move || orphans(&vms, &roots, &library, &policy));
-    let mut found = searching.await.map_err(|panic| failed(&panic))?;
+    let searching = move || orphans(&vms, &roots, &library, &policy);
+    let mut found = shared.asides.all.run(searching).await?;
     // What is in the library is nobody's in particular.
     let library = shared.places.images();
     found.images.retain(|image| !image.path.starts_with(&library));

@@ -67,7 +67,7 @@ impl Leases {
     /// `conflict` when another VM uses one of them, and one of both writes to it; when an image is in a directory that a guest
     /// can write to. Names both.
     pub(crate) async fn take(id: &VmId, spec: &VmSpec, shared: &Shared) -> Result<(), Refusal> {
-        let holder = Holder::of(spec, shared).await;
+        let holder = Holder::of(id, spec, shared).await;
         let mut held = shared.leases.0.borrow_mut();
         held.retain(|other, _holder| other != id && is_busy(&shared.board, other));
         let taken = holder.images.iter().find_map(|wanted| {
@@ -107,22 +107,23 @@ impl Leases {
         if shared.leases.0.borrow().contains_key(&id) {
             return;
         }
-        let holder = Holder::of(&spec, &shared).await;
+        let holder = Holder::of(&id, &spec, &shared).await;
         shared.leases.0.borrow_mut().entry(id).or_insert(holder);
     }
 }
 
 impl Holder {
     /// What cannot be opened is not held; whoever starts the VM says so.
-    async fn of(spec: &VmSpec, shared: &Shared) -> Self {
+    async fn of(id: &VmId, spec: &VmSpec, shared: &Shared) -> Self {
         let (disks, policy) = (spec.disks.clone(), shared.policy.clone());
         let directories = spec.shares.clone();
         let work = move || {
             let images = disks.iter().flat_map(|disk| uses(disk, &policy)).collect();
             (images, directories.iter().filter_map(tree).collect())
         };
-        let (images, trees) = tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-            tracing::error!(%error, "the images of a VM are not held");
+        let looked = shared.asides.of(id).run(work).await;
+        let (images, trees) = looked.unwrap_or_else(|refusal| {
+            tracing::error!(%refusal, causes = ?refusal.causes, "the images of a VM are not held");
             (Vec::new(), Vec::new())
         });
         let name = spec.name.to_string();

@@ -8,6 +8,7 @@
 
 mod admission;
 mod args;
+mod aside;
 mod autostart;
 mod board;
 mod control_key;

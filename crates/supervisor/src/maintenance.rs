@@ -11,6 +11,7 @@ use maqet_state::id::VmId;
 use maqet_storage::error::StorageError;
 use maqet_storage::image::{self, Chain, Checked, Image};
 
+use crate::aside::Aside;
 use crate::inventory;
 use crate::link::chain;
 use crate::shared::Shared;
@@ -55,6 +56,10 @@ impl Wanted {
 }
 
 impl Bench {
+    fn aside(&self) -> Aside {
+        self.shared.asides.of(&self.id)
+    }
+
     /// Every disk as it is now.
     pub(crate) async fn look(&self) -> Vec<DiskStorage> {
         let (disks, files) = (self.spec.disks.clone(), self.files.clone());
@@ -65,9 +70,9 @@ impl Bench {
                 .map(|disk| inventory::look_at(disk, &files, &boot_id, &policy));
             found.collect::<Vec<_>>()
         };
-        let looked = tokio::task::spawn_blocking(work).await;
-        let mut found = looked.unwrap_or_else(|error| {
-            tracing::error!(%error, "the disks of a VM were not looked at");
+        let looked = self.aside().run(work).await;
+        let mut found = looked.unwrap_or_else(|refusal| {
+            tracing::error!(%refusal, causes = ?refusal.causes, "the disks of a VM were not looked at");
             Vec::new()
         });
         for disk in &mut found {
@@ -131,10 +136,7 @@ impl Bench {
         let (policy, boot_id) = (self.shared.policy.clone(), self.shared.boot_id.clone());
         let vm = self.spec.name.to_string();
         let work = move || crate::disks::open_known(&vm, &disk, readonly, &files, (&boot_id, &policy));
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| {
-            let message = "the opening of a disk ended unexpectedly";
-            Err(Refusal::new(RefusalCode::Internal, message).cause(panic.to_string()))
-        })
+        self.aside().run(work).await?
     }
 
     /// Gives a disk another size.
@@ -156,9 +158,8 @@ impl Bench {
     /// Bytes free in the file system of a disk's image; 0 when nobody can tell.
     pub(crate) async fn free_beside(&self, disk: &Disk) -> u64 {
         let path = disk.path.clone();
-        let asked = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&path));
-        let told = asked.await.ok().and_then(Result::ok);
-        told.map_or(0, |told| told.f_bavail.saturating_mul(told.f_frsize))
+        let asked = self.aside().run(move || image::free_bytes(&path)).await;
+        asked.ok().and_then(Result::ok).unwrap_or(0)
     }
 
     /// Size the guest sees of a disk, bytes.

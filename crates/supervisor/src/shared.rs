@@ -18,6 +18,7 @@ use maqet_storage::probe::Probes;
 use tokio::sync::Semaphore;
 
 use crate::args::Places;
+use crate::aside::Asides;
 use crate::board::Board;
 use crate::leases::Leases;
 use crate::reaper::Reaper;
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) library: Library,
     /// Who uses which image.
     pub(crate) leases: Leases,
+    /// Where people's file systems are waited for.
+    pub(crate) asides: Asides,
     /// Processes that may not command the supervisor.
     pub(crate) confined: Arc<Confined>,
     /// The runner program.
@@ -89,6 +92,7 @@ impl Shared {
             kvm: Kvm::new(),
             policy: PathPolicy::for_host(roots)?,
             leases: Leases::default(),
+            asides: Asides::default(),
             confined: Arc::default(),
             runner_program,
             spawn_runner: Spawn::spawn,

@@ -121,7 +121,7 @@ impl Job {
             }));
         };
         let work = self.work(action, disks, &found, engine.is_live())?;
-        self.check_room(&work)?;
+        self.check_room(&work).await?;
         record(&self.owner, RecordSnapshot::Begun(Box::new(work.clone()))).await?;
         pass(Point::SnapshotIntended);
         let Ended { result, settled } = engine.work(&work).await;
@@ -144,6 +144,7 @@ impl Job {
         let about = |disk: &&Disk| disks.contains(&disk.name);
         let disks: Vec<Disk> = self.spec.disks.iter().filter(about).cloned().collect();
         soundness::check(&soundness::Order {
+            id: &self.id,
             vm: self.name(),
             disks: &disks,
             health: &self.health,
@@ -210,7 +211,8 @@ impl Job {
         if touches {
             Leases::take(&self.id, &self.spec, &self.shared).await?;
         }
-        Ok(Engine::Files(Files::open(&self.spec, &self.files, &self.shared)?))
+        let files = Files::open(&self.id, &self.spec, &self.files, &self.shared);
+        Ok(Engine::Files(files.await?))
     }
 
     /// What is to be recorded, if it may be done at all.
@@ -296,13 +298,13 @@ impl Job {
     }
 
     /// QEMU finds out too late, and the guest with it. In images that no QEMU has each step looks for itself.
-    fn check_room(&self, work: &SnapshotWork) -> Result<(), Refusal> {
+    async fn check_room(&self, work: &SnapshotWork) -> Result<(), Refusal> {
         if !work.live || work.action != SnapshotAction::Create {
             return Ok(());
         }
         let memory = if work.memory { self.spec.memory.0 } else { 0 };
-        let files = Files::open(&self.spec, &self.files, &self.shared)?;
-        files.check_room(&work.disks, memory)
+        let files = Files::open(&self.id, &self.spec, &self.files, &self.shared).await?;
+        files.check_room(&work.disks, memory).await
     }
 
     fn no_such(&self) -> Refusal {
@@ -333,7 +335,8 @@ impl Job {
 /// # Errors
 /// The refusal of the step that failed; the work stays recorded.
 pub(crate) async fn finish_before_start(work: &SnapshotWork, plan: &Plan) -> Result<(), Refusal> {
-    let engine = Engine::Files(Files::open(&plan.spec, &plan.files, &plan.shared)?);
+    let files = Files::open(&plan.id, &plan.spec, &plan.files, &plan.shared);
+    let engine = Engine::Files(files.await?);
     finish_recorded(work, &engine, &plan.owner).await
 }
 

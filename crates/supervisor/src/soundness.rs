@@ -4,6 +4,7 @@ use actix::Addr;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::vm::{Disk, DiskFormat};
 use maqet_state::health::{Health, Verdict};
+use maqet_state::id::VmId;
 use maqet_storage::StorageError;
 use maqet_storage::image::{self, Checked, Image};
 
@@ -15,7 +16,9 @@ use crate::vm::VmActor;
 /// Whose images are about to be written to, by QEMU or by qemu-img.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Order<'o> {
-    /// The VM's name.
+    /// The VM.
+    pub(crate) id: &'o VmId,
+    /// Its name.
     pub(crate) vm: &'o str,
     /// Its disks, or those it is about.
     pub(crate) disks: &'o [Disk],
@@ -53,11 +56,13 @@ pub(crate) async fn check(order: &Order<'_>) -> Result<(), Refusal> {
 }
 
 async fn check_disk(order: &Order<'_>, disk: &Disk) -> Result<(), Refusal> {
-    // A missing image, or one that is none, is the runner's to tell.
-    let Ok(image) = image::open(&disk.path, true) else {
-        return Ok(());
+    let path = disk.path.clone();
+    let opening = move || {
+        let image = image::open(&path, true)?;
+        image::is_suspect(&image).map(|suspect| (image, suspect))
     };
-    let Ok(suspect) = image::is_suspect(&image) else {
+    // A missing image, or one that is none, is the runner's to tell.
+    let Ok((image, suspect)) = order.shared.asides.of(order.id).run(opening).await? else {
         return Ok(());
     };
     match order.health.judge(&disk.path, suspect) {

@@ -81,6 +81,8 @@ pub(crate) struct VmActor {
     due: Option<SpawnHandle>,
     /// Held by whoever has to do with a runner that is not `live`: one after the other has the runtime directory.
     turn: Arc<Mutex<()>>,
+    /// What is about to go into the journal.
+    untold: troubles::Untold,
     /// How recovery found it; taken when the actor starts.
     settled: Option<Settled>,
 }
@@ -201,6 +203,7 @@ impl VmActor {
             tally,
             due: None,
             turn: Arc::default(),
+            untold: troubles::Untold::default(),
             settled: Some(settled),
         };
         contained::start(actor, guard)
@@ -300,6 +303,7 @@ impl VmActor {
 
     /// Queues a change, in the order of calls; the future ends when it is durable.
     fn persist(&self, change: Change) -> impl Future<Output = Result<(), Refusal>> + 'static {
+        self.tell_untold();
         let (done, durable) = oneshot::channel();
         let queued = self.shared.state.try_send(Persist {
             change: Box::new(change),
@@ -311,6 +315,19 @@ impl VmActor {
     /// Queues a fact, in one order with [`Self::persist`]. The future ends when it is durable, or with a refusal when
     /// the store keeps it in memory for now.
     fn persist_fact(&self, change: Change) -> impl Future<Output = Result<(), Refusal>> + 'static {
+        self.tell_untold();
+        self.keep_fact(change)
+    }
+
+    /// An entry of the journal that is being completed comes before whatever is queued next, as far as it is.
+    fn tell_untold(&self) {
+        if let Some(event) = self.untold.take() {
+            // The store tells of changes that it cannot keep.
+            drop(self.keep_fact(Change::default().event(event)));
+        }
+    }
+
+    fn keep_fact(&self, change: Change) -> impl Future<Output = Result<(), Refusal>> + 'static {
         let (done, durable) = oneshot::channel();
         let queued = self.shared.state.try_send(Keep {
             change: Box::new(change),

@@ -1,6 +1,7 @@
 //! `maqet add`.
 
 use maqet_protocol::control::{Add, Added, Start, Started};
+use maqet_spec::SpecError;
 use serde::Serialize;
 
 use super::start;
@@ -27,7 +28,7 @@ pub(crate) async fn run(session: &Session<'_>, args: &AddArgs) -> Result<(), Cli
     if !args.empty {
         specification::require_files(&args.spec, "maqet add FILE…, or `maqet add --empty --name NAME`")?;
     }
-    let spec = specification::build(&args.spec)?;
+    let (spec, finding) = specification::read(&args.spec)?;
     let method = Add {
         spec,
         key: Some(key()),
@@ -35,7 +36,8 @@ pub(crate) async fn run(session: &Session<'_>, args: &AddArgs) -> Result<(), Cli
     // Missing disk images are made now, and a host may take its time over that.
     let deadline = QUESTION_DEADLINE.saturating_mul(10);
     let added = session.repeat(&method, deadline);
-    let added = progress::during(session.output, "adding", added).await?;
+    let added = progress::during(session.output, "adding", added).await;
+    let added = added.map_err(|error| weightier(error, finding))?;
     if !args.start {
         return answer(session, added, None);
     }
@@ -55,6 +57,18 @@ pub(crate) async fn run(session: &Session<'_>, args: &AddArgs) -> Result<(), Cli
         (Err(error), Format::Json | Format::Yaml | Format::Name) => {
             answer(session, added, None).and(Err(error))
         }
+    }
+}
+
+/// What the supervisor refuses for a reason of its own, such as a place where nothing may be, weighs more than what this host
+/// lacks there. What both have found is told with its line.
+fn weightier(error: CliError, finding: Option<SpecError>) -> CliError {
+    match (error, finding) {
+        (CliError::Refused(refusal), Some(finding)) if !refusal.message.ends_with(finding.message()) => {
+            CliError::Refused(refusal)
+        }
+        (_, Some(finding)) => CliError::InvalidSpec(finding),
+        (error, None) => error,
     }
 }
 

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::header::Header;
+use super::unnamed::blocking;
 use super::{Chain, Image, QEMU_IMG, format_name};
 use crate::binary::Binaries;
 use crate::error::StorageError;
@@ -105,10 +106,15 @@ pub async fn resize(
     shrink: bool,
     binaries: &Binaries,
 ) -> Result<Resized, StorageError> {
-    let Chain { top, below } = chain;
-    let before = virtual_bytes(&top, format)?;
     let after = bytes.div_ceil(SECTOR_BYTES).saturating_mul(SECTOR_BYTES);
-    let free_bytes = free(&top)?;
+    let path = chain.top.path.clone();
+    let looked = blocking(&path, move || look(chain, format)).await??;
+    let Looked {
+        top,
+        before,
+        base,
+        free_bytes,
+    } = looked;
     let resized = Resized {
         before,
         after,
@@ -117,13 +123,10 @@ pub async fn resize(
     if after == before {
         return Ok(resized);
     }
-    let path = top.path.clone();
     if after < before && !shrink {
         return Err(StorageError::WouldShrink { path, before, after });
     }
-    if let Some(base) = below.first()
-        && virtual_bytes(&base.image, base.format)? > before
-    {
+    if base > before {
         let reason = "it stands on a larger image, whose content would show in the new part";
         return Err(StorageError::Chain { path, reason });
     }
@@ -137,6 +140,27 @@ pub async fn resize(
     }
     write_size(top, format, after, shrink, binaries).await?;
     Ok(resized)
+}
+
+/// A chain whose top is to have another size.
+struct Looked {
+    top: Image,
+    /// Size the guest sees, bytes.
+    before: u64,
+    /// The same of the image below, bytes; 0 without one.
+    base: u64,
+    free_bytes: u64,
+}
+
+fn look(Chain { top, below }: Chain, format: DiskFormat) -> Result<Looked, StorageError> {
+    let base = below.first();
+    let base = base.map(|base| virtual_bytes(&base.image, base.format));
+    Ok(Looked {
+        before: virtual_bytes(&top, format)?,
+        base: base.transpose()?.unwrap_or(0),
+        free_bytes: free(&top)?,
+        top,
+    })
 }
 
 async fn write_size(
@@ -158,9 +182,7 @@ async fn write_size(
     if outcome.status != ExitStatus::Code(0) {
         return Err(failed(&program.path, &outcome));
     }
-    let durable = tokio::task::spawn_blocking(move || fsync(&file));
-    let durable = durable.await.map_err(std::io::Error::other);
-    let durable = durable.and_then(|written| written.map_err(std::io::Error::from));
+    let durable = blocking(&path, move || fsync(&file)).await?;
     durable.map_err(StorageError::file("write out", &path))
 }
 

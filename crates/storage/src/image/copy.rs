@@ -16,7 +16,7 @@ use maqet_spec::vm::DiskFormat;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::unnamed::Unnamed;
+use super::unnamed::{Unnamed, blocking};
 use super::{Chain, Image, QEMU_IMG, format_name};
 use crate::binary::{Binaries, Binary};
 use crate::error::StorageError;
@@ -83,14 +83,22 @@ pub async fn copy(
     binaries: &Binaries,
     meter: &Meter,
 ) -> Result<Copied, StorageError> {
-    let place = Place::pin(to, policy)?;
-    place.refuse_existing()?;
+    let (asked, policy) = (to.to_owned(), policy.clone());
+    let pinning = move || {
+        let place = Place::pin(&asked, &policy)?;
+        place.refuse_existing().map(|()| place)
+    };
+    let place = blocking(to, pinning).await??;
     let program = binaries.lookup(QEMU_IMG)?;
     meter.tell(Step::Copying, 0, 0);
     let needed = measure(&source, &program).await?;
-    place.check_space(needed)?;
+    let there = place.try_clone()?;
+    let making = move || {
+        there.check_space(needed)?;
+        Unnamed::make(&there)
+    };
     let counted = |error| place.counted(error, needed);
-    let unnamed = Unnamed::make(&place).map_err(counted)?;
+    let unnamed = blocking(to, making).await?.map_err(counted)?;
     let target = unnamed.file.try_clone().map_err(StorageError::file("open", to))?;
     let job = Job {
         place: &place,
@@ -99,14 +107,16 @@ pub async fn copy(
     };
     job.write(&source, &target, &program, meter).await?;
     let file_id = unnamed.named(&place).await.map_err(counted)?;
-    let metadata = target.metadata().map_err(StorageError::file("look at", to))?;
+    let looking = move || Ok((virtual_bytes(&target, format)?, target.metadata()?.len(), target));
+    let looked: std::io::Result<(u64, u64, File)> = blocking(to, looking).await?;
+    let (virtual_bytes, file_bytes, file) = looked.map_err(StorageError::file("look at", to))?;
     Ok(Copied {
-        virtual_bytes: virtual_bytes(&target, format).map_err(StorageError::file("read", to))?,
+        virtual_bytes,
         path: place.path,
         file_id,
         format,
-        file_bytes: metadata.len(),
-        file: target,
+        file_bytes,
+        file,
     })
 }
 

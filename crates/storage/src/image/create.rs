@@ -14,7 +14,7 @@ use maqet_spec::vm::DiskFormat;
 use rustix::fs::ftruncate;
 
 use super::look::told;
-use super::unnamed::Unnamed;
+use super::unnamed::{Unnamed, blocking};
 use super::{QEMU_IMG, format_name};
 use crate::binary::Binaries;
 use crate::error::StorageError;
@@ -96,14 +96,9 @@ pub async fn draft(
     policy: &PathPolicy,
     binaries: &Binaries,
 ) -> Result<Draft, StorageError> {
-    let draft = Draft::begin(path, format, size, policy)?;
-    match format {
-        DiskFormat::Raw => {
-            let sized = ftruncate(&draft.file.file, draft.virtual_bytes);
-            let sized = sized.map_err(StorageError::file("size image", &draft.place.path));
-            sized.map_err(|error| draft.place.counted(error, draft.needed))?;
-        }
-        DiskFormat::Qcow2 => draft.write_with_qemu_img(&[], binaries).await?,
+    let draft = Draft::begin(path, format, size, policy).await?;
+    if format == DiskFormat::Qcow2 {
+        draft.write_with_qemu_img(&[], binaries).await?;
     }
     Ok(draft)
 }
@@ -120,7 +115,7 @@ pub async fn draft_overlay(
     policy: &PathPolicy,
     binaries: &Binaries,
 ) -> Result<Draft, StorageError> {
-    let draft = Draft::begin(path, DiskFormat::Qcow2, size, policy)?;
+    let draft = Draft::begin(path, DiskFormat::Qcow2, size, policy).await?;
     let (below, format) = base;
     let words = [
         OsString::from("-u"),
@@ -165,8 +160,27 @@ pub async fn overlay(
 }
 
 impl Draft {
-    /// The place is right and has room; the file is empty.
-    fn begin(
+    /// The place is right and has room; the file is empty, or all that a raw image needs.
+    async fn begin(
+        path: &Path,
+        format: DiskFormat,
+        size: Size,
+        policy: &PathPolicy,
+    ) -> Result<Self, StorageError> {
+        let (to, policy) = (path.to_owned(), policy.clone());
+        let making = move || {
+            let draft = Self::make(&to, format, size, &policy)?;
+            if format == DiskFormat::Raw {
+                let sized = ftruncate(&draft.file.file, draft.virtual_bytes);
+                let sized = sized.map_err(StorageError::file("size image", &draft.place.path));
+                sized.map_err(|error| draft.place.counted(error, draft.needed))?;
+            }
+            Ok(draft)
+        };
+        blocking(path, making).await?
+    }
+
+    fn make(
         path: &Path,
         format: DiskFormat,
         Size(bytes): Size,

@@ -16,6 +16,7 @@ use rustix::fs::fstatvfs;
 use serde::Deserialize;
 
 use super::header::Header;
+use super::unnamed::blocking;
 use super::{Image, QEMU_IMG, open};
 use crate::binary::Binaries;
 use crate::error::StorageError;
@@ -160,7 +161,7 @@ impl SnapshotFile {
     /// # Errors
     /// [`StorageError::NoSpace`] before anything is done, and when the disk fills up meanwhile; else as for [`Self::list`].
     pub async fn create(&self, name: &str, binaries: &Binaries) -> Result<(), StorageError> {
-        self.room_for_snapshot(0)?;
+        self.room_for_snapshot(0).await?;
         self.step(&["snapshot", "-q", "-c", name], binaries).await
     }
 
@@ -204,9 +205,9 @@ impl SnapshotFile {
     ///
     /// # Errors
     /// [`StorageError::NoSpace`].
-    pub fn room_for_snapshot(&self, beside: u64) -> Result<(), StorageError> {
+    pub async fn room_for_snapshot(&self, beside: u64) -> Result<(), StorageError> {
         let needed = self.needed_bytes().saturating_add(beside);
-        let free = self.free_bytes()?;
+        let free = self.free_bytes().await?;
         if free >= needed {
             return Ok(());
         }
@@ -218,9 +219,12 @@ impl SnapshotFile {
         HEADROOM_BYTES + (4 << 16) + (self.virtual_bytes >> TABLE_SHIFT)
     }
 
-    fn free_bytes(&self) -> Result<u64, StorageError> {
-        let vfs = fstatvfs(&self.image.fd)
-            .map_err(StorageError::file("ask for free space beside", &self.image.path))?;
+    async fn free_bytes(&self) -> Result<u64, StorageError> {
+        let path = &self.image.path;
+        let copy = self.image.fd.try_clone();
+        let copy = copy.map_err(StorageError::file("open", path))?;
+        let asked = blocking(path, move || fstatvfs(&copy)).await?;
+        let vfs = asked.map_err(StorageError::file("ask for free space beside", path))?;
         Ok(vfs.f_bavail.saturating_mul(vfs.f_frsize))
     }
 
@@ -237,7 +241,7 @@ impl SnapshotFile {
         match self.tool(words, Access::Write, binaries).await {
             Ok(_) => Ok(()),
             Err(StorageError::Tool { words, .. }) if words.contains(FULL) => {
-                Err(self.full(self.needed_bytes(), self.free_bytes()?))
+                Err(self.full(self.needed_bytes(), self.free_bytes().await?))
             }
             Err(error) => Err(error),
         }

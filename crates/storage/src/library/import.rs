@@ -55,9 +55,13 @@ impl Library {
                 name: order.name.to_string(),
             });
         }
-        let opened = image::open(&order.file, true)?;
-        let format = examine::admit(&opened, order.format)?;
-        let before = stamp(&opened)?;
+        let (asked, expected) = (order.file.clone(), order.format);
+        let opening = move || {
+            let opened = image::open(&asked, true)?;
+            let format = examine::admit(&opened, expected)?;
+            stamp(&opened).map(|before| (opened, format, before))
+        };
+        let (opened, format, before) = blocking(&order.file, opening).await??;
         self.examine(order, &opened, format, binaries, meter).await?;
         let assembly = Assembly::begin(&root, &self.root)?;
         pass(Point::ImportBegun);
@@ -71,7 +75,8 @@ impl Library {
         let to = assembly.path().join(FILE);
         let copied = image::copy(source, &to, DiskFormat::Qcow2, policy, binaries, meter).await?;
         pass(Point::ImportCopied);
-        if stamp(&opened)? != before {
+        let copied_from = again(&opened)?;
+        if blocking(&order.file, move || stamp(&copied_from)).await?? != before {
             return Err(unsuitable(&opened.path, "it was changed while it was copied"));
         }
         let image = describe(order, &opened.path, format, copied, meter).await?;

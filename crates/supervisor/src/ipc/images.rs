@@ -205,10 +205,14 @@ async fn remove(ImageRemove { name }: ImageRemove, desk: &Desk) -> Result<ImageR
         return Err(refusal.hint("remove those VMs and their disks first: maqet rm --delete-storage VM"));
     }
     let (library, gone) = (desk.shared.library.clone(), name.clone());
-    let left = on_a_thread(move || match library.overlays(&gone)? {
-        left if left.is_empty() => library.remove(&gone).map(|()| left),
-        left => Ok(left),
-    });
+    let left = desk
+        .shared
+        .asides
+        .all
+        .run(move || match library.overlays(&gone)? {
+            left if left.is_empty() => library.remove(&gone).map(|()| left),
+            left => Ok(left),
+        });
     let left = left.await?.map_err(|error| refusal(&error))?;
     if !left.is_empty() {
         return Err(kept_under(&name, &left));
@@ -229,12 +233,8 @@ fn kept_under(name: &ImageName, left: &[PathBuf]) -> Refusal {
 async fn uses(desk: &Desk) -> Result<Uses, Refusal> {
     let records = ask(&desk.state, ReadVms).await??;
     let (library, policy) = (desk.shared.library.clone(), desk.shared.policy.clone());
-    on_a_thread(move || Uses::look(&records, &library, &policy)).await
-}
-
-async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|panic| Refusal::new(RefusalCode::Internal, "it came to no end").cause(panic.to_string()))
+    let looking = move || Uses::look(&records, &library, &policy);
+    desk.shared.asides.all.run(looking).await
 }
 
 fn describe(image: LibraryImage, desk: &Desk, uses: &Uses) -> ImageInfo {

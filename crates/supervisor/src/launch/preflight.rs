@@ -58,6 +58,7 @@ impl Preflight {
             settled.map_err(|refusal| refusal.vm(name))?;
         }
         let order = soundness::Order {
+            id: &plan.id,
             vm: name,
             disks: &plan.spec.disks,
             health: &plan.health,

@@ -9,6 +9,8 @@ use maqet_spec::VmSpec;
 use maqet_spec::vm::Disk;
 use maqet_state::clock::Timestamp;
 use maqet_state::disk::DiskRecords;
+use maqet_state::id::VmId;
+use maqet_storage::PathPolicy;
 use maqet_storage::error::StorageError;
 use maqet_storage::image::snapshot::{Snapshot, SnapshotFile};
 
@@ -27,22 +29,22 @@ pub(crate) struct Files {
 impl Files {
     /// Opens the images that are there; one that the first start is to make is not, and has no snapshots.
     /// Each must be the file on record.
-    pub(super) fn open(spec: &VmSpec, files: &DiskRecords, shared: &Rc<Shared>) -> Result<Self, Refusal> {
-        let mut disks = Vec::new();
-        for disk in capable(spec).filter(|disk| disk.size.is_none() || disk.path.exists()) {
-            let name = disk.name.clone();
-            let file =
-                SnapshotFile::open(&disk.path, &shared.policy).map_err(|error| failed(&name, &error))?;
-            recognize(disk, &file, files, shared).map_err(|refusal| {
-                refusal.hint(format!(
-                    "if it is the right one: maqet storage accept {} {name}",
-                    spec.name
-                ))
-            })?;
-            disks.push((name, file));
-        }
+    pub(super) async fn open(
+        id: &VmId,
+        spec: &VmSpec,
+        files: &DiskRecords,
+        shared: &Rc<Shared>,
+    ) -> Result<Self, Refusal> {
+        let (spec, files) = (spec.clone(), files.clone());
+        let (policy, boot_id) = (shared.policy.clone(), shared.boot_id.clone());
+        let opening = move || {
+            let there = capable(&spec).filter(|disk| disk.size.is_none() || disk.path.exists());
+            let opened = there.map(|disk| open(disk, &spec, &files, (&boot_id, &policy)));
+            opened.collect()
+        };
+        let disks: Result<Vec<_>, Refusal> = shared.asides.of(id).run(opening).await?;
         Ok(Self {
-            disks,
+            disks: disks?,
             shared: Rc::clone(shared),
         })
     }
@@ -85,11 +87,11 @@ impl Files {
     }
 
     /// Refuses unless there is room for a snapshot of each disk, and for so many bytes of memory beside the first.
-    pub(super) fn check_room(&self, disks: &[String], memory: u64) -> Result<(), Refusal> {
+    pub(super) async fn check_room(&self, disks: &[String], memory: u64) -> Result<(), Refusal> {
         let mut memory = memory;
         for disk in disks {
             let checked = self.of(disk)?.room_for_snapshot(std::mem::take(&mut memory));
-            checked.map_err(|error| failed(disk, &error))?;
+            checked.await.map_err(|error| failed(disk, &error))?;
         }
         Ok(())
     }
@@ -115,11 +117,29 @@ impl Files {
     }
 }
 
+/// Opens the image of one disk. Blocks.
+fn open(
+    disk: &Disk,
+    spec: &VmSpec,
+    files: &DiskRecords,
+    (boot_id, policy): (&str, &PathPolicy),
+) -> Result<(String, SnapshotFile), Refusal> {
+    let name = disk.name.clone();
+    let file = SnapshotFile::open(&disk.path, policy).map_err(|error| failed(&name, &error))?;
+    recognize(disk, &file, files, boot_id).map_err(|refusal| {
+        let vm = &spec.name;
+        refusal.hint(format!(
+            "if it is the right one: maqet storage accept {vm} {name}"
+        ))
+    })?;
+    Ok((name, file))
+}
+
 /// No other file is taken for the one that a start has opened, or that maqet made.
-fn recognize(disk: &Disk, file: &SnapshotFile, files: &DiskRecords, shared: &Shared) -> Result<(), Refusal> {
+fn recognize(disk: &Disk, file: &SnapshotFile, files: &DiskRecords, boot_id: &str) -> Result<(), Refusal> {
     let mark = file.mark().map_err(|error| failed(&disk.name, &error))?;
     let known = files.get(&disk.path);
-    if known.is_none_or(|known| known.admits(&mark, &shared.boot_id)) {
+    if known.is_none_or(|known| known.admits(&mark, boot_id)) {
         return Ok(());
     }
     let message = format!("disk `{}` is another file than the one on record", disk.name);

@@ -19,6 +19,7 @@ use maqet_storage::error::StorageError;
 use maqet_storage::image;
 
 use super::VmActor;
+use crate::aside::Aside;
 use crate::link::chain;
 use crate::messages::AcceptDisk;
 
@@ -182,7 +183,8 @@ impl Handler<AcceptDisk> for VmActor {
             Err(refusal) => return Box::pin(async { Err(refusal) }.into_actor(self)),
         };
         let (vm, looked_at) = (self.name().to_owned(), disk.clone());
-        let found = async move { find(&looked_at).await.map_err(|refusal| refusal.vm(vm)) };
+        let aside = self.shared.asides.of(&self.record.id);
+        let found = async move { find(&looked_at, &aside).await.map_err(|refusal| refusal.vm(vm)) };
         let accepted = found
             .into_actor(self)
             .then(move |found, actor, _context| actor.put_on_record(&disk, found));
@@ -191,14 +193,13 @@ impl Handler<AcceptDisk> for VmActor {
 }
 
 /// The file at a disk's path; `None` when there is none.
-async fn find(disk: &Disk) -> Result<Option<FileMark>, Refusal> {
+async fn find(disk: &Disk, aside: &Aside) -> Result<Option<FileMark>, Refusal> {
     let (path, readonly) = (disk.path.clone(), disk.readonly);
-    let looked = tokio::task::spawn_blocking(move || image::open(&path, readonly));
     let unusable = |why: String| {
         let message = format!("the file of disk `{}` cannot be used", disk.name);
         Refusal::new(RefusalCode::InvalidSpec, message).cause(why)
     };
-    match looked.await.map_err(|panic| unusable(panic.to_string()))? {
+    match aside.run(move || image::open(&path, readonly)).await? {
         Ok(image) => {
             let mark = FileMark::of_fd(&image.fd);
             mark.map(Some).map_err(|error| unusable(chain(&error)))

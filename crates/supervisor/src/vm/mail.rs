@@ -67,20 +67,17 @@ impl Handler<SwitchVm> for VmActor {
             Switch::Resume => Command::Resume,
             Switch::Reset => Command::Reset,
         };
-        let room = match switch {
-            Switch::Resume => self.room_to_go_on(),
-            Switch::Pause | Switch::Reset => Ok(()),
-        };
         let link = match self.link_for(command, context) {
-            Ok(link) => room.map(|()| link),
-            Err(refusal) => Err(refusal),
-        };
-        let link = match link {
             Ok(link) => link,
             Err(refusal) => return Box::pin(async { Err(refusal) }),
         };
-        let name = self.name().to_owned();
-        Box::pin(async move { throw(switch, name, &link).await })
+        let (name, room) = (self.name().to_owned(), self.room_to_go_on());
+        Box::pin(async move {
+            if switch == Switch::Resume {
+                room.await?;
+            }
+            throw(switch, name, &link).await
+        })
     }
 }
 

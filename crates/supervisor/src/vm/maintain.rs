@@ -168,6 +168,7 @@ impl VmActor {
             Box::pin(async move {
                 check_writable(&bench.shared).await?;
                 let order = soundness::Order {
+                    id: &bench.id,
                     vm: &vm,
                     disks: std::slice::from_ref(&disk),
                     health: &health,

@@ -174,6 +174,7 @@ impl VmActor {
         let gone = told.into_actor(self).map(move |(), actor, context| {
             actor.finish(Ok(Done::Removed(removed)));
             actor.shared.board.clear(&actor.record.id);
+            actor.shared.asides.forget(&actor.record.id);
             context.stop();
         });
         context.spawn(gone);
@@ -216,16 +217,14 @@ async fn delete(
     if images.delete {
         images.others = specs_of_others(&id, shared).await?;
     }
-    let work = tokio::task::spawn_blocking(move || {
+    let work = move || {
         let outcome = deletion::carry_out(&images)?;
         for directory in directories {
             remove(remove_directory(&directory), &directory)?;
         }
         Ok(outcome)
-    });
-    work.await.unwrap_or_else(|panic| {
-        Err(Refusal::new(RefusalCode::Internal, "the deletion ended unexpectedly").cause(panic.to_string()))
-    })
+    };
+    shared.asides.of(&id).run(work).await?
 }
 
 /// What all other VMs should be: an image may be theirs too.

@@ -41,11 +41,7 @@ pub(super) fn tell(event: &Event) -> Option<String> {
             text(event, "disk"),
             text(event, "found")
         ),
-        "vm.disk-full" => format!(
-            "the guest was halted: the host has no room for disk `{}` ({} bytes free); it goes on by itself once there is",
-            text(event, "disk"),
-            text(event, "free_bytes")
-        ),
+        "vm.disk-full" => disk_full(event),
         "vm.disk-resumed" => format!(
             "there was room for disk `{}` again, and the guest went on",
             text(event, "disk")
@@ -86,6 +82,17 @@ fn by_qemu(name: &str, event: &Event) -> Option<String> {
         ),
         _ => return None,
     })
+}
+
+fn disk_full(event: &Event) -> String {
+    let free = event.data.get("free_bytes").and_then(Value::as_u64);
+    let free = free
+        .map(|bytes| format!(" ({bytes} bytes free)"))
+        .unwrap_or_default();
+    let disk = text(event, "disk");
+    format!(
+        "the guest was halted: the host has no room for disk `{disk}`{free}; it goes on by itself once there is"
+    )
 }
 
 fn checked(event: &Event) -> String {

@@ -112,7 +112,7 @@ async fn what_is_not_there_is_an_error() {
     ] {
         assert!(matches!(failed, Err(StorageError::Tool { .. })), "{failed:?}");
     }
-    let full = file.room_for_snapshot(u64::MAX).unwrap_err();
+    let full = file.room_for_snapshot(u64::MAX).await.unwrap_err();
     assert!(
         matches!(full, StorageError::NoSpace { needed: u64::MAX, .. }),
         "{full:?}"
