@@ -164,6 +164,11 @@ fn a_repaired_image_may_be_written_to_again() {
     assert_eq!(repaired[0]["whole"], true, "{repaired:?}");
     assert!(trouble(&sandbox).is_null());
     sandbox.maqet(&["start", "web"]).expect(0);
+    // Why it was repaired is told as long as this run lasts.
+    let told = sandbox.maqet(&["why", "web"]).expect(0).stdout;
+    for expected in ["disk `root` was found damaged", "disk `root` was repaired"] {
+        assert!(told.contains(expected), "{told}");
+    }
 }
 
 #[test]

@@ -10,13 +10,13 @@ use serde_json::Value;
 
 /// The check of that name in an answer of `doctor -o json`.
 #[track_caller]
-fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
+pub(crate) fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
     let checks = report["checks"].as_array().unwrap();
     let found = checks.iter().find(|check| check["check"] == name);
     found.unwrap_or_else(|| panic!("no check is named `{name}`: {report}"))
 }
 
-fn doctor(sandbox: &Sandbox, words: &[&str]) -> Output {
+pub(crate) fn doctor(sandbox: &Sandbox, words: &[&str]) -> Output {
     let words: Vec<&str> = ["doctor", "-o", "json"].iter().chain(words).copied().collect();
     sandbox.maqet(&words)
 }
@@ -243,7 +243,9 @@ fn logs_of_a_vm_that_is_not_stored_go_only_when_asked_for() {
     let listed = sandbox.json(&["cleanup", "--dry-run"]);
     assert_eq!(listed["leaks"].as_array().unwrap().len(), 3, "{listed}");
     assert!(logs.exists());
-    let done = sandbox.json(&["cleanup", "--force"]);
+    let left = sandbox.maqet(&["cleanup", "--force", "-o", "json"]).expect(1);
+    assert_eq!(left.error()["message"], "2 things stay that nobody has");
+    let done = left.json();
     assert_eq!(done["leaks"].as_array().unwrap().len(), 2, "{done}");
     assert!(!logs.exists() && described.join("vm.json").exists() && other.join("disk").exists());
 }

@@ -60,6 +60,9 @@ fn a_cursor_says_where_to_go_on() {
     Guest::tiny("a").add(&sandbox);
     let cursor = events(&sandbox, &[]).last().unwrap()["cursor"].to_string();
     assert!(events(&sandbox, &["--since", &cursor]).is_empty());
+    let beyond = sandbox.maqet(&["events", "--since", "999999"]).expect(0);
+    let words = format!("nothing comes after 999999: the journal ends at {cursor}\n");
+    assert_eq!((beyond.stdout, beyond.stderr), (String::new(), words));
     Guest::tiny("b").add(&sandbox);
     Guest::tiny("c").add(&sandbox);
     let news = events(&sandbox, &["--since", &cursor]);

@@ -12,6 +12,7 @@ mod damage;
 mod deletion;
 mod disks;
 mod doctor;
+mod doctor_disks;
 mod ends;
 mod errors;
 mod facts;

@@ -62,7 +62,7 @@ fn nothing_is_left_while_running_after_stopping_and_after_removing() {
     );
     scene.sandbox.maqet(&["stop", VM]).expect(0);
     let text = scene.sandbox.maqet(&["doctor", "--leaks"]).expect(0).stdout;
-    assert!(text.starts_with("nothing is left: 1 VMs"), "{text}");
+    assert!(text.starts_with("nothing is left: 1 VM ("), "{text}");
     scene.sandbox.maqet(&["rm", VM]).expect(0);
     assert_eq!(leaks(&scene.sandbox, &[], 0)["looked_at"]["directories"], 0);
 }

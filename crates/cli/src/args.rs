@@ -64,7 +64,7 @@ pub(crate) struct Global {
     /// Fail with exit code 6 instead of starting a supervisor
     #[arg(long, global = true)]
     pub(crate) no_autostart: bool,
-    /// Stop waiting after this long (`90`, `90s`, `5m`) and exit with 124; what was asked for goes on
+    /// Stop waiting after this long (`90`, `90s`, `5m`) and exit with 124; what was asked for goes on, but for an import and a clone
     #[arg(long, global = true, value_name = "DUR", value_parser = duration)]
     pub(crate) deadline: Option<Duration>,
     /// Say more on stderr

@@ -11,6 +11,7 @@ mod args;
 mod backoff;
 mod commands;
 mod connect;
+mod deadline;
 mod error;
 mod exit;
 #[cfg(test)]
@@ -73,18 +74,8 @@ fn execute(cli: Cli, output: &Output) -> Result<(), CliError> {
             return work.await;
         };
         let ended = tokio::time::timeout(after, work).await;
-        ended.unwrap_or_else(|_| Err(waited_enough(after)))
+        ended.unwrap_or_else(|_| Err(deadline::passed(&verb, after)))
     })
-}
-
-fn waited_enough(after: std::time::Duration) -> CliError {
-    CliError::Deadline {
-        what: "the wait for an answer".to_owned(),
-        after,
-        vm: None,
-        state: None,
-        hint: Some("what was asked for goes on; look with `maqet ls`".to_owned()),
-    }
 }
 
 /// Reports what went wrong and turns it into a code.

@@ -110,19 +110,17 @@ fn block(answer: &Answer) -> String {
         path.as_ref()
             .map_or_else(|| without.to_owned(), |path| path.display().to_string())
     };
-    let mut rows = vec![
+    let restored = report.restored.iter();
+    let restored = restored.map(|vm| line(vm, answer.vms.as_deref()));
+    let restored: Vec<_> = std::iter::once(report.restored.len().to_string())
+        .chain(restored)
+        .collect();
+    table::block(&[
         ("made from", path(&report.source, "the VMs' directories")),
         ("reason", report.reason.clone()),
         ("old store", path(&report.set_aside, "there was none")),
-        ("restored", report.restored.len().to_string()),
-    ];
-    rows.extend(
-        report
-            .restored
-            .iter()
-            .map(|vm| ("", line(vm, answer.vms.as_deref()))),
-    );
-    table::block(&rows)
+        ("restored", restored.join("\n")),
+    ])
 }
 
 fn line(vm: &RestoredVm, now: Option<&[VmSummary]>) -> String {

@@ -52,7 +52,7 @@ pub use snapshot::{
 pub use storage::{
     DiskAccepted, DiskAttached, DiskCloned, DiskHolder, DiskResized, DiskStorage, DiskVerified, FileState,
     ImageStatus, Orphan, Orphans, StorageAccept, StorageAttach, StorageClone, StorageInfo, StorageOrphaned,
-    StorageResize, StorageVerified, StorageVerify, VmStorage,
+    StorageResize, StorageVerified, StorageVerify, UnsettledWork, VmStorage,
 };
 pub use store::{
     AuditVerify, BackedUp, BackupFailure, DumpReply, StateBackup, StateDump, StateVerify, StoreBackup,

@@ -28,7 +28,7 @@ pub struct DiskRecord {
     /// A QEMU has had it: it may hold something.
     #[serde(default)]
     pub used: bool,
-    /// Base image it was cloned from, by name.
+    /// Image of the library it was made to stand on, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
     /// When `file` was recorded.
@@ -92,6 +92,15 @@ impl DiskRecords {
             base: None,
             at,
         })
+    }
+
+    /// The one at `path` stands on an image of the library.
+    #[must_use]
+    pub fn standing_on(mut self, path: &Path, image: &str) -> Self {
+        if let Some(record) = self.0.iter_mut().find(|record| record.path == path) {
+            record.base = Some(image.to_owned());
+        }
+        self
     }
 
     /// A QEMU gets these, which were compared with what is on record.

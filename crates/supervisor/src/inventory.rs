@@ -30,7 +30,7 @@ const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
 /// Bytes of one block as `stat` counts them.
 const BLOCK_BYTES: u64 = 512;
 
-/// Looks at one disk. Blocks. Who has it is for the caller to say.
+/// Looks at one disk. Blocks. Who has it, and what is on record against it, is for the caller to say.
 pub(crate) fn look_at(disk: &Disk, files: &DiskRecords, boot_id: &str, policy: &PathPolicy) -> DiskStorage {
     let look = image::look(&disk.path, disk.format, policy);
     let known = files.get(&disk.path);
@@ -58,6 +58,8 @@ pub(crate) fn look_at(disk: &Disk, files: &DiskRecords, boot_id: &str, policy: &
         readonly: disk.readonly,
         state,
         trouble,
+        problem: None,
+        free_bytes: image::free_bytes(&disk.path).ok(),
         made: known.is_some_and(|known| known.made),
         recorded: known.and_then(|known| known.file),
         base: known.and_then(|known| known.base.clone()),

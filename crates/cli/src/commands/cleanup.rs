@@ -26,7 +26,8 @@ struct Answer {
 /// Takes leftovers away once that is confirmed.
 ///
 /// # Errors
-/// The refusal; [`CliError::Usage`] when it is neither confirmed nor can be; [`CliError::Declined`].
+/// The refusal; [`CliError::Usage`] when it is neither confirmed nor can be; [`CliError::Declined`]; [`CliError::Unhealthy`]
+/// when something stays.
 pub(crate) async fn run(session: &Session<'_>, args: &CleanupArgs) -> Result<(), CliError> {
     let found = look(session).await?;
     if found.vms.is_empty() && found.leaks.is_empty() {
@@ -51,15 +52,21 @@ pub(crate) async fn run(session: &Session<'_>, args: &CleanupArgs) -> Result<(),
         logs: true,
     };
     let LeakReport { leaks, actions, .. } = session.ask(&order).await?;
-    answer(
-        session,
-        &Answer {
-            dry_run: false,
-            vms,
-            leaks,
-            actions,
-        },
-    )
+    let count = u64::try_from(leaks.len()).unwrap_or(u64::MAX);
+    let left = Answer {
+        dry_run: false,
+        vms,
+        leaks,
+        actions,
+    };
+    answer(session, &left)?;
+    if count == 0 {
+        return Ok(());
+    }
+    Err(CliError::Unhealthy {
+        what: units::count(count, "thing stays", "things stay") + " that nobody has",
+        hint: Some("maqet doctor --leaks says why".to_owned()),
+    })
 }
 
 async fn look(session: &Session<'_>) -> Result<Answer, CliError> {

@@ -91,7 +91,11 @@ fn disks(status: &VmStatus) -> String {
     let lines = status.disks.iter().map(|disk| {
         let made = if disk.made { ", made by maqet" } else { "" };
         let readonly = if disk.readonly { ", read-only" } else { "" };
-        let trouble = disk.trouble.as_ref().map(trouble).unwrap_or_default();
+        let trouble = disk
+            .trouble
+            .as_ref()
+            .map(|trouble| format!("\n  {}", problem(trouble)));
+        let trouble = trouble.unwrap_or_default();
         format!(
             "{}: {} ({}, {}{readonly}{made}){trouble}",
             disk.name,
@@ -103,18 +107,15 @@ fn disks(status: &VmStatus) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn trouble(trouble: &DiskTrouble) -> String {
+/// What is wrong with a disk, and since when.
+pub(crate) fn problem(trouble: &DiskTrouble) -> String {
     let what = match trouble.problem {
         DiskProblem::HostFull => "the host's disk is full; the guest waits and goes on once there is room",
         DiskProblem::Error => "the host failed to read or write it",
         DiskProblem::Damaged => "damaged",
     };
     let detail = trouble.detail.iter().map(|detail| format!(": {detail}"));
-    format!(
-        "\n  {what}{} (since {})",
-        detail.collect::<String>(),
-        trouble.since
-    )
+    format!("{what}{} (since {})", detail.collect::<String>(), trouble.since)
 }
 
 fn port(port: &PortStatus) -> String {

@@ -6,6 +6,11 @@ use maqet_state::clock::Timestamp;
 use maqet_state::lifecycle::LastExit;
 use serde::Serialize;
 
+/// `1 socket`, `5 sockets`.
+pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 /// `812 ms`, `6.0 s`, `3m 12s`, `2d 4h`: two units at most.
 pub(crate) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();

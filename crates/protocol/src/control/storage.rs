@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use maqet_process::identity::FileMark;
 use maqet_spec::vm::{Disk, DiskFormat};
 use maqet_state::clock::Timestamp;
+use maqet_state::snapshot::SnapshotAction;
 use serde::{Deserialize, Serialize};
 
+use super::DiskTrouble;
 use crate::method::Method;
 
 /// Say that the file at a disk's path is the right one, although another is on record; or that a lost one is lost.
@@ -51,6 +53,18 @@ pub struct VmStorage {
     pub vm: String,
     /// Its disks, in the order of the spec.
     pub disks: Vec<DiskStorage>,
+    /// Work on its snapshots that was cut off, and that nobody has settled yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsettled: Option<UnsettledWork>,
+}
+
+/// Work on a snapshot that was cut off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnsettledWork {
+    /// What was being done.
+    pub action: SnapshotAction,
+    /// Name of the snapshot.
+    pub name: String,
 }
 
 /// One disk, as it was found.
@@ -64,9 +78,15 @@ pub struct DiskStorage {
     pub readonly: bool,
     /// How its file is.
     pub state: FileState,
-    /// What is wrong, outermost first.
+    /// What is wrong with the file, outermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trouble: Vec<String>,
+    /// What is on record against its content, or goes wrong while the VM runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<DiskTrouble>,
+    /// Bytes that are free where the file is, or is to be; absent when nobody can tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
     /// maqet made the file for this VM.
     pub made: bool,
     /// The file on record.

@@ -25,9 +25,14 @@ use crate::messages::AcceptDisk;
 
 impl VmActor {
     /// maqet has an image for this VM that is about to get its name: it is the VM's whatever comes between.
-    pub(super) fn making_file(&mut self, path: PathBuf, file: FileMark) -> Change {
+    pub(super) fn making_file(&mut self, path: &Path, file: FileMark) -> Change {
         let files = std::mem::take(&mut self.record.files);
-        self.record.files = files.made(path, file, &self.shared.boot_id, clock::now());
+        let files = files.made(path.to_owned(), file, &self.shared.boot_id, clock::now());
+        let disk = self.record.spec.disks.iter().find(|disk| disk.path == path);
+        let image = disk.and_then(|disk| disk.from.as_ref());
+        self.record.files = image
+            .into_iter()
+            .fold(files, |files, image| files.standing_on(path, image.as_str()));
         Change::update(self.record.clone())
     }
 

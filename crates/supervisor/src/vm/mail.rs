@@ -241,7 +241,7 @@ impl VmActor {
                 let upsert = Some(self.record.clone());
                 return Ok(Change { upsert, ..entered }.event(event));
             }
-            RecordStep::MakingFile { path, file } => return Ok(self.making_file(path, file)),
+            RecordStep::MakingFile { path, file } => return Ok(self.making_file(&path, file)),
             RecordStep::FileNotMade(path) => return Ok(self.file_not_made(&path)),
             RecordStep::FileMade(path) => return Ok(self.file_made(&path)),
             RecordStep::DiskChecked { disk, leaks } => {

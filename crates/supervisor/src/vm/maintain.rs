@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 use maqet_process::point::{Point, pass};
-use maqet_protocol::control::{DiskResized, StorageVerified, VmStorage};
+use maqet_protocol::control::{DiskResized, StorageVerified, UnsettledWork, VmStorage};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::RunQmp;
 use maqet_spec::size::Size;
@@ -294,10 +294,22 @@ impl Handler<DescribeDisks> for VmActor {
 
     fn handle(&mut self, _message: DescribeDisks, _context: &mut Context<Self>) -> Self::Result {
         let bench = self.bench();
+        let problems: Vec<_> = bench.spec.disks.iter().map(|disk| self.trouble(disk)).collect();
+        let work = self.record.snapshot.as_ref();
+        let unsettled = work.filter(|_| self.activity == Activity::Idle);
+        let unsettled = unsettled.map(|work| UnsettledWork {
+            action: work.action,
+            name: work.name.clone(),
+        });
         Box::pin(async move {
+            let mut disks = bench.look().await;
+            for (disk, problem) in disks.iter_mut().zip(problems) {
+                disk.problem = problem;
+            }
             VmStorage {
                 vm: bench.spec.name.to_string(),
-                disks: bench.look().await,
+                disks,
+                unsettled,
             }
         })
     }

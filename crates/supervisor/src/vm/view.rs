@@ -107,7 +107,7 @@ impl VmActor {
     }
 
     /// What is wrong with a disk: what is on record counts more than what goes on.
-    fn trouble(&self, disk: &Disk) -> Option<DiskTrouble> {
+    pub(super) fn trouble(&self, disk: &Disk) -> Option<DiskTrouble> {
         let damage = self.record.health.of(&disk.path).map(|damage| DiskTrouble {
             problem: DiskProblem::Damaged,
             detail: Some(damage.found.clone()),

@@ -1,6 +1,7 @@
 //! `maqet doctor`: is everything here that VMs need?
 
 mod backups;
+mod disks;
 mod host;
 mod kernel;
 mod places;

@@ -86,10 +86,15 @@ fn looked_at(looked_at: &LookedAt) -> String {
         ports,
         took_ms,
     } = looked_at;
-    format!(
-        "{vms} VMs ({busy} busy), {processes} processes, {ledger} ledger lines, {directories} directories, \
-         {sockets} sockets, {ports} ports in {took_ms} ms"
-    )
+    let parts = [
+        units::count(*vms, "VM", "VMs") + &format!(" ({busy} busy)"),
+        units::count(*processes, "process", "processes"),
+        units::count(*ledger, "ledger line", "ledger lines"),
+        units::count(*directories, "directory", "directories"),
+        units::count(*sockets, "socket", "sockets"),
+        units::count(*ports, "port", "ports"),
+    ];
+    format!("{} in {took_ms} ms", parts.join(", "))
 }
 
 #[cfg(test)]
@@ -106,7 +111,7 @@ mod tests {
 
     #[test]
     fn nothing_left_says_what_was_looked_at() {
-        insta::assert_snapshot!(text(&report(&json!([]), &json!([]))), @"nothing is left: 2 VMs (1 busy), 90 processes, 12 ledger lines, 4 directories, 5 sockets, 1 ports in 3 ms");
+        insta::assert_snapshot!(text(&report(&json!([]), &json!([]))), @"nothing is left: 2 VMs (1 busy), 90 processes, 12 ledger lines, 4 directories, 5 sockets, 1 port in 3 ms");
     }
 
     #[test]
@@ -125,7 +130,7 @@ mod tests {
         KIND     WHAT       VM   SINCE                     WHY
         process  42: sleep  web  -                         it carries the id of a launch
         socket   /r/x.sock  -    2026-01-02T03:04:05.678Z  no
-        looked at 2 VMs (1 busy), 90 processes, 12 ledger lines, 4 directories, 5 sockets, 1 ports in 3 ms
+        looked at 2 VMs (1 busy), 90 processes, 12 ledger lines, 4 directories, 5 sockets, 1 port in 3 ms
         ");
     }
 }

@@ -3,6 +3,7 @@
 use maqet_protocol::control::{DiskStorage, ImageStatus, StorageInfo, VmStorage};
 
 use crate::args::vm::OneArgs;
+use crate::commands::status;
 use crate::error::CliError;
 use crate::render::{table, units};
 use crate::session::Session;
@@ -27,7 +28,11 @@ fn text(storage: &VmStorage) -> String {
     if storage.disks.is_empty() {
         return format!("{} has no disks", storage.vm);
     }
-    let blocks = storage.disks.iter().map(block);
+    let unsettled = storage.unsettled.iter().map(|work| {
+        let (action, name) = (units::word(&work.action), &work.name);
+        format!("the {action} of snapshot {name} was cut off; it is settled when the VM is used next")
+    });
+    let blocks = storage.disks.iter().map(block).chain(unsettled);
     blocks.collect::<Vec<_>>().join("\n\n")
 }
 
@@ -37,6 +42,11 @@ fn block(disk: &DiskStorage) -> String {
         ("path", disk.path.display().to_string()),
         ("state", state(disk)),
     ];
+    lines.extend(
+        disk.problem
+            .as_ref()
+            .map(|problem| ("problem", status::problem(problem))),
+    );
     if let Some(image) = disk.chain.first() {
         lines.push(("format", image.format.clone()));
         lines.push(("size", sizes(image)));
@@ -47,6 +57,7 @@ fn block(disk: &DiskStorage) -> String {
     if !below.is_empty() {
         lines.push(("stands on", below.join("\n")));
     }
+    lines.extend(disk.free_bytes.map(|free| ("free there", units::size(free))));
     lines.push(("made by", made_by(disk)));
     if let Some(holder) = &disk.holder {
         lines.push(("in use by", format!("{} (disk {})", holder.vm, holder.disk)));

@@ -5,11 +5,33 @@ use maqet_protocol::control::Event;
 use super::words;
 
 /// The events from the last start that was wanted on, with all that the restart policy did since; all of them when nobody
-/// ever wanted one.
+/// ever wanted one. Damage to disks since the run before comes first: it is why they were repaired.
 pub(super) fn behind(mut events: Vec<Event>) -> Vec<Event> {
     let from = (0..events.len()).rev().find(|at| is_wanted_start(&events, *at));
-    events.drain(..from.unwrap_or_default());
-    events
+    let chain = events.split_off(from.unwrap_or_default());
+    let mut told = damage_in(events);
+    told.extend(chain);
+    told
+}
+
+/// Damage since a VM ran before, what was done about it, and how that run ended; nothing when there was none.
+fn damage_in(mut before: Vec<Event>) -> Vec<Event> {
+    let ran = before.iter().rposition(|event| event.kind == "vm.running");
+    let mut lately = before.split_off(ran.unwrap_or_default());
+    let is_end = |event: &Event| ["vm.stopped", "vm.failed"].contains(&event.kind.as_str());
+    let damaged = lately.iter().any(is_about_damage);
+    lately.retain(|event| damaged && (is_about_damage(event) || is_end(event)));
+    lately
+}
+
+fn is_about_damage(event: &Event) -> bool {
+    let kinds = [
+        "vm.disk-damaged",
+        "vm.disk-quarantined",
+        "vm.disk-repaired",
+        "vm.disk-accepted",
+    ];
+    kinds.contains(&event.kind.as_str())
 }
 
 /// The events of a chain without those that only repeat others: QEMU lets a guest run at each start and halts it at each
@@ -104,6 +126,28 @@ mod tests {
             ];
             assert_eq!(cursors(&looping), [1, 2, 3, 4, 5, 6, 7, 8]);
         }
+    }
+
+    #[test]
+    fn damage_since_the_run_before_is_told_first() {
+        let person = Some("command");
+        let history = [
+            ("vm.disk-repaired", None),
+            ("vm.starting", person),
+            ("vm.running", None),
+            ("qmp.RESET", None),
+            ("vm.failed", None),
+            ("vm.disk-quarantined", None),
+            ("vm.failed", person),
+            ("vm.disk-repaired", None),
+            ("vm.starting", person),
+            ("vm.running", None),
+        ];
+        assert_eq!(cursors(&history), [5, 6, 7, 8, 9, 10]);
+        // The next start is explained by itself.
+        let later = [&history[..], &[("vm.stopped", None), ("vm.starting", person)]].concat();
+        assert_eq!(cursors(&later), [12]);
+        assert_eq!(cursors(&history[..7]), [5, 6, 7]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What happened, in plain words.
 
+mod disks;
+
 use std::time::Duration;
 
 use maqet_protocol::control::Event;
@@ -34,26 +36,12 @@ pub(super) fn tell(event: &Event) -> Option<String> {
         "runner.adopted" => {
             "maqet took the running VM over again; the guest went on all the while".to_owned()
         }
-        "disk.created" => format!("its disk image was made: {}", text(event, "path")),
-        "vm.disk-checked" => checked(event),
-        "vm.disk-quarantined" => format!(
-            "disk `{}` was found damaged and is not written to: {}",
-            text(event, "disk"),
-            text(event, "found")
-        ),
-        "vm.disk-full" => disk_full(event),
-        "vm.disk-resumed" => format!(
-            "there was room for disk `{}` again, and the guest went on",
-            text(event, "disk")
-        ),
-        "vm.disk-error" => format!("disk `{}`: {}", text(event, "disk"), text(event, "detail")),
-        "vm.disk-damaged" => format!(
-            "QEMU found disk `{}` damaged: {}",
-            text(event, "disk"),
-            text(event, "detail")
-        ),
-        "vm.disk-accepted" => format!("the file of disk `{}` was accepted as it is", text(event, "disk")),
-        kind => return kind.strip_prefix("qmp.").and_then(|name| by_qemu(name, event)),
+        kind => {
+            return match kind.strip_prefix("qmp.") {
+                Some(name) => by_qemu(name, event),
+                None => disks::tell(event),
+            };
+        }
     })
 }
 
@@ -82,27 +70,6 @@ fn by_qemu(name: &str, event: &Event) -> Option<String> {
         ),
         _ => return None,
     })
-}
-
-fn disk_full(event: &Event) -> String {
-    let free = event.data.get("free_bytes").and_then(Value::as_u64);
-    let free = free
-        .map(|bytes| format!(" ({bytes} bytes free)"))
-        .unwrap_or_default();
-    let disk = text(event, "disk");
-    format!(
-        "the guest was halted: the host has no room for disk `{disk}`{free}; it goes on by itself once there is"
-    )
-}
-
-fn checked(event: &Event) -> String {
-    let disk = text(event, "disk");
-    match number(event, "leaks") {
-        Some(leaks) if leaks > 0 => {
-            format!("disk `{disk}` was checked after an unclean end: whole, but for {leaks} leaked clusters")
-        }
-        _ => format!("disk `{disk}` was checked after an unclean end: whole"),
-    }
 }
 
 /// Who wanted a start.

@@ -14,7 +14,8 @@ fn image() -> Value {
 
 fn disk() -> Value {
     json!({"disk": "root", "path": "/vm/root.qcow2", "readonly": false, "state": "another-file",
-        "trouble": ["no such file"], "made": true, "recorded": mark(), "base": "debian",
+        "trouble": ["no such file"], "problem": {"problem": "damaged", "detail": "2 errors in its tables", "since": AT},
+        "free_bytes": 9000, "made": true, "recorded": mark(), "base": "debian",
         "holder": {"vm": "db", "disk": "data"}, "chain": [image()]})
 }
 
@@ -24,7 +25,10 @@ pub(super) fn methods() -> Vec<Sample> {
             json!({"vm": "web", "disk": "root"}),
             json!({"vm": "web", "disk": "root", "path": "/vm/root.qcow2", "already": false, "file": mark()}),
         ),
-        of::<StorageInfo>(json!({"vm": "web"}), json!({"vm": "web", "disks": [disk()]})),
+        of::<StorageInfo>(
+            json!({"vm": "web"}),
+            json!({"vm": "web", "disks": [disk()], "unsettled": {"action": "create", "name": "one"}}),
+        ),
         of::<StorageVerify>(
             json!({"vm": "web", "repair": true}),
             json!({"vm": "web", "tables": true, "disks": [{"disk": "root", "path": "/vm/root.qcow2",

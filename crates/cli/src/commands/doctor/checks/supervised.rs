@@ -6,9 +6,10 @@ use maqet_protocol::control::{Leaks, List, SupervisorInfo, SupervisorStatus, VmS
 use maqet_state::lifecycle::Status;
 
 use super::super::boot;
-use super::{Check, Outcome, backups};
+use super::{Check, Outcome, backups, disks};
 use crate::commands::why;
 use crate::error::CliError;
+use crate::render::units;
 use crate::session::Session;
 
 /// Asks the supervisor, which is started if none is there and that is allowed.
@@ -21,7 +22,10 @@ pub(super) async fn checks(session: &Session<'_>) -> Vec<Check> {
     checks.extend(status.store.as_ref().map(backups::check));
     checks.extend(program_of("supervisor-program", "the supervisor", status.pid));
     match session.ask(&List { status: None }).await {
-        Ok(listed) => checks.extend(vms(&listed.vms)),
+        Ok(listed) => {
+            checks.extend(vms(&listed.vms));
+            checks.extend(disks::checks(session, &listed.vms).await);
+        }
         Err(error) => checks.push(Check::new("vms", Outcome::Fail, error.to_string())),
     }
     checks.push(leftovers(session).await);
@@ -45,8 +49,11 @@ fn unreachable(error: &CliError) -> Check {
 fn version(status: &SupervisorStatus) -> Check {
     let own = env!("CARGO_PKG_VERSION");
     let what = format!(
-        "version {}, pid {}, {} VMs ({} running)",
-        status.version, status.pid, status.vms, status.running
+        "version {}, pid {}, {} ({} running)",
+        status.version,
+        status.pid,
+        units::count(status.vms, "VM", "VMs"),
+        status.running
     );
     if status.version == own {
         return Check::new("supervisor", Outcome::Ok, what);
@@ -159,7 +166,8 @@ async fn leftovers(session: &Session<'_>) -> Check {
     match session.ask(&Leaks::default()).await {
         Ok(report) if report.leaks.is_empty() => Check::new("leftovers", Outcome::Ok, "none"),
         Ok(report) => {
-            let what = format!("{} things are left that nobody has", report.leaks.len());
+            let count = u64::try_from(report.leaks.len()).unwrap_or(u64::MAX);
+            let what = units::count(count, "thing is", "things are") + " left that nobody has";
             Check::new("leftovers", Outcome::Warn, what).hint("maqet doctor --leaks")
         }
         Err(error) => Check::new("leftovers", Outcome::Fail, error.to_string()),

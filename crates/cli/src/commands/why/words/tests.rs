@@ -52,6 +52,46 @@ fn what_happened_is_told_without_jargon() {
 }
 
 #[test]
+fn what_happened_to_disks_is_told() {
+    let told: Vec<String> = [
+        ("disk.created", json!({"path": "/vm/root"})),
+        ("vm.disk-checked", json!({"disk": "root", "leaks": 0})),
+        ("vm.disk-checked", json!({"disk": "root", "leaks": 1})),
+        (
+            "vm.disk-quarantined",
+            json!({"disk": "root", "found": "2 errors"}),
+        ),
+        (
+            "vm.disk-repaired",
+            json!({"disk": "root", "whole": true, "repaired": ["`/vm/root`: 2 errors repaired"]}),
+        ),
+        (
+            "vm.disk-repaired",
+            json!({"disk": "root", "whole": true, "repaired": []}),
+        ),
+        ("vm.disk-full", json!({"disk": "root", "free_bytes": 7})),
+        ("vm.disk-full", json!({"disk": "root"})),
+        ("vm.disk-resumed", json!({"disk": "root"})),
+        (
+            "vm.disk-error",
+            json!({"disk": "root", "detail": "a write failed"}),
+        ),
+        ("vm.disk-damaged", json!({"disk": "root", "detail": "bad"})),
+        ("vm.disk-accepted", json!({"disk": "root"})),
+        ("vm.disk-attached", json!({"disk": "root", "path": "/vm/root"})),
+        (
+            "vm.disk-resized",
+            json!({"disk": "root", "before": 1 << 30, "after": 2_u64 << 30}),
+        ),
+    ]
+    .iter()
+    .filter_map(|(kind, data)| tell(&event(kind, data)))
+    .collect();
+    assert_eq!(told.len(), 14);
+    insta::assert_snapshot!(told.join("\n"));
+}
+
+#[test]
 fn what_only_programs_care_about_is_left_out() {
     for kind in ["qmp.NIC_RX_FILTER_CHANGED", "qmp.SHUTDOWN", "vm.kind-of-tomorrow"] {
         assert_eq!(tell(&event(kind, &json!({"guest": false}))), None, "{kind}");
