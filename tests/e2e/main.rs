@@ -29,6 +29,7 @@ mod sandbox;
 mod scale;
 mod shares;
 mod snapshot;
+mod snapshot_external;
 mod snapshot_live;
 mod start;
 mod stop;

@@ -34,6 +34,7 @@ mod scene;
 mod silence;
 mod small_disk;
 mod snapshot;
+mod snapshot_external;
 mod snapshot_live;
 mod soak;
 mod start;

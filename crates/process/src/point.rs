@@ -86,6 +86,9 @@ points! {
     Adopted, "adopt-answered", "supervisor", "the new runner has QEMU, nothing is confirmed";
     RecoveryBegun, "recovery-begun", "supervisor", "the store is read, nobody was asked";
     RecoverySettled, "recovery-settled", "supervisor", "every VM is settled, nobody listens";
+    LayersIntended, "layers-intended", "supervisor", "work on images on top of others is durable, none was touched";
+    LayerDone, "layer-done", "supervisor", "one image on top of another is made or merged, not recorded";
+    LayersRecorded, "layers-recorded", "supervisor", "what disks stand on is recorded, what nobody needs is still there";
     SnapshotIntended, "snapshot-intended", "supervisor", "work on a snapshot is durable, no image was touched";
     SnapshotAsked, "snapshot-asked", "runner", "QEMU is to do a step, and was not told";
     SnapshotJob, "snapshot-job", "runner", "QEMU has a job with memory, how it ends is not known";

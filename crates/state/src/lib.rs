@@ -6,6 +6,7 @@ pub mod daily;
 pub mod disk;
 pub mod error;
 pub mod examination;
+pub mod external;
 pub mod health;
 pub mod id;
 pub mod journal;

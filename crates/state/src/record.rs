@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::disk::DiskRecords;
+use crate::external::Externals;
 use crate::health::Health;
 use crate::id::VmId;
 use crate::lifecycle::{Activity, Fact, FactKind, ImpossibleFact, LastExit, Status, View, apply};
@@ -168,6 +169,9 @@ pub struct VmRecord {
     /// Work on its snapshots that has begun and is not known to have ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<Box<SnapshotWork>>,
+    /// Snapshots that are kept as files of their own.
+    #[serde(default, skip_serializing_if = "Externals::is_none")]
+    pub externals: Externals,
     /// Started whenever a supervisor starts; `None` when not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autostart: Option<Autostart>,
@@ -196,6 +200,7 @@ impl VmRecord {
             created_at: at,
             files: DiskRecords::new(),
             snapshot: None,
+            externals: Externals::none(),
             autostart: None,
             upkeep: Upkeep {
                 boot_id: String::new(),

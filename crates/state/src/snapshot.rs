@@ -16,6 +16,27 @@ pub enum SnapshotAction {
     Delete,
 }
 
+/// How a snapshot is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SnapshotKind {
+    /// Inside the images.
+    #[default]
+    Internal,
+    /// As files of its own: the image stays as it was, below a new one.
+    External,
+}
+
+impl SnapshotKind {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Internal => "internal",
+            Self::External => "external",
+        }
+    }
+}
+
 /// Work on the snapshots of a VM that may be cut off at any step: whoever finds it recorded looks at the images, and
 /// takes it back or finishes it before anything else is done with them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

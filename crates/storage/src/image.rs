@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod attack;
+mod blank;
 mod chain;
 mod check;
 mod copy;
@@ -14,6 +15,7 @@ mod digest;
 mod header;
 mod inspect;
 mod look;
+mod merge;
 mod open;
 mod room;
 pub mod snapshot;
@@ -21,6 +23,7 @@ mod suspect;
 mod unnamed;
 mod version;
 
+pub use blank::is_blank;
 pub use chain::{Chain, Layer, open_chain};
 pub use check::{Checked, Resized, check, resize};
 pub use copy::{Copied, Source, copy};
@@ -30,6 +33,7 @@ pub use digest::{Algorithm, Checksum, digest};
 pub(crate) use header::Header;
 pub use inspect::{Inspection, inspect};
 pub use look::{Found, Look, look};
+pub use merge::{merge, stand_on};
 pub(crate) use open::pin;
 pub use open::{Image, open};
 pub use room::{ROOM_BYTES, free_bytes};

@@ -29,6 +29,8 @@ pub(crate) struct Order {
     pub(crate) keep_snapshots: bool,
     /// Specs of all other VMs.
     pub(crate) others: Vec<VmSpec>,
+    /// Images that keep external snapshots.
+    pub(crate) bases: Vec<PathBuf>,
     /// Where images may be.
     pub(crate) policy: PathPolicy,
     /// This boot of the host.
@@ -217,9 +219,9 @@ fn candidate(path: PathBuf, format: Option<DiskFormat>, order: &Order) -> Option
         Some(_) => Whose::Another,
     };
     Some(Candidate {
-        path,
         whose,
-        snapshots: top.snapshots,
+        snapshots: top.snapshots + u32::from(order.bases.contains(&path)),
+        path,
         stands_on: files_of(&look),
     })
 }

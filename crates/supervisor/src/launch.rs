@@ -27,6 +27,7 @@ use maqet_protocol::runner::{OpenedFile, Prepare, Prepared, Release, Running, Wa
 use maqet_spec::VmSpec;
 use maqet_state::clock;
 use maqet_state::disk::DiskRecords;
+use maqet_state::external::Externals;
 use maqet_state::health::Health;
 use maqet_state::id::VmId;
 use maqet_state::record::Launch;
@@ -58,6 +59,8 @@ pub(crate) struct Plan {
     pub(crate) files: DiskRecords,
     /// Work on its snapshots that was cut off.
     pub(crate) unfinished: Option<Box<SnapshotWork>>,
+    /// Its snapshots that are files of their own.
+    pub(crate) externals: Externals,
     /// What is known against them.
     pub(crate) health: Health,
     /// The start counter of this launch.

@@ -5,6 +5,7 @@
 //! with its snapshots.
 
 mod engine;
+pub(crate) mod external;
 mod files;
 mod live;
 pub(crate) mod plan;
@@ -19,9 +20,10 @@ use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::VmSpec;
 use maqet_spec::vm::{Disk, DiskFormat};
 use maqet_state::disk::DiskRecords;
+use maqet_state::external::Externals;
 use maqet_state::health::Health;
 use maqet_state::id::VmId;
-use maqet_state::snapshot::{SnapshotAction, SnapshotWork};
+use maqet_state::snapshot::{SnapshotAction, SnapshotKind, SnapshotWork};
 use maqet_storage::image::snapshot::is_name;
 
 use self::engine::{Ended, Engine};
@@ -50,6 +52,8 @@ pub(crate) struct SnapshotOrder {
     pub(crate) memory: bool,
     /// Replace one of that name.
     pub(crate) overwrite: bool,
+    /// As files of their own.
+    pub(crate) external: bool,
     /// Idempotency key of the call.
     pub(crate) key: Option<String>,
 }
@@ -64,6 +68,8 @@ pub(crate) struct Job {
     /// What is known against them.
     pub(crate) health: Health,
     pub(crate) order: SnapshotOrder,
+    /// Snapshots that are files of their own.
+    pub(crate) externals: Externals,
     /// Work that somebody before left.
     pub(crate) unfinished: Option<Box<SnapshotWork>>,
     /// The way to its runner, if it runs.
@@ -106,6 +112,9 @@ impl Job {
     }
 
     async fn carry_out(&self) -> Result<Done, Refusal> {
+        if let Some(done) = external::carry_out(self).await? {
+            return Ok(done);
+        }
         let disks = self.disks()?;
         let engine = self.engine().await?;
         if let Some(work) = &self.unfinished {
@@ -115,9 +124,17 @@ impl Job {
         let found = engine.list().await?;
         let Some(action) = self.order.action else {
             let all = capable(&self.spec).count();
+            let writable = self.spec.disks.iter().filter(|disk| !disk.readonly).count();
+            let mut snapshots = plan::summaries(&found, &disks, all);
+            snapshots.extend(external::summaries(
+                &self.externals,
+                self.order.disk.as_deref(),
+                writable,
+            ));
+            snapshots.sort_by(|left, right| (left.at, &left.name).cmp(&(right.at, &right.name)));
             return Ok(Done::Listed(SnapshotListed {
                 vm: self.name().to_owned(),
-                snapshots: plan::summaries(&found, &disks, all),
+                snapshots,
             }));
         };
         let work = self.work(action, disks, &found, engine.is_live())?;
@@ -326,6 +343,7 @@ impl Job {
             memory: work.memory,
             memory_left_out: work.action == SnapshotAction::Load && had_memory && !work.memory,
             took_ms: u64::try_from(self.asked.elapsed().as_millis()).unwrap_or(u64::MAX),
+            kind: SnapshotKind::Internal,
         }
     }
 }

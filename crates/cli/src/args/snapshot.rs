@@ -11,6 +11,10 @@ use crate::error::CliError;
     override_usage = "maqet snapshot create|load|delete|list VM [NAME] [OPTIONS]\n       \
                       maqet snapshot VM create|load|delete|list DRIVE --name NAME [OPTIONS]"
 )]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one flag of the command line"
+)]
 pub(crate) struct SnapshotArgs {
     /// What to do with which VM: `create`, `load`, `delete` or `list`, then the VM and the snapshot's name
     #[arg(value_name = "WORD", num_args = 2..=3, required = true)]
@@ -27,6 +31,9 @@ pub(crate) struct SnapshotArgs {
     /// Replace a snapshot of that name; without, that is an error
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// As a file of its own: the image stays as it is, and a new one on top of it takes what is written; the VM must not run
+    #[arg(long)]
+    pub(crate) external: bool,
     /// The Python tool's word for --memory on all disks
     #[arg(long, hide = true)]
     pub(crate) live: bool,

@@ -12,7 +12,7 @@ use crate::progress;
 use crate::render::{table, units};
 use crate::session::{OPERATION_DEADLINE, Session, key};
 
-const HEADER: [&str; 6] = ["NAME", "DISKS", "MEMORY", "MADE", "VM CLOCK", "COMPLETE"];
+const HEADER: [&str; 7] = ["NAME", "DISKS", "KIND", "MEMORY", "MADE", "VM CLOCK", "COMPLETE"];
 
 /// Makes, loads, deletes or lists snapshots.
 ///
@@ -30,13 +30,14 @@ pub(crate) async fn run(session: &Session<'_>, args: &SnapshotArgs) -> Result<()
     match action {
         Action::List => list(session, &SnapshotList { vm, disk }).await,
         Action::Create => {
-            let overwrite = args.overwrite;
+            let (overwrite, external) = (args.overwrite, args.external);
             let method = SnapshotCreate {
                 vm,
                 name,
                 disk,
                 memory,
                 overwrite,
+                external,
                 key,
             };
             work(session, &method, "making a snapshot").await
@@ -111,6 +112,7 @@ fn row(snapshot: &SnapshotInfo) -> Vec<String> {
     vec![
         snapshot.name.clone(),
         snapshot.disks.join(","),
+        snapshot.kind.as_str().to_owned(),
         or_dash(snapshot.vm_state_bytes, units::size(snapshot.vm_state_bytes)),
         units::second(snapshot.at),
         or_dash(snapshot.vm_clock_ms, clock),

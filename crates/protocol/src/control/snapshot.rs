@@ -1,7 +1,7 @@
 //! Snapshots of a VM's disks, with or without its memory.
 
 use maqet_state::clock::Timestamp;
-use maqet_state::snapshot::SnapshotAction;
+use maqet_state::snapshot::{SnapshotAction, SnapshotKind};
 use serde::{Deserialize, Serialize};
 
 use crate::method::Method;
@@ -24,6 +24,9 @@ pub struct SnapshotCreate {
     /// Replace a snapshot of that name.
     #[serde(default)]
     pub overwrite: bool,
+    /// Leave the images as they are and put new ones on top of them, which take what is written; the VM must not run.
+    #[serde(default)]
+    pub external: bool,
     /// Idempotency key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -86,6 +89,9 @@ pub struct SnapshotDone {
     pub memory_left_out: bool,
     /// Milliseconds it took.
     pub took_ms: u64,
+    /// How it is kept.
+    #[serde(default)]
+    pub kind: SnapshotKind,
 }
 
 /// List the snapshots of a VM, the oldest first.
@@ -124,6 +130,9 @@ pub struct SnapshotInfo {
     pub vm_state_bytes: u64,
     /// The guest's clock then, milliseconds since QEMU was started; 0 when it did not run.
     pub vm_clock_ms: u64,
+    /// How it is kept.
+    #[serde(default)]
+    pub kind: SnapshotKind,
 }
 
 /// One snapshot in one image.

@@ -237,11 +237,11 @@ pub(super) fn control() -> Vec<Sample> {
 fn snapshots() -> Vec<Sample> {
     let done = |action: &str| {
         json!({"vm": "web", "action": action, "name": "before", "disks": ["root"], "live": true, "memory": true,
-            "memory_left_out": false, "took_ms": 80})
+            "memory_left_out": false, "took_ms": 80, "kind": "internal"})
     };
     vec![
         of::<SnapshotCreate>(
-            json!({"vm": "web", "name": "before", "disk": "root", "memory": true, "overwrite": true, "key": "k"}),
+            json!({"vm": "web", "name": "before", "disk": "root", "memory": true, "overwrite": true, "external": true, "key": "k"}),
             done("create"),
         ),
         of::<SnapshotLoad>(
@@ -255,7 +255,7 @@ fn snapshots() -> Vec<Sample> {
         of::<SnapshotList>(
             json!({"vm": "web", "disk": "root"}),
             json!({"vm": "web", "snapshots": [{"name": "before", "disks": ["root"], "complete": true, "at": AT,
-                "vm_state_bytes": 4096, "vm_clock_ms": 1234}]}),
+                "vm_state_bytes": 4096, "vm_clock_ms": 1234, "kind": "internal"}]}),
         ),
     ]
 }

@@ -187,7 +187,7 @@ async fn write_size(
 }
 
 /// The image without what it stands on, as QEMU takes it.
-fn alone(format: DiskFormat) -> String {
+pub(super) fn alone(format: DiskFormat) -> String {
     let file = json!({"driver": "file", "filename": format!("/proc/self/fd/{FILE_NUMBER}")});
     let node = match format {
         DiskFormat::Raw => json!({"driver": format_name(format), "file": file}),

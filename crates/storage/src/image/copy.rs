@@ -178,7 +178,7 @@ impl Job<'_> {
 
 impl Source {
     /// The chain as QEMU takes it, node by node, and the descriptors it names.
-    fn node(&self) -> Result<(String, Vec<(OwnedFd, i32)>), StorageError> {
+    pub(super) fn node(&self) -> Result<(String, Vec<(OwnedFd, i32)>), StorageError> {
         let Chain { top, below } = &self.chain;
         let layers = std::iter::once((top, self.format));
         let layers: Vec<(&Image, DiskFormat)> = layers

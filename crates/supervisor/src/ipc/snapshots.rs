@@ -43,6 +43,7 @@ fn created(call: SnapshotCreate) -> (String, SnapshotOrder) {
         disk: call.disk,
         memory: call.memory,
         overwrite: call.overwrite,
+        external: call.external,
         key: call.key,
     };
     (call.vm, order)
@@ -55,6 +56,7 @@ fn loaded(call: SnapshotLoad) -> (String, SnapshotOrder) {
         disk: call.disk,
         memory: call.memory,
         overwrite: false,
+        external: false,
         key: call.key,
     };
     (call.vm, order)
@@ -67,6 +69,7 @@ fn deleted(call: SnapshotDelete) -> (String, SnapshotOrder) {
         disk: call.disk,
         memory: false,
         overwrite: false,
+        external: false,
         key: call.key,
     };
     (call.vm, order)
@@ -79,6 +82,7 @@ fn listed(call: SnapshotList) -> (String, SnapshotOrder) {
         disk: call.disk,
         memory: false,
         overwrite: false,
+        external: false,
         key: None,
     };
     (call.vm, order)

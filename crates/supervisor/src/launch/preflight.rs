@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::ExpectedFile;
@@ -13,6 +14,7 @@ use super::Plan;
 use crate::leases::Leases;
 use crate::link::chain;
 use crate::shared::Shared;
+use crate::snapshots::external::Desk;
 use crate::snapshots::finish_before_start;
 use crate::soundness;
 
@@ -57,6 +59,7 @@ impl Preflight {
             let settled = finish_before_start(work, plan).await;
             settled.map_err(|refusal| refusal.vm(name))?;
         }
+        tidy_externals(plan).await;
         let order = soundness::Order {
             id: &plan.id,
             vm: name,
@@ -79,6 +82,19 @@ impl Preflight {
                 accel_fallback,
             },
         })
+    }
+}
+
+/// What is left of external snapshots that did not come about is in nobody's way.
+async fn tidy_externals(plan: &Plan) {
+    let desk = Desk {
+        vm: plan.spec.name.to_string(),
+        files: plan.files.clone(),
+        owner: plan.owner.clone(),
+        shared: Rc::clone(&plan.shared),
+    };
+    if let Err(refusal) = desk.tidy(&plan.externals).await {
+        tracing::warn!(vm = %plan.spec.name, %refusal, causes = ?refusal.causes, "images that nothing needs are left for now");
     }
 }
 

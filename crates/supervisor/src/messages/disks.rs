@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use actix::Message;
+use maqet_process::identity::FileMark;
 use maqet_protocol::control::{DiskAccepted, SnapshotDone, VmStorage};
 use maqet_protocol::refusal::Refusal;
 use maqet_spec::vm::{Disk, DiskFormat};
+use maqet_state::external::{Discarded, ExternalSnapshot, ExternalWork};
 use maqet_state::snapshot::SnapshotWork;
 use tokio::sync::oneshot;
 
@@ -95,5 +97,47 @@ pub(crate) enum RecordSnapshot {
     Recovered {
         /// What was wanted has come about.
         achieved: bool,
+    },
+}
+
+/// What is to be recorded of work on snapshots that are files of their own. From: `snapshots::external`.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Refusal>")]
+pub(crate) enum RecordExternal {
+    /// It begins once this is durable.
+    Begun(ExternalWork),
+    /// New images are on top of disks from now on.
+    Stacked {
+        /// A new snapshot, or other images on top of one there is.
+        snapshot: Box<ExternalSnapshot>,
+        /// The new images.
+        made: Vec<(PathBuf, FileMark)>,
+        /// Images that nobody needs any more.
+        discard: Vec<Discarded>,
+        /// For whoever asked.
+        done: Box<SnapshotDone>,
+        /// Idempotency key of the call.
+        key: Option<String>,
+    },
+    /// What was on top of a snapshot is in it.
+    Merged {
+        /// Images that nobody needs any more.
+        discard: Vec<Discarded>,
+        /// For whoever asked.
+        done: Box<SnapshotDone>,
+        /// Idempotency key of the call.
+        key: Option<String>,
+    },
+    /// It has failed.
+    Failed {
+        /// Nothing half-made is left.
+        settled: bool,
+        /// Why.
+        refusal: Box<Refusal>,
+    },
+    /// Nothing is left of the work, nor of these files.
+    Struck {
+        /// Where they were.
+        gone: Vec<PathBuf>,
     },
 }

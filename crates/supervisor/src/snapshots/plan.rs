@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use maqet_protocol::control::{SnapshotEntry, SnapshotInfo};
-use maqet_state::snapshot::{SnapshotAction, SnapshotWork};
+use maqet_state::snapshot::{SnapshotAction, SnapshotKind, SnapshotWork};
 
 /// What the images hold, by disk.
 pub(crate) type Found = BTreeMap<String, Vec<SnapshotEntry>>;
@@ -201,6 +201,7 @@ pub(crate) fn summaries(found: &Found, disks: &[String], all: usize) -> Vec<Snap
             at: entry.at,
             vm_state_bytes: 0,
             vm_clock_ms: entry.vm_clock_ms,
+            kind: SnapshotKind::Internal,
         });
         info.vm_state_bytes = info.vm_state_bytes.max(entry.vm_state_bytes);
         if !info.disks.contains(&entry.disk) {

@@ -40,6 +40,7 @@ impl VmActor {
         } else {
             Command::Remove
         };
+        self.may_be_removed(&message)?;
         let order = RemoveOrder {
             delete_storage: message.delete_storage,
             keep_snapshots: message.keep_snapshots,
@@ -58,6 +59,25 @@ impl VmActor {
                 Err(self.defect("a removal with another effect"))
             }
         }
+    }
+
+    /// Images that lie on top of others say which; the VM's file, added again, would start from those below and lose what is
+    /// in them.
+    fn may_be_removed(&self, message: &RemoveVm) -> Result<(), Refusal> {
+        let Some(newest) = self.record.externals.snapshots.last() else {
+            return Ok(());
+        };
+        if message.delete_storage || message.force {
+            return Ok(());
+        }
+        let (vm, name) = (self.name(), &newest.name);
+        let message = format!("`{vm}` has the external snapshot `{name}`, of which only maqet knows");
+        Err(Refusal::new(RefusalCode::WrongState, message)
+            .vm(vm)
+            .state(self.record.status().as_str())
+            .hint(format!(
+                "maqet snapshot delete {vm} {name} keeps what was written since; or --delete-storage, or --force"
+            )))
     }
 
     fn kill_then_forget(
@@ -122,9 +142,17 @@ impl VmActor {
             delete: order.delete_storage,
             keep_snapshots: order.keep_snapshots,
             others: Vec::new(),
+            bases: self.bases(),
             policy: self.shared.policy.clone(),
             boot_id: self.shared.boot_id.clone(),
         }
+    }
+
+    /// Images that keep external snapshots.
+    fn bases(&self) -> Vec<PathBuf> {
+        let snapshots = self.record.externals.snapshots.iter();
+        let layers = snapshots.flat_map(|snapshot| &snapshot.layers);
+        layers.map(|layer| layer.base().to_owned()).collect()
     }
 
     fn forget_record(&mut self, outcome: Outcome, key: Option<String>, context: &mut Context<Self>) {
@@ -228,7 +256,7 @@ async fn delete(
 }
 
 /// What all other VMs should be: an image may be theirs too.
-async fn specs_of_others(id: &VmId, shared: &Shared) -> Result<Vec<VmSpec>, Refusal> {
+pub(crate) async fn specs_of_others(id: &VmId, shared: &Shared) -> Result<Vec<VmSpec>, Refusal> {
     let records = shared.state.send(ReadVms).await.map_err(|gone| {
         Refusal::new(RefusalCode::Busy, "nobody tells what other VMs have").cause(gone.to_string())
     })??;

@@ -9,7 +9,7 @@ use maqet_protocol::refusal::Refusal;
 use maqet_state::change::Change;
 use maqet_state::journal::NewEvent;
 use maqet_state::lifecycle::{Activity, Command, Decision, Effect, Status};
-use maqet_state::snapshot::{SnapshotAction, SnapshotWork};
+use maqet_state::snapshot::{SnapshotAction, SnapshotKind, SnapshotWork};
 use tokio::sync::Notify;
 
 use super::VmActor;
@@ -41,6 +41,7 @@ impl VmActor {
             files: self.record.files.clone(),
             health: self.record.health.clone(),
             order,
+            externals: self.record.externals.clone(),
             unfinished: self.record.snapshot.clone(),
             link,
             owner: context.address(),
@@ -68,7 +69,7 @@ impl VmActor {
         }
     }
 
-    fn snapshot_event(&self, outcome: &Result<SnapshotDone, Refusal>) -> NewEvent {
+    pub(super) fn snapshot_event(&self, outcome: &Result<SnapshotDone, Refusal>) -> NewEvent {
         let done = match outcome {
             Ok(done) => done,
             Err(refusal) => {
@@ -80,7 +81,8 @@ impl VmActor {
         };
         let event = self.event(kind(done.action)).with("name", done.name.clone());
         let event = event.with("disks", done.disks.clone()).with("live", done.live);
-        event.with("memory", done.memory).with("took_ms", done.took_ms)
+        let event = event.with("memory", done.memory).with("took_ms", done.took_ms);
+        event.with("external", done.kind == SnapshotKind::External)
     }
 
     /// What is recorded of a step.
@@ -116,6 +118,12 @@ impl VmActor {
                     None => change,
                 }
             }
+        }
+    }
+
+    pub(super) fn told_late(&self, kept: Result<(), Refusal>) {
+        if let Err(refusal) = kept {
+            tracing::error!(vm = self.name(), %refusal, "the end of work on a snapshot is not durable yet");
         }
     }
 
@@ -164,9 +172,7 @@ impl Handler<RecordSnapshot> for VmActor {
         }
         let kept = self.persist_fact(change);
         Box::pin(kept.into_actor(self).map(|kept, actor, _context| {
-            if let Err(refusal) = kept {
-                tracing::error!(vm = actor.name(), %refusal, "the end of work on a snapshot is not durable yet");
-            }
+            actor.told_late(kept);
             Ok(())
         }))
     }

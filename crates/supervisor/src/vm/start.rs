@@ -77,6 +77,7 @@ impl VmActor {
             spec: self.record.spec.clone(),
             files: self.record.files.clone(),
             unfinished: self.record.snapshot.clone(),
+            externals: self.record.externals.clone(),
             health: self.record.health.clone(),
             generation: self.record.generation + 1,
             launch_id: maqet_state::id::VmId::random().as_str().to_owned(),

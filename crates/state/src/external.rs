@@ -1,0 +1,215 @@
+//! Snapshots outside of images: the image that was is left alone, and a new one on top of it takes what is written.
+//!
+//! Pure: which disks have which layers, what is being done about them, and what a disk's entry in the spec becomes.
+
+use std::path::{Path, PathBuf};
+
+use maqet_process::identity::FileMark;
+use maqet_spec::VmSpec;
+use maqet_spec::vm::{Disk, DiskFormat};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+
+/// One disk of such a snapshot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Layer {
+    /// The disk as it was; its image is what the snapshot keeps.
+    pub before: Disk,
+    /// The image on top of it, qcow2, absolute.
+    pub overlay: PathBuf,
+}
+
+impl Layer {
+    /// Name of the disk.
+    pub fn disk(&self) -> &str {
+        self.before.name.as_str()
+    }
+
+    /// Of the image that it stood on it stands on the base, if that is one of those that are `gone`.
+    fn rest_below(&mut self, gone: &[Self]) {
+        if let Some(below) = gone.iter().find(|below| below.overlay == self.before.path) {
+            stand(&mut self.before, below);
+        }
+    }
+
+    /// The image that keeps the snapshot.
+    pub fn base(&self) -> &Path {
+        &self.before.path
+    }
+}
+
+/// What several disks held at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExternalSnapshot {
+    /// Its name.
+    pub name: String,
+    /// When it was made.
+    pub at: Timestamp,
+    /// Its disks; a disk is in it once.
+    pub layers: Vec<Layer>,
+}
+
+/// A file that is no part of a disk any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Discarded {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The file; no other one at that path is deleted.
+    pub file: FileMark,
+}
+
+/// Work that may be cut off at any step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub enum ExternalWork {
+    /// Images are being made on top of these; until that is recorded nobody has written to them, so that whoever finds this
+    /// deletes those that are there.
+    Making {
+        /// Where they will be, each on the base of its layer.
+        layers: Vec<Layer>,
+    },
+    /// What lies on top of a snapshot is being written into it. The disks are whole at every moment; the snapshot is not what
+    /// it was any more. It is done again by whoever wants to.
+    Merging {
+        /// Name of the snapshot.
+        name: String,
+        /// On which disks.
+        disks: Vec<String>,
+    },
+    /// Files that nothing refers to any more are being deleted.
+    Discarding {
+        /// Those.
+        files: Vec<Discarded>,
+    },
+}
+
+/// The external snapshots of a VM, the oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Externals {
+    /// Those there are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<ExternalSnapshot>,
+    /// What is being done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<ExternalWork>,
+}
+
+impl Externals {
+    /// None, and nothing is being done.
+    pub const fn none() -> Self {
+        Self {
+            snapshots: Vec::new(),
+            work: None,
+        }
+    }
+
+    /// Whether there is nothing to store.
+    pub const fn is_none(&self) -> bool {
+        self.snapshots.is_empty() && self.work.is_none()
+    }
+
+    /// The snapshot of this name.
+    pub fn get(&self, name: &str) -> Option<&ExternalSnapshot> {
+        self.snapshots.iter().find(|snapshot| snapshot.name == name)
+    }
+
+    /// The layer of this snapshot on this disk.
+    pub fn layer(&self, name: &str, disk: &str) -> Option<&Layer> {
+        self.get(name)?.layers.iter().find(|layer| layer.disk() == disk)
+    }
+
+    /// The snapshot whose base is the image that `layer` has on top: the next newer one of its disk.
+    pub fn above(&self, layer: &Layer) -> Option<(&ExternalSnapshot, &Layer)> {
+        self.snapshots.iter().find_map(|snapshot| {
+            let stands = |other: &&Layer| other.base() == layer.overlay;
+            snapshot.layers.iter().find(stands).map(|above| (snapshot, above))
+        })
+    }
+
+    /// Whether the snapshot of this name is being merged away: it cannot be gone back to.
+    pub fn is_merging(&self, name: &str) -> bool {
+        matches!(&self.work, Some(ExternalWork::Merging { name: merging, .. }) if merging == name)
+    }
+
+    /// New images are on top of disks: those of `snapshot` are the layers of a new snapshot, or take the place of those that
+    /// the snapshot of that name has.
+    #[must_use]
+    pub fn stacked(mut self, snapshot: ExternalSnapshot) -> Self {
+        let known = self
+            .snapshots
+            .iter_mut()
+            .find(|known| known.name == snapshot.name);
+        match known {
+            Some(known) => {
+                for layer in snapshot.layers {
+                    known.layers.retain(|other| other.disk() != layer.disk());
+                    known.layers.push(layer);
+                }
+            }
+            None => self.snapshots.push(snapshot),
+        }
+        self.work = None;
+        self
+    }
+
+    /// The snapshot of this name is in no image of these disks any more: what was on top of it is in its base.
+    #[must_use]
+    pub fn merged(mut self, name: &str, disks: &[String]) -> Self {
+        let gone: Vec<Layer> = disks
+            .iter()
+            .filter_map(|disk| self.layer(name, disk).cloned())
+            .collect();
+        for snapshot in &mut self.snapshots {
+            if snapshot.name == name {
+                snapshot.layers.retain(|layer| !gone.contains(layer));
+            }
+            for layer in &mut snapshot.layers {
+                layer.rest_below(&gone);
+            }
+        }
+        self.snapshots.retain(|snapshot| !snapshot.layers.is_empty());
+        self.work = None;
+        self
+    }
+}
+
+/// The spec with the disks of these layers on top of what they were.
+#[must_use]
+pub fn raised(mut spec: VmSpec, layers: &[Layer]) -> VmSpec {
+    for layer in layers {
+        for disk in spec
+            .disks
+            .iter_mut()
+            .filter(|disk| disk.name == layer.before.name)
+        {
+            disk.path.clone_from(&layer.overlay);
+            disk.format = DiskFormat::Qcow2;
+            // It is never made anew: what is missing is lost.
+            disk.size = None;
+            disk.from = None;
+        }
+    }
+    spec
+}
+
+/// The spec with the disks of these layers being what they were, where they are on top.
+#[must_use]
+pub fn lowered(mut spec: VmSpec, layers: &[Layer]) -> VmSpec {
+    for layer in layers {
+        for disk in spec.disks.iter_mut().filter(|disk| disk.path == layer.overlay) {
+            stand(disk, layer);
+        }
+    }
+    spec
+}
+
+fn stand(disk: &mut Disk, layer: &Layer) {
+    disk.path.clone_from(&layer.before.path);
+    disk.format = layer.before.format;
+    disk.size = layer.before.size;
+    disk.from.clone_from(&layer.before.from);
+}
+
+#[cfg(test)]
+mod tests;

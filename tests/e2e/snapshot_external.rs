@@ -1,0 +1,312 @@
+//! Snapshots as files of their own: images below new ones, gone back to, merged, and deleted with the VM.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use maqet_tests::{Guest, Sandbox, qemu_img, wait};
+use regex::Regex;
+use serde_json::{Value, json};
+
+use crate::linux;
+
+const BOTH: &str = "disks: {root: {path: ./root.qcow2, size: 4M, interface: ide}, \
+                    data: {path: ./data.raw, size: 4M, format: raw, interface: ide}}";
+const DISKS: [&str; 2] = ["root", "data"];
+
+/// A stopped VM of a qcow2 and a raw disk, which hold ones.
+fn stopped() -> Sandbox {
+    let sandbox = Sandbox::new();
+    Guest::tiny("web").line(BOTH).start(&sandbox);
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    write(&sandbox, 1);
+    sandbox
+}
+
+/// Path and format of each disk, as the VM has it now.
+fn disks(sandbox: &Sandbox) -> Vec<(PathBuf, String)> {
+    let info = sandbox.json(&["storage", "info", "web"]);
+    let one = |disk: &Value| {
+        let format = disk["chain"][0]["format"].as_str().unwrap();
+        (disk["path"].as_str().unwrap().into(), format.to_owned())
+    };
+    info["disks"].as_array().unwrap().iter().map(one).collect()
+}
+
+/// Fills the first MiB of each disk.
+fn write(sandbox: &Sandbox, pattern: u8) {
+    for (path, format) in disks(sandbox) {
+        let done = Command::new("qemu-io")
+            .args(["-f", &format, "-c", &format!("write -P {pattern} 0 1M")])
+            .arg(&path)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{done:?}");
+    }
+}
+
+/// What a guest finds at the beginning of each disk.
+fn held(sandbox: &Sandbox) -> Vec<u8> {
+    let first = |(path, format): &(PathBuf, String)| content(path, format)[0];
+    disks(sandbox).iter().map(first).collect()
+}
+
+fn content(path: &Path, format: &str) -> Vec<u8> {
+    match format {
+        "raw" => std::fs::read(path).unwrap(),
+        _ => qemu_img::content(path),
+    }
+}
+
+fn snapshot(sandbox: &Sandbox, words: &[&str]) -> Value {
+    sandbox.json(&[&["snapshot", words[0], "web"], &words[1..]].concat())
+}
+
+/// Images beside the VM's file.
+fn images(sandbox: &Sandbox) -> Vec<String> {
+    let entries = std::fs::read_dir(sandbox.home()).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names
+        .filter(|name| name.starts_with("root") || name.starts_with("data"))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn disks_go_back_and_what_was_written_since_is_gone() {
+    let sandbox = stopped();
+    let done = snapshot(&sandbox, &["create", "before", "--external"]);
+    assert_eq!(
+        (&done["kind"], &done["disks"]),
+        (&json!("external"), &json!(DISKS))
+    );
+    let base = std::fs::read(sandbox.home().join("root.qcow2")).unwrap();
+    sandbox.maqet(&["start", "web"]).expect(0);
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    write(&sandbox, 2);
+    assert_eq!(held(&sandbox), [2, 2]);
+    assert!(
+        std::fs::read(sandbox.home().join("root.qcow2")).unwrap() == base,
+        "the base was written to"
+    );
+    snapshot(&sandbox, &["load", "before"]);
+    assert_eq!(held(&sandbox), [1, 1]);
+    assert_eq!(
+        images(&sandbox),
+        [
+            "data.before.1.qcow2",
+            "data.raw",
+            "root.before.1.qcow2",
+            "root.qcow2"
+        ]
+    );
+    sandbox.maqet(&["start", "web"]).expect(0);
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    let list = snapshot(&sandbox, &["list"]);
+    let one = &list[0];
+    assert_eq!(
+        (&one["kind"], &one["complete"]),
+        (&json!("external"), &json!(true)),
+        "{list}"
+    );
+    assert_eq!(sandbox.json(&["storage", "orphaned"])["images"], json!([]));
+    assert_eq!(sandbox.maqet(&["storage", "verify", "web"]).code, 0);
+}
+
+#[test]
+fn deleting_keeps_what_was_written_since_in_the_middle_too() {
+    let sandbox = stopped();
+    for (name, pattern) in [("a", 2), ("b", 3)] {
+        snapshot(&sandbox, &["create", name, "--external"]);
+        write(&sandbox, pattern);
+    }
+    let refused = sandbox
+        .maqet(&["snapshot", "load", "web", "a", "-o", "json"])
+        .expect(5)
+        .error();
+    assert_eq!(
+        refused["hint"],
+        "maqet snapshot load web b, then maqet snapshot delete web b"
+    );
+    snapshot(&sandbox, &["delete", "a"]);
+    assert_eq!(held(&sandbox), [3, 3]);
+    assert_eq!(
+        images(&sandbox),
+        ["data.b.qcow2", "data.raw", "root.b.qcow2", "root.qcow2"]
+    );
+    snapshot(&sandbox, &["load", "b"]);
+    assert_eq!(held(&sandbox), [2, 2]);
+    snapshot(&sandbox, &["delete", "b"]);
+    assert_eq!(held(&sandbox), [2, 2]);
+    assert_eq!(images(&sandbox), ["data.raw", "root.qcow2"]);
+    // The VM's description is what it was.
+    let disk = &sandbox.json(&["info", "web"])["spec"]["disks"][1];
+    assert_eq!(
+        (&disk["format"], &disk["size"]),
+        (&json!("raw"), &json!(4 << 20)),
+        "{disk}"
+    );
+    sandbox.maqet(&["start", "web"]).expect(0);
+}
+
+#[test]
+fn one_disk_alone_is_gone_back_to() {
+    let sandbox = stopped();
+    snapshot(&sandbox, &["create", "all", "--external"]);
+    write(&sandbox, 2);
+    snapshot(&sandbox, &["load", "all", "--disk", "data"]);
+    assert_eq!(held(&sandbox), [2, 1]);
+    snapshot(&sandbox, &["delete", "all", "--disk", "root"]);
+    assert_eq!(held(&sandbox), [2, 1]);
+    let list = snapshot(&sandbox, &["list"]);
+    assert_eq!(
+        (&list[0]["disks"], &list[0]["complete"]),
+        (&json!(["data"]), &json!(false))
+    );
+    sandbox.maqet(&["start", "web"]).expect(0);
+}
+
+#[test]
+fn a_name_has_one_meaning_and_orders_make_sense() {
+    let sandbox = stopped();
+    snapshot(&sandbox, &["create", "inside", "--disk", "root"]);
+    for words in [
+        &["snapshot", "create", "web", "inside", "--external"][..],
+        &["snapshot", "create", "web", "inside", "--external", "--overwrite"],
+    ] {
+        sandbox.maqet(words).expect(5);
+    }
+    sandbox
+        .maqet(&["snapshot", "create", "web", "x", "--external", "--memory"])
+        .expect(2);
+    sandbox
+        .maqet(&[
+            "snapshot",
+            "create",
+            "web",
+            "x",
+            "--external",
+            "--disk",
+            "nothing",
+        ])
+        .expect(4);
+    snapshot(&sandbox, &["create", "out", "--external"]);
+    sandbox
+        .maqet(&["snapshot", "create", "web", "out", "--disk", "root"])
+        .expect(5);
+    sandbox.maqet(&["start", "web"]).expect(0);
+    sandbox.maqet(&["snapshot", "load", "web", "out"]).expect(3);
+}
+
+/// Only maqet knows what lies on top of what; snapshots inside an image would go with it.
+#[test]
+fn what_would_lose_something_is_refused() {
+    let sandbox = stopped();
+    snapshot(&sandbox, &["create", "out", "--external"]);
+    let error = sandbox.maqet(&["rm", "web", "-o", "json"]).expect(3).error();
+    assert!(
+        error["hint"]
+            .as_str()
+            .unwrap()
+            .contains("snapshot delete web out"),
+        "{error}"
+    );
+    snapshot(&sandbox, &["create", "deep", "--disk", "root"]);
+    for verb in ["load", "delete"] {
+        let error = sandbox
+            .maqet(&["snapshot", verb, "web", "out", "-o", "json"])
+            .expect(5)
+            .error();
+        assert!(
+            error["message"].as_str().unwrap().contains("would be lost"),
+            "{error}"
+        );
+    }
+    snapshot(&sandbox, &["delete", "deep"]);
+}
+
+#[test]
+fn an_image_that_another_vm_stands_on_does_not_change() {
+    let sandbox = stopped();
+    snapshot(&sandbox, &["create", "out", "--external"]);
+    let base = sandbox.home().join("root.qcow2");
+    let args = [
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-F",
+        "qcow2",
+        "-b",
+        "root.qcow2",
+        "other.qcow2",
+    ];
+    qemu_img::run_in(sandbox.home(), &args);
+    Guest::tiny("other")
+        .line("disks: {root: {path: ./other.qcow2, interface: ide}}")
+        .add(&sandbox);
+    let before = std::fs::read(&base).unwrap();
+    let error = sandbox
+        .maqet(&["snapshot", "delete", "web", "out", "-o", "json"])
+        .expect(5)
+        .error();
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("disk `root` of `other`"),
+        "{error}"
+    );
+    assert!(std::fs::read(&base).unwrap() == before, "the base was written to");
+    sandbox.maqet(&["rm", "other"]).expect(0);
+    snapshot(&sandbox, &["delete", "out"]);
+}
+
+#[test]
+fn all_of_it_goes_with_the_vm() {
+    let sandbox = stopped();
+    snapshot(&sandbox, &["create", "a", "--external"]);
+    snapshot(&sandbox, &["create", "b", "--external"]);
+    sandbox.maqet(&["rm", "web", "--delete-storage"]).expect(0);
+    assert_eq!(images(&sandbox), [""; 0]);
+    let sandbox = stopped();
+    snapshot(&sandbox, &["create", "a", "--external"]);
+    let removed = sandbox.json(&["rm", "web", "--delete-storage", "--keep-snapshots"]);
+    assert_eq!(images(&sandbox), ["data.raw", "root.qcow2"], "{removed}");
+}
+
+/// Each boot of a Linux says what the one before left on the disk.
+#[test]
+fn a_linux_guest_finds_what_it_wrote_before_the_snapshot() {
+    let sandbox = Sandbox::new();
+    linux::start(&sandbox, "linux", "maqet.count", "");
+    let mut boots = 0;
+    let mut run_until = |count: u64| {
+        if boots > 0 {
+            sandbox.maqet(&["start", "linux"]).expect(0);
+        }
+        boots += 1;
+        let counted = Regex::new(&format!("(?s)(.*maqet found:){{{boots}}}.*maqet count {count} ")).unwrap();
+        wait::until("the guest counts", wait::PATIENCE, || {
+            let log = sandbox.maqet(&["logs", "linux"]).expect(0).stdout;
+            if counted.is_match(&log) { Ok(()) } else { Err(log) }
+        });
+        sandbox.maqet(&["stop", "linux"]).expect(0);
+    };
+    run_until(2);
+    sandbox
+        .maqet(&["snapshot", "create", "linux", "snap", "--external"])
+        .expect(0);
+    run_until(7);
+    sandbox.maqet(&["snapshot", "load", "linux", "snap"]).expect(0);
+    run_until(1);
+    sandbox.maqet(&["snapshot", "delete", "linux", "snap"]).expect(0);
+    let log = sandbox.maqet(&["logs", "linux"]).expect(0).stdout;
+    let found = Regex::new(r"(?m)^maqet found: (\d*)").unwrap();
+    let found: Vec<_> = found
+        .captures_iter(&log)
+        .map(|found| found[1].to_owned())
+        .collect();
+    assert_eq!(found[0], "", "{log}");
+    assert!(!found[1].is_empty() && found[1] == found[2], "{found:?}");
+}
