@@ -250,3 +250,73 @@ fn an_image_is_not_deleted_under_a_disk_that_was_kept() {
     fs::remove_file(kept).unwrap();
     sandbox.maqet(&["image", "rm", "base"]).expect(0);
 }
+
+/// `maqet add FILE --set disks.root.from=IMAGE`, and no more.
+#[test]
+fn a_disk_without_a_path_has_one_of_its_own() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.home().join("base.qcow2");
+    qemu_img::filled(&file, 2);
+    sandbox
+        .maqet(&["image", "import", file.to_str().unwrap()])
+        .expect(0);
+    let vm = Guest::tiny("web").write(&sandbox);
+    let words = [vm.to_str().unwrap(), "--set", "disks.root.from=base"];
+    let add = [&["add"], &words[..]].concat();
+    sandbox
+        .maqet(&[&["config", "check"], &words[..]].concat())
+        .expect(0);
+    sandbox.maqet(&[&add[..], &["--start"]].concat()).expect(0);
+    let disk = sandbox.data_dir().join("disks/web/root.qcow2");
+    assert_eq!(sandbox.status("web")["disks"][0]["path"], disk.to_str().unwrap());
+    let info = sandbox.maqet(&["storage", "info", "web"]).expect(0).stdout;
+    assert!(info.contains("maqet, from the image base"), "{info}");
+    sandbox.maqet(&["kill", "web"]).expect(0);
+    // It was kept, so it is not taken for a new VM's.
+    sandbox.maqet(&["rm", "web"]).expect(0);
+    let refused = sandbox.maqet(&add).expect(5).stderr;
+    assert!(refused.contains("there is one of an earlier `web`"), "{refused}");
+    let orphans = sandbox.json(&["storage", "orphaned"]);
+    assert_eq!(orphans["images"][0]["path"], disk.to_str().unwrap());
+    fs::remove_file(&disk).unwrap();
+    sandbox.maqet(&[&add[..], &["--start"]].concat()).expect(0);
+    sandbox.maqet(&["kill", "web"]).expect(0);
+    sandbox.maqet(&["rm", "web", "--delete-storage"]).expect(0);
+    assert!(!sandbox.data_dir().join("disks/web").exists());
+    assert_eq!(
+        sandbox.json(&["doctor", "--leaks"])["leaks"],
+        serde_json::json!([])
+    );
+}
+
+#[test]
+fn a_disk_is_verified_with_the_content_of_the_image_it_stands_on() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.home().join("base.qcow2");
+    qemu_img::filled(&file, 2);
+    let base = sandbox.json(&["image", "import", file.to_str().unwrap()]);
+    let base = Path::new(base["path"].as_str().unwrap());
+    Guest::tiny("web")
+        .line("disks: {root: {from: base, interface: ide}, more: {from: base, interface: ide}}")
+        .start(&sandbox);
+    for rest in [false, true] {
+        if rest {
+            sandbox.maqet(&["stop", "web"]).expect(0);
+        }
+        sandbox.maqet(&["storage", "verify", "web"]).expect(0);
+    }
+    change(base);
+    let told = sandbox.maqet(&["storage", "verify", "web"]).expect(1).stdout;
+    let words = "image `base` of the library: its content has changed";
+    assert_eq!(told.matches(words).count(), 2, "{told}");
+    // The same content in another file is told as well.
+    let copy = sandbox.home().join("copy");
+    change(base);
+    fs::copy(base, &copy).unwrap();
+    fs::rename(&copy, base).unwrap();
+    let told = sandbox.maqet(&["image", "verify"]).expect(1).stdout;
+    assert!(
+        told.contains("its file is another") && !told.contains("has changed"),
+        "{told}"
+    );
+}

@@ -34,14 +34,15 @@ pub(crate) mod why;
 
 use std::pin::Pin;
 
-use crate::args::Verb;
 use crate::args::image::ImageVerb;
 use crate::args::state::{AuditVerb, StateVerb};
 use crate::args::storage::StorageVerb;
 use crate::args::verb::{ConfigVerb, QmpVerb, SupervisorVerb};
+use crate::args::{Global, Verb};
 use crate::error::CliError;
 use crate::output::Output;
 use crate::session::Session;
+use crate::settings::Settings;
 
 /// A verb at work.
 pub(crate) type Work<'a> = Pin<Box<dyn Future<Output = Result<(), CliError>> + 'a>>;
@@ -50,12 +51,14 @@ pub(crate) type Work<'a> = Pin<Box<dyn Future<Output = Result<(), CliError>> + '
 ///
 /// # Errors
 /// Those of the verb.
-pub(crate) fn run_alone(verb: Verb, output: &Output) -> Result<Option<Verb>, CliError> {
+pub(crate) fn run_alone(verb: Verb, global: &Global, output: &Output) -> Result<Option<Verb>, CliError> {
+    // Without a home directory there is no place of maqet's own, and a file may still be checked.
+    let disks = || Settings::resolve(global).ok().map(|settings| settings.disks());
     match verb {
         Verb::Completion(args) => completion::run(&args, output).map(|()| None),
         Verb::Man(args) => man::run(&args, output).map(|()| None),
-        Verb::Config(ConfigVerb::Check(args)) => config::check(&args, output).map(|()| None),
-        Verb::Config(ConfigVerb::Render(args)) => config::render(&args, output).map(|()| None),
+        Verb::Config(ConfigVerb::Check(args)) => config::check(&args, disks(), output).map(|()| None),
+        Verb::Config(ConfigVerb::Render(args)) => config::render(&args, disks(), output).map(|()| None),
         Verb::Add(_)
         | Verb::Start(_)
         | Verb::Stop(_)

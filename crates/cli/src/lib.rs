@@ -59,7 +59,7 @@ fn parse(words: &[OsString]) -> Result<Cli, clap::Error> {
 }
 
 fn execute(cli: Cli, output: &Output) -> Result<(), CliError> {
-    let Some(verb) = commands::run_alone(cli.verb, output)? else {
+    let Some(verb) = commands::run_alone(cli.verb, &cli.global, output)? else {
         return Ok(());
     };
     let settings = Settings::resolve(&cli.global)?;

@@ -71,6 +71,11 @@ impl Settings {
         })
     }
 
+    /// Where disks are that stand on an image of the library and were given no other place.
+    pub(crate) fn disks(&self) -> PathBuf {
+        self.data_dir.join("disks")
+    }
+
     /// The control socket, for people.
     pub(crate) fn socket(&self) -> PathBuf {
         self.runtime_dir.join(SOCKET_FILE)

@@ -4,7 +4,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use maqet_spec::source::SOURCE_BYTES_MAX;
-use maqet_spec::{LoadOptions, Override, Source, SpecError, VmSpec, check_host, load_located};
+use maqet_spec::{LoadOptions, Override, Source, SpecError, VmSpec, check_host_beside, load_located};
 
 use crate::args::vm::SpecArgs;
 use crate::error::CliError;
@@ -13,8 +13,9 @@ use crate::error::CliError;
 ///
 /// # Errors
 /// [`CliError::InvalidSpec`] with the place; [`CliError::Usage`] for a `--set` that is no assignment, or stdin twice.
-pub(crate) fn build(args: &SpecArgs) -> Result<VmSpec, CliError> {
-    match read(args)? {
+/// `disks` is where images of the library are put to use when nothing else is said.
+pub(crate) fn build(args: &SpecArgs, disks: Option<PathBuf>) -> Result<VmSpec, CliError> {
+    match read(args, disks)? {
         (_spec, Some(finding)) => Err(CliError::InvalidSpec(finding)),
         (spec, None) => Ok(spec),
     }
@@ -25,7 +26,7 @@ pub(crate) fn build(args: &SpecArgs) -> Result<VmSpec, CliError> {
 ///
 /// # Errors
 /// As [`build`], what is found on this host aside.
-pub(crate) fn read(args: &SpecArgs) -> Result<(VmSpec, Option<SpecError>), CliError> {
+pub(crate) fn read(args: &SpecArgs, disks: Option<PathBuf>) -> Result<(VmSpec, Option<SpecError>), CliError> {
     let here = std::env::current_dir().map_err(CliError::call("find the current directory"))?;
     let files = args.all_files();
     if files.iter().filter(|file| is_stdin(file)).count() > 1 {
@@ -47,9 +48,11 @@ pub(crate) fn read(args: &SpecArgs) -> Result<(VmSpec, Option<SpecError>), CliEr
             .filter(|home| home.is_absolute()),
         directory: here,
         default_arch: std::env::consts::ARCH.to_owned(),
+        disks,
     };
     let loaded = load_located(&sources, &overrides, &options).map_err(CliError::InvalidSpec)?;
-    let finding = check_host(&loaded.spec).into_iter().next();
+    let finding = check_host_beside(&loaded.spec, options.disks.as_deref());
+    let finding = finding.into_iter().next();
     let finding = finding.map(|finding| loaded.explain(&finding));
     match finding {
         Some(finding) if !is_about_a_place(&finding) => Err(CliError::InvalidSpec(finding)),
@@ -72,6 +75,7 @@ pub(crate) fn of_text(label: &str, text: &str) -> Result<VmSpec, CliError> {
         home: None,
         directory: PathBuf::from("/"),
         default_arch: "x86_64".to_owned(),
+        disks: None,
     };
     let source = Source::new(label, "/", text);
     let loaded = load_located(&[source], &[], &options).map_err(CliError::InvalidSpec)?;

@@ -28,6 +28,8 @@ const MEMORY_DEFAULT: Size = Size(512 << 20);
 pub(crate) struct Context<'a> {
     pub(crate) sources: &'a [Source],
     pub(crate) home: Option<&'a Path>,
+    /// Where images are whose disks have no `path`.
+    pub(crate) disks: Option<&'a Path>,
     /// Host architecture as Rust names it.
     pub(crate) default_arch: &'a str,
 }
@@ -71,8 +73,11 @@ pub(crate) fn decode(root: &Node, cx: Context<'_>) -> Result<VmSpec, Fault> {
     let family = Family::of(&machine);
     let sandbox = fields.read("sandbox", |node| sandbox(node, cx))?;
     let (sandbox, sandbox_paths) = sandbox.unwrap_or_default();
+    let name = name(&fields)?;
+    let own = cx.disks.map(|disks| disks.join(name.as_str()));
+    let own = own.as_deref();
     Ok(VmSpec {
-        name: name(&fields)?,
+        name,
         accel: fields.read("accel", accel)?.unwrap_or_default(),
         cpu_model: fields.read("cpu_model", word)?,
         memory: fields.read("memory", memory)?.unwrap_or(MEMORY_DEFAULT),
@@ -80,7 +85,7 @@ pub(crate) fn decode(root: &Node, cx: Context<'_>) -> Result<VmSpec, Fault> {
         kernel: fields.read("kernel", |node| kernel(node, cx))?,
         firmware: fields.read("firmware", |node| file(node, cx))?,
         disks: fields
-            .read("disks", |node| devices::disks(node, cx, family))?
+            .read("disks", |node| devices::disks(node, cx, (family, own)))?
             .unwrap_or_default(),
         networks: fields
             .read("networks", |node| devices::networks(node, family))?

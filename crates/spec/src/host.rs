@@ -21,6 +21,13 @@ const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
 /// What stands in the way of starting the VM on this host as far as its files tell; empty when nothing does.
 /// Reads the first bytes of disk images, creates and changes nothing.
 pub fn check_host(spec: &VmSpec) -> Vec<Finding> {
+    check_host_beside(spec, None)
+}
+
+/// As [`check_host`]; of disks that stand on an image of the library and are in `own`, nothing need be there yet: maqet makes
+/// the directory too.
+pub fn check_host_beside(spec: &VmSpec, own: Option<&Path>) -> Vec<Finding> {
+    let is_own = |disk: &Disk| disk.from.is_some() && own.is_some_and(|own| disk.path.starts_with(own));
     let mut findings = Vec::new();
     if let Some(kernel) = &spec.kernel {
         findings.extend(readable(&["kernel", "image"], &kernel.image));
@@ -34,7 +41,8 @@ pub fn check_host(spec: &VmSpec) -> Vec<Finding> {
     if let Some(firmware) = &spec.firmware {
         findings.extend(readable(&["firmware"], firmware).or_else(|| firmware_size(spec, firmware)));
     }
-    findings.extend(spec.disks.iter().filter_map(disk));
+    let disks = spec.disks.iter().filter(|disk| !is_own(disk));
+    findings.extend(disks.filter_map(disk));
     findings.extend(io_uring(spec));
     findings.extend(spec.shares.iter().filter_map(share));
     findings.extend(accelerator(spec));

@@ -35,7 +35,7 @@ mod virtfs;
 
 pub use argv::{argv, default_binary};
 pub use error::SpecError;
-pub use host::check_host;
+pub use host::{check_host, check_host_beside};
 pub use image::ImageName;
 pub use load::{LoadOptions, Loaded, load, load_located};
 pub use name::VmName;

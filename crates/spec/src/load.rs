@@ -23,6 +23,9 @@ pub struct LoadOptions {
     pub directory: PathBuf,
     /// Host architecture as Rust names it (`std::env::consts::ARCH`); chooses program and machine. Empty: `x86_64`.
     pub default_arch: String,
+    /// Where the image of a disk is that stands on an image of the library and has no `path`: in a directory of the VM's name
+    /// below this one. Without it such a disk needs a `path`.
+    pub disks: Option<PathBuf>,
 }
 
 /// A spec with the texts it came from, so that later findings can point at their lines.
@@ -161,6 +164,7 @@ impl Stack<'_> {
         let cx = Context {
             sources: &self.sources,
             home: self.options.home.as_deref(),
+            disks: self.options.disks.as_deref(),
             default_arch: if arch.is_empty() { "x86_64" } else { arch },
         };
         let spec = decode(&self.tree, cx).map_err(|fault| self.explain(fault))?;

@@ -168,6 +168,14 @@ impl Library {
                 about.mode() & 0o7777
             ));
         }
+        let mark = FileMark::of_fd(&file).map_err(StorageError::Library)?;
+        // In another boot of the host its device may have another number.
+        if !found.file.is_file(&mark, false) {
+            problems.push(format!(
+                "its file is another: {mark}, and {} was imported",
+                found.file
+            ));
+        }
         let sum = image::digest(file, &path, Algorithm::Blake3, meter).await?;
         if sum != found.blake3 {
             problems.push(format!(

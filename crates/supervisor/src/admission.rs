@@ -1,6 +1,6 @@
 //! What `add` must know before it accepts a VM: nothing is stored that `start` would refuse for a reason known now.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use maqet_protocol::refusal::{Refusal, RefusalCode};
@@ -21,18 +21,50 @@ pub(crate) async fn check(spec: &VmSpec, shared: &Rc<Shared>) -> Result<(), Refu
     // Before anybody looks what is there: what is forbidden is, whether it exists or not.
     check_paths(spec, &shared.policy)?;
     let (host, policy, own) = (spec.clone(), shared.policy.clone(), shared.places.own());
+    let disks = shared.places.disks();
     let looking = move || {
         let bad = bad_share(&host, &policy, &own);
         if let Some(denied) = bad.as_ref().filter(|bad| bad.denied) {
             return Err(denied.refusal.clone());
         }
-        refuse_first(&host, maqet_spec::check_host(&host))?;
+        refuse_first(&host, maqet_spec::check_host_beside(&host, Some(&disks)))?;
         bad.map_or(Ok(()), |bad| Err(bad.refusal))
     };
     // A VM that is not stored yet has no thread of its own.
     Aside::default().run(looking).await??;
     check_images(spec, shared)?;
     check_qemu(spec, shared).await
+}
+
+/// The same for a VM that is new: where maqet chose the place of a disk, no image of an earlier VM is taken for it.
+pub(crate) async fn check_new(spec: &VmSpec, shared: &Rc<Shared>) -> Result<(), Refusal> {
+    check(spec, shared).await?;
+    let own = shared.places.disks();
+    let disks = spec.disks.iter();
+    let chosen = disks.filter(|disk| disk.from.is_some() && disk.path.starts_with(&own));
+    let chosen: Vec<_> = chosen
+        .map(|disk| (disk.name.clone(), disk.path.clone()))
+        .collect();
+    let looking = move || {
+        chosen
+            .into_iter()
+            .find(|(_, path)| path.symlink_metadata().is_ok())
+    };
+    match Aside::default().run(looking).await? {
+        None => Ok(()),
+        Some((disk, path)) => Err(left_behind(spec, &disk, &path)),
+    }
+}
+
+fn left_behind(spec: &VmSpec, disk: &str, path: &Path) -> Refusal {
+    let (vm, path) = (&spec.name, path.display());
+    let message = format!("disk `{disk}` of `{vm}` cannot be made: there is one of an earlier `{vm}`");
+    Refusal::new(RefusalCode::Conflict, message)
+        .vm(vm.as_str())
+        .cause(format!("`{path}` is there"))
+        .hint(format!(
+            "delete it, or write `path: {path}` without `from` to use it as it is"
+        ))
 }
 
 fn refuse_first(spec: &VmSpec, findings: Vec<Finding>) -> Result<(), Refusal> {

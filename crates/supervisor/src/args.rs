@@ -96,6 +96,11 @@ impl Places {
         self.data.join("images")
     }
 
+    /// Disks that stand on them and were given no other place, in directories by VM.
+    pub(crate) fn disks(&self) -> PathBuf {
+        self.data.join("disks")
+    }
+
     /// Copies of the store that maqet makes by itself.
     pub(crate) fn backups(&self) -> PathBuf {
         self.data.join("backups")

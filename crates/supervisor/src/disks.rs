@@ -1,5 +1,9 @@
 //! Files of disks around a start: which are expected, which are missing and made first.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
 use maqet_process::identity::FileMark;
 use maqet_process::point::{Point, pass};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
@@ -146,7 +150,11 @@ async fn draft(plan: &Plan, disk: &Disk, content: Content<'_>) -> Result<Draft, 
             let size = size.unwrap_or(Size(image.virtual_bytes));
             let base = library.path_of(name);
             let (noting, noted, path) = (library.clone(), name.clone(), disk.path.clone());
-            let noted = tokio::task::spawn_blocking(move || noting.note_overlay(&noted, &path));
+            let own = plan.shared.places.disks();
+            let noted = tokio::task::spawn_blocking(move || {
+                make_place(&path, &own)?;
+                noting.note_overlay(&noted, &path)
+            });
             noted.await.map_err(|panic| StorageError::File {
                 action: "note an overlay of",
                 path: base.clone(),
@@ -156,6 +164,19 @@ async fn draft(plan: &Plan, disk: &Disk, content: Content<'_>) -> Result<Draft, 
             image::draft_overlay(&disk.path, (&base, image.format), size, policy, binaries).await
         }
     }
+}
+
+/// The directory of a disk whose place maqet chose. All others are people's to make.
+fn make_place(path: &Path, own: &Path) -> Result<(), StorageError> {
+    let Some(parent) = path.parent().filter(|parent| parent.starts_with(own)) else {
+        return Ok(());
+    };
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(parent);
+    made.map_err(|source| StorageError::File {
+        action: "make directory",
+        path: parent.to_owned(),
+        source,
+    })
 }
 
 fn refuse(plan: &Plan, disk: &Disk, error: &StorageError) -> Result<(), Refusal> {

@@ -1,15 +1,18 @@
 //! Work on the disks of a VM that rests: checks, repairs, other sizes. Whoever calls holds the leases.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use maqet_protocol::control::{DiskResized, DiskStorage, DiskVerified, FileState};
+use maqet_process::identity::FileId;
+use maqet_protocol::control::{DiskResized, DiskStorage, DiskVerified, FileState, ImageStatus};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
-use maqet_spec::VmSpec;
 use maqet_spec::vm::{Disk, DiskFormat};
+use maqet_spec::{ImageName, VmSpec};
 use maqet_state::disk::DiskRecords;
 use maqet_state::id::VmId;
 use maqet_storage::error::StorageError;
 use maqet_storage::image::{self, Chain, Checked, Image};
+use maqet_storage::meter::Meter;
 
 use crate::aside::Aside;
 use crate::inventory;
@@ -27,6 +30,8 @@ pub(crate) struct Bench {
     pub(crate) files: DiskRecords,
     /// Surroundings.
     pub(crate) shared: Rc<Shared>,
+    /// Who hears how far it is.
+    pub(crate) meter: Meter,
 }
 
 /// How large a disk is to be.
@@ -86,8 +91,12 @@ impl Bench {
     /// Checks every disk; with `tables` the images' own tables too, which `repair` repairs.
     pub(crate) async fn verify(&self, tables: bool, repair: bool) -> Vec<DiskVerified> {
         let mut verified = Vec::new();
-        for (disk, found) in self.spec.disks.iter().zip(self.look().await) {
+        let looked = self.look().await;
+        let mut bases = Bases::of(self).await;
+        for (disk, found) in self.spec.disks.iter().zip(looked) {
+            let bases = bases.problems_of(&found.chain, self).await;
             let mut told = findings_of(found);
+            told.findings.extend(bases);
             if tables && matches!(told.state, FileState::Ok | FileState::New) {
                 self.check(disk, repair && !disk.readonly, &mut told).await;
             }
@@ -178,6 +187,51 @@ impl Bench {
             trouble.into_iter().fold(refusal, Refusal::cause)
         })
     }
+}
+
+/// Images of the library that disks stand on, and what is wrong with those that were looked at: each is hashed once.
+struct Bases {
+    files: Vec<(FileId, ImageName)>,
+    problems: BTreeMap<ImageName, Vec<String>>,
+}
+
+impl Bases {
+    async fn of(bench: &Bench) -> Self {
+        let library = bench.shared.library.clone();
+        let files = bench.aside().run(move || library.files()).await;
+        Self {
+            files: files.unwrap_or_default(),
+            problems: BTreeMap::new(),
+        }
+    }
+
+    /// What is wrong with the content of those that a chain stands on.
+    async fn problems_of(&mut self, chain: &[ImageStatus], bench: &Bench) -> Vec<String> {
+        let mut problems = Vec::new();
+        for image in chain {
+            let known = self.files.iter().find(|(file, _)| *file == image.file.id);
+            let Some(name) = known.map(|(_, name)| name.clone()) else {
+                continue;
+            };
+            if !self.problems.contains_key(&name) {
+                let found = verify_image(&name, bench).await;
+                self.problems.insert(name.clone(), found);
+            }
+            problems.extend(self.problems.get(&name).into_iter().flatten().cloned());
+        }
+        problems
+    }
+}
+
+/// What is wrong with an image of the library.
+async fn verify_image(name: &ImageName, bench: &Bench) -> Vec<String> {
+    let problems = match bench.shared.library.verify(name, &bench.meter).await {
+        Ok(verified) => verified.problems,
+        Err(error) => vec![format!("it cannot be read: {}", chain(&error))],
+    };
+    let told = problems.into_iter();
+    told.map(|problem| format!("image `{name}` of the library: {problem}"))
+        .collect()
 }
 
 fn findings_of(found: DiskStorage) -> DiskVerified {

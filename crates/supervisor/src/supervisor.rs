@@ -138,7 +138,7 @@ impl Handler<AddVm> for SupervisorActor {
     fn handle(&mut self, AddVm { spec, key }: AddVm, _context: &mut Self::Context) -> Self::Result {
         let shared = Rc::clone(&self.shared);
         let adding = async move {
-            crate::admission::check(&spec, &shared).await?;
+            crate::admission::check_new(&spec, &shared).await?;
             let record = VmRecord::new(VmId::random(), *spec, clock::now());
             let secret = Secret::random().map_err(|error| {
                 Refusal::new(RefusalCode::Internal, "no secret can be made").cause(error.to_string())

@@ -28,7 +28,7 @@ pub(crate) async fn run(session: &Session<'_>, args: &AddArgs) -> Result<(), Cli
     if !args.empty {
         specification::require_files(&args.spec, "maqet add FILE…, or `maqet add --empty --name NAME`")?;
     }
-    let (spec, finding) = specification::read(&args.spec)?;
+    let (spec, finding) = specification::read(&args.spec, Some(session.settings.disks()))?;
     let method = Add {
         spec,
         key: Some(key()),

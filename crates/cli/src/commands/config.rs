@@ -1,5 +1,7 @@
 //! `maqet config`.
 
+use std::path::PathBuf;
+
 use serde_json::json;
 
 use crate::args::Format;
@@ -12,9 +14,9 @@ use crate::specification;
 ///
 /// # Errors
 /// [`CliError::InvalidSpec`] when it would not.
-pub(crate) fn check(args: &SpecArgs, output: &Output) -> Result<(), CliError> {
+pub(crate) fn check(args: &SpecArgs, disks: Option<PathBuf>, output: &Output) -> Result<(), CliError> {
     specification::require_files(args, "maqet config check FILE…")?;
-    let spec = specification::build(args)?;
+    let spec = specification::build(args, disks)?;
     if output.format() == Format::Table {
         return output.say(&format!("{}: valid", spec.name));
     }
@@ -28,9 +30,9 @@ pub(crate) fn check(args: &SpecArgs, output: &Output) -> Result<(), CliError> {
 ///
 /// # Errors
 /// [`CliError::InvalidSpec`].
-pub(crate) fn render(args: &SpecArgs, output: &Output) -> Result<(), CliError> {
+pub(crate) fn render(args: &SpecArgs, disks: Option<PathBuf>, output: &Output) -> Result<(), CliError> {
     specification::require_files(args, "maqet config render FILE…")?;
-    let spec = specification::build(args)?;
+    let spec = specification::build(args, disks)?;
     match output.format() {
         Format::Table | Format::Yaml => output.data(&maqet_spec::to_yaml(&spec)),
         Format::Json | Format::Name => output.answer(&spec, String::new, || spec.name.to_string()),

@@ -1,5 +1,7 @@
 //! Disks and networks.
 
+use std::path::{Path, PathBuf};
+
 use crate::decode::{Context, file, size};
 use crate::fault::Fault;
 use crate::fields::{Fields, boolean, choice, word};
@@ -28,36 +30,41 @@ const DISK_KEYS: [&str; 13] = [
     "type",
 ];
 
-/// Disks in the order of the document.
-pub(super) fn disks(node: &Node, cx: Context<'_>, family: Family) -> Result<Vec<Disk>, Fault> {
+/// Disks in the order of the document. `own` is where images of this VM are whose disks have no `path`.
+pub(super) fn disks(
+    node: &Node,
+    cx: Context<'_>,
+    (family, own): (Family, Option<&Path>),
+) -> Result<Vec<Disk>, Fault> {
     let hint = "for example `disks: {root: {path: ./root.qcow2, size: 10G}}`";
     let Some(entries) = node.entries() else {
         return Err(Fault::expected(node, "disks by name").hint(hint));
     };
-    entries.iter().map(|entry| disk(entry, cx, family)).collect()
+    entries
+        .iter()
+        .map(|entry| disk(entry, cx, (family, own)))
+        .collect()
 }
 
-fn disk(entry: &Entry, cx: Context<'_>, family: Family) -> Result<Disk, Fault> {
+fn disk(entry: &Entry, cx: Context<'_>, (family, own): (Family, Option<&Path>)) -> Result<Disk, Fault> {
     let name = name(entry, "disk")?;
     if entry.value.is_null() {
         let fault = Fault::at(entry.mark, format!("disk `{name}` has no value"));
         return Err(fault.hint(format!("write `{name}: {{path: ./{name}.qcow2, size: 10G}}`")));
     }
     let fields = Fields::of(&entry.value, "a disk", &DISK_KEYS)?;
-    let path = either(&fields, "path", "file")?;
-    let Some(path) = path else {
-        let fault = Fault::at(entry.mark, format!("disk `{name}` has no `path`"));
-        return Err(fault.hint(format!(
-            "write `path: ./{name}.qcow2`, and `size: 10G` to have it created"
-        )));
+    let from = fields.read("from", image)?;
+    let path = match either(&fields, "path", "file")? {
+        Some(path) => file(path, cx)?,
+        None => default_path(&name, own.filter(|_own| from.is_some()), entry)?,
     };
     let format = either(&fields, "format", "type")?;
     let media = one_of(&fields, "media", "a medium", &Media::ALL)?;
     let preset = Preset::of(media, family);
     Ok(Disk {
-        path: file(path, cx)?,
+        path,
         size: fields.read("size", size)?,
-        from: fields.read("from", image)?,
+        from,
         format: format.map(disk_format).transpose()?.unwrap_or(preset.format),
         interface: fields.read("interface", interface)?.unwrap_or(preset.interface),
         readonly: fields.read("readonly", boolean)?.unwrap_or(preset.readonly),
@@ -72,6 +79,17 @@ fn disk(entry: &Entry, cx: Context<'_>, family: Family) -> Result<Disk, Fault> {
             &DetectZeroes::ALL,
         )?,
         name,
+    })
+}
+
+/// Where the image of a disk is that has no `path`.
+fn default_path(name: &str, own: Option<&Path>, entry: &Entry) -> Result<PathBuf, Fault> {
+    let path = own.map(|own| own.join(format!("{name}.qcow2")));
+    path.ok_or_else(|| {
+        let fault = Fault::at(entry.mark, format!("disk `{name}` has no `path`"));
+        fault.hint(format!(
+            "write `path: ./{name}.qcow2`, and `size: 10G` to have it created"
+        ))
     })
 }
 

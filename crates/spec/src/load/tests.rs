@@ -20,6 +20,34 @@ fn options() -> LoadOptions {
         home: Some("/home/u".into()),
         directory: "/cwd".into(),
         default_arch: "x86_64".to_owned(),
+        disks: None,
+    }
+}
+
+#[test]
+fn a_disk_from_an_image_has_a_place_of_its_own() {
+    let text = "name: web\ndisks: {root: {from: debian}, data: {path: data.qcow2, from: debian}}";
+    let source = [Source::new("web.yaml", "/vms", text)];
+    let placed = LoadOptions {
+        disks: Some("/data/disks".into()),
+        ..options()
+    };
+    let spec = load(&source, &[], &placed).unwrap();
+    let paths: Vec<_> = spec
+        .disks
+        .iter()
+        .map(|disk| disk.path.to_str().unwrap())
+        .collect();
+    assert_eq!(paths, ["/data/disks/web/root.qcow2", "/vms/data.qcow2"]);
+    for (text, options) in [
+        (text, options()),
+        ("name: web\ndisks: {root: {size: 1G}}", placed),
+    ] {
+        let refused = load(&[Source::new("web.yaml", "/vms", text)], &[], &options).unwrap_err();
+        assert!(
+            refused.to_string().contains("disk `root` has no `path`"),
+            "{refused}"
+        );
     }
 }
 

@@ -13,7 +13,6 @@ use maqet_state::change::Change;
 use maqet_state::clock;
 use maqet_storage::error::StorageError;
 use maqet_storage::image::{self, Source};
-use maqet_storage::meter::Meter;
 use tokio::sync::oneshot;
 
 use super::VmActor;
@@ -129,7 +128,7 @@ async fn copy(
     };
     let format = format.unwrap_or(disk.format);
     let (policy, binaries) = (&bench.shared.policy, &bench.shared.binaries);
-    let copied = image::copy(source, &to, format, policy, binaries, &Meter::unread()).await;
+    let copied = image::copy(source, &to, format, policy, binaries, &bench.meter).await;
     let copied = copied.map_err(|error| not_copied(bench, disk, &error))?;
     Ok(DiskCloned {
         vm: bench.spec.name.to_string(),

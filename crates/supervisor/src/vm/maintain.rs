@@ -14,6 +14,7 @@ use maqet_spec::size::Size;
 use maqet_spec::vm::Disk;
 use maqet_state::change::Change;
 use maqet_state::lifecycle::{Activity, Command, Decision, Effect, Status};
+use maqet_storage::meter::Meter;
 
 use super::VmActor;
 use crate::launch::check_writable;
@@ -39,6 +40,7 @@ impl VmActor {
             spec: self.record.spec.clone(),
             files: self.record.files.clone(),
             shared: Rc::clone(&self.shared),
+            meter: Meter::unread(),
         }
     }
 

@@ -245,8 +245,14 @@ async fn delete(
     if images.delete {
         images.others = specs_of_others(&id, shared).await?;
     }
+    let own = shared.places.disks();
     let work = move || {
         let outcome = deletion::carry_out(&images)?;
+        // What is left empty was made for these; one that holds something else stays.
+        let parents = outcome.deleted.iter().filter_map(|path| path.parent());
+        for parent in parents.filter(|parent| parent.starts_with(&own) && **parent != own) {
+            drop(std::fs::remove_dir(parent));
+        }
         for directory in directories {
             remove(remove_directory(&directory), &directory)?;
         }

@@ -54,7 +54,7 @@ async fn to_new(
         name: Some(args.vm.clone()),
         ..SpecArgs::default()
     };
-    let mut spec = specification::build(&words)?;
+    let mut spec = specification::build(&words, Some(session.settings.disks()))?;
     spec.disks.push(disk(args, &path, &spec.disks)?);
     let method = Add {
         spec,
