@@ -88,6 +88,7 @@ impl Preflight {
 /// What is left of external snapshots that did not come about is in nobody's way.
 async fn tidy_externals(plan: &Plan) {
     let desk = Desk {
+        id: plan.id.clone(),
         vm: plan.spec.name.to_string(),
         files: plan.files.clone(),
         owner: plan.owner.clone(),

@@ -117,7 +117,7 @@ impl<'j> Work<'j> {
         if internal.any(|entry| entry.name == self.job.order.name) {
             return Err(exists(self.job));
         }
-        let layers = disks.into_iter().map(|before| self.layer(before)).collect();
+        let layers = self.desk.layers_on(disks, &self.job.order.name).await?;
         let snapshot = self.snapshot(layers);
         self.stack(snapshot, SnapshotAction::Create, Vec::new()).await
     }
@@ -128,8 +128,9 @@ impl<'j> Work<'j> {
         old.iter().try_for_each(|layer| self.is_on_top(layer))?;
         self.may_be_touched(&old).await?;
         let discard = self.desk.to_discard(&old);
-        let layers = old.iter().map(|layer| self.layer(layer.before.clone()));
-        let snapshot = self.snapshot(layers.collect());
+        let disks = old.into_iter().map(|layer| layer.before).collect();
+        let layers = self.desk.layers_on(disks, &self.job.order.name).await?;
+        let snapshot = self.snapshot(layers);
         self.stack(snapshot, SnapshotAction::Load, discard).await
     }
 
@@ -166,7 +167,7 @@ impl<'j> Work<'j> {
         for layer in layers {
             self.desk.holds_no_snapshots(layer).await?;
         }
-        self.desk.nobody_else_stands_on(&self.job.id, layers).await
+        self.desk.nobody_else_stands_on(layers).await
     }
 
     async fn merge_all(&self, layers: &[Layer]) -> Result<(), Refusal> {
@@ -255,10 +256,6 @@ impl<'j> Work<'j> {
             .filter(|disk| wanted.is_none_or(|wanted| disk.name == wanted))
             .cloned()
             .collect();
-        if let Some(missing) = chosen.iter().find(|disk| !disk.path.exists()) {
-            let message = format!("disk `{}` of `{vm}` has no image yet", missing.name);
-            return Err(Refusal::new(RefusalCode::WrongState, message).hint(format!("maqet start {vm}")));
-        }
         match (chosen.is_empty(), wanted) {
             (false, _) => Ok(chosen),
             // Says which of the two it is: there is none, or it is read-only.
@@ -294,11 +291,6 @@ impl<'j> Work<'j> {
         Err(Refusal::new(RefusalCode::Conflict, message).hint(format!(
             "maqet snapshot load {vm} {newer}, then maqet snapshot delete {vm} {newer}"
         )))
-    }
-
-    fn layer(&self, before: Disk) -> Layer {
-        let overlay = files::free_path(&before, &self.job.order.name);
-        Layer { before, overlay }
     }
 
     fn snapshot(&self, layers: Vec<Layer>) -> ExternalSnapshot {

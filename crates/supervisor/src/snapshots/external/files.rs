@@ -28,7 +28,9 @@ const NAMES_MAX: usize = 10_000;
 /// What it takes to work on them.
 #[derive(Debug)]
 pub(crate) struct Desk {
-    /// Name of the VM.
+    /// The VM.
+    pub(crate) id: VmId,
+    /// Its name.
     pub(crate) vm: String,
     /// What is known of its files.
     pub(crate) files: DiskRecords,
@@ -41,6 +43,7 @@ pub(crate) struct Desk {
 impl Desk {
     pub(super) fn of(job: &Job) -> Self {
         Self {
+            id: job.id.clone(),
             vm: job.name().to_owned(),
             files: job.files.clone(),
             owner: job.owner.clone(),
@@ -72,6 +75,30 @@ impl Desk {
         Ok(true)
     }
 
+    async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.shared.asides.of(&self.id).run(work).await
+    }
+
+    /// The images that are to be made on top of these disks. All of those must be there.
+    pub(super) async fn layers_on(&self, disks: Vec<Disk>, snapshot: &str) -> Result<Vec<Layer>, Refusal> {
+        let snapshot = snapshot.to_owned();
+        let layer = move |before: Disk| {
+            if !before.path.exists() {
+                return Err(before.name);
+            }
+            let overlay = free_path(&before, &snapshot);
+            Ok(Layer { before, overlay })
+        };
+        let looked = self.aside(move || disks.into_iter().map(layer).collect::<Result<Vec<_>, _>>());
+        looked.await?.map_err(|missing| {
+            let message = format!("disk `{missing}` of `{}` has no image yet", self.vm);
+            Refusal::new(RefusalCode::WrongState, message).hint(format!("maqet start {}", self.vm))
+        })
+    }
+
     /// Makes the image on top of a layer's base, which must be the file on record.
     pub(super) async fn make(&self, layer: &Layer) -> Result<FileMark, Refusal> {
         let disk = layer.disk();
@@ -80,7 +107,7 @@ impl Desk {
         let (policy, format) = (self.shared.policy.clone(), layer.before.format);
         let looked = {
             let base = base.clone();
-            aside(move || image::look(&base, format, &policy)).await?
+            self.aside(move || image::look(&base, format, &policy)).await?
         };
         let size = looked.chain.first().map_or(0, |found| found.virtual_bytes);
         let (policy, binaries) = (&self.shared.policy, &self.shared.binaries);
@@ -115,7 +142,9 @@ impl Desk {
     /// Snapshots inside an image would go with it.
     pub(super) async fn holds_no_snapshots(&self, layer: &Layer) -> Result<(), Refusal> {
         let (path, policy) = (layer.overlay.clone(), self.shared.policy.clone());
-        let looked = aside(move || image::look(&path, DiskFormat::Qcow2, &policy)).await?;
+        let looked = self
+            .aside(move || image::look(&path, DiskFormat::Qcow2, &policy))
+            .await?;
         let count = looked.chain.first().map_or(0, |found| found.snapshots);
         if count == 0 {
             return Ok(());
@@ -128,10 +157,12 @@ impl Desk {
     }
 
     /// Other VMs' disks would show something else, or nothing, once an image below them is changed or gone.
-    pub(super) async fn nobody_else_stands_on(&self, id: &VmId, layers: &[Layer]) -> Result<(), Refusal> {
-        let others = specs_of_others(id, &self.shared).await?;
+    pub(super) async fn nobody_else_stands_on(&self, layers: &[Layer]) -> Result<(), Refusal> {
+        let others = specs_of_others(&self.id, &self.shared).await?;
         let (layers, policy) = (layers.to_vec(), self.shared.policy.clone());
-        let found = aside(move || others.iter().find_map(|other| stands_on(other, &layers, &policy))).await?;
+        let found = self
+            .aside(move || others.iter().find_map(|other| stands_on(other, &layers, &policy)))
+            .await?;
         let Some((vm, disk, path)) = found else {
             return Ok(());
         };
@@ -168,7 +199,7 @@ impl Desk {
                 Ok(())
             })
         };
-        let told = match aside(work).await {
+        let told = match self.aside(work).await {
             Ok(Ok(())) => {
                 let gone = gone.into_iter().map(|discarded| discarded.path).collect();
                 self.record(RecordExternal::Struck { gone }).await
@@ -185,13 +216,15 @@ impl Desk {
     pub(super) async fn take_back(&self, layers: &[Layer]) -> Result<(), Refusal> {
         let (layers, policy) = (layers.to_vec(), self.shared.policy.clone());
         let work = move || layers.iter().try_for_each(|layer| take_away(layer, &policy));
-        let taken = aside(work).await?;
+        let taken = self.aside(work).await?;
         taken.map_err(|error| failed("", &error))
     }
 
     async fn open(&self, path: &Path, format: DiskFormat, disk: &str) -> Result<Chain, Refusal> {
         let (at, policy) = (path.to_owned(), self.shared.policy.clone());
-        let opened = aside(move || image::open_chain(&at, format, false, &policy)).await?;
+        let opened = self
+            .aside(move || image::open_chain(&at, format, false, &policy))
+            .await?;
         let opened = opened.map_err(|error| failed(disk, &error))?;
         self.recognize(path, &FileMark::of_fd(&opened.top.fd), disk)?;
         Ok(opened)
@@ -266,7 +299,7 @@ fn stands_on(spec: &VmSpec, layers: &[Layer], policy: &PathPolicy) -> Option<(St
 }
 
 /// A name beside the disk's image that nobody has: `DISK.SNAPSHOT.qcow2`, or with a number.
-pub(super) fn free_path(disk: &Disk, snapshot: &str) -> PathBuf {
+fn free_path(disk: &Disk, snapshot: &str) -> PathBuf {
     let name = |number: usize| match number {
         0 => format!("{}.{snapshot}.qcow2", disk.name),
         number => format!("{}.{snapshot}.{number}.qcow2", disk.name),
@@ -275,14 +308,6 @@ pub(super) fn free_path(disk: &Disk, snapshot: &str) -> PathBuf {
     let free = paths.find(|path| path.symlink_metadata().is_err());
     // All taken: the making says so.
     free.unwrap_or_else(|| disk.path.with_file_name(name(0)))
-}
-
-/// Work that may wait for the disk, on a thread of its own.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
-    tokio::task::spawn_blocking(work).await.map_err(|panic| {
-        let message = "work on images ended unexpectedly";
-        Refusal::new(RefusalCode::Internal, message).cause(panic.to_string())
-    })
 }
 
 fn failed(disk: &str, error: &StorageError) -> Refusal {
