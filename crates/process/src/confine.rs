@@ -150,6 +150,14 @@ impl Level {
 }
 
 impl Confinement {
+    /// Touches nothing.
+    pub fn at_least(floor: Floor) -> Self {
+        Self {
+            floor,
+            ..Self::default()
+        }
+    }
+
     /// As one word of a command line.
     pub fn to_word(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()

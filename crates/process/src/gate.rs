@@ -21,6 +21,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 
 use crate::confine::Confinement;
+use crate::enclosure::Enclosure;
 use crate::error::ProcessError;
 use crate::pidfd::ProcessHandle;
 use crate::point;
@@ -56,6 +57,8 @@ pub struct GateOrder {
     pub listen: Vec<(OwnedFd, i32)>,
     /// Further descriptors passed on; numbers from [`PASSED_NUMBER_MIN`].
     pub pass: Vec<(OwnedFd, i32)>,
+    /// One of those becomes the program's own place instead of being passed on.
+    pub enclosure: Option<Enclosure>,
     /// Standard output and error: a file opened for appending.
     pub output: OwnedFd,
     /// What the program may touch; `None` confines nothing.

@@ -1,5 +1,6 @@
 //! System calls that no safe crate offers. All of this crate's `unsafe` is in this file.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -144,6 +145,85 @@ pub(crate) fn close_all_on_exec() -> io::Result<()> {
         Some(libc::ENOSYS | libc::EINVAL) => Ok(()),
         Some(_) | None => Err(error),
     }
+}
+
+/// Leaves namespaces that are shared with the parent.
+#[expect(unsafe_code, reason = "unshare has no safe wrapper here")]
+pub(crate) fn unshare(namespaces: libc::c_int) -> io::Result<()> {
+    // SAFETY: without CLONE_FILES no descriptor table changes; the call touches no memory of ours.
+    match unsafe { libc::unshare(namespaces) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// What is mounted from now on is seen in this mount namespace only; what others take away goes here as well.
+#[expect(unsafe_code, reason = "mount has no safe wrapper here")]
+pub(crate) fn keep_mounts_here() -> io::Result<()> {
+    let none = std::ptr::null();
+    // SAFETY: the target is a terminated string; for a change of propagation the kernel reads nothing else.
+    let done = unsafe {
+        libc::mount(
+            none,
+            c"/".as_ptr(),
+            none,
+            libc::MS_REC | libc::MS_SLAVE,
+            none.cast(),
+        )
+    };
+    answer(done.into())
+}
+
+/// Mounts the working directory, without the mounts below it, at a place as well: without set-user-id and devices, and
+/// read-only if asked for.
+#[expect(unsafe_code, reason = "these calls have no safe wrappers here")]
+pub(crate) fn mount_here_at(readonly: bool, place: &CStr) -> io::Result<()> {
+    let empty = libc::c_uint::try_from(libc::AT_EMPTY_PATH).map_err(io::Error::other)?;
+    let cloexec = libc::c_uint::try_from(libc::O_CLOEXEC).map_err(io::Error::other)?;
+    let flags = libc::OPEN_TREE_CLONE | cloexec;
+    // SAFETY: the path is a terminated string.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, c".".as_ptr(), flags) };
+    answer(fd)?;
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the call just made this descriptor; nobody else has it.
+    let mount = unsafe { OwnedFd::from_raw_fd(fd) };
+    let readonly = if readonly { libc::MOUNT_ATTR_RDONLY } else { 0 };
+    let attributes = libc::mount_attr {
+        attr_set: readonly | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: path and attributes are valid for the call, whose last argument is the size of the latter.
+    answer(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            empty,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    })?;
+    // SAFETY: both paths are terminated strings, and the descriptor is open.
+    answer(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            place.as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    })
+}
+
+/// What a system call answered.
+fn answer(result: libc::c_long) -> io::Result<()> {
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Lets the child inherit nothing above 2 but what is mapped afterwards.

@@ -15,6 +15,7 @@
 pub mod census;
 pub mod confine;
 pub mod directory;
+pub mod enclosure;
 pub mod error;
 pub mod gate;
 pub mod identity;

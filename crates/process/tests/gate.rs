@@ -13,6 +13,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use maqet_process::confine::{Access, Confinement, Floor, Level, Rule};
+use maqet_process::enclosure::Enclosure;
 use maqet_process::gate::{self, GateArgs, GateOrder, Gated};
 use maqet_process::identity::FileId;
 use maqet_process::socket::{bind_listener, connect, peer};
@@ -25,7 +26,7 @@ use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-const TESTS: [(&str, fn()); 12] = [
+const TESTS: [(&str, fn()); 13] = [
     (
         "an_unwanted_gate_ends_without_a_word",
         an_unwanted_gate_ends_without_a_word,
@@ -46,6 +47,10 @@ const TESTS: [(&str, fn()); 12] = [
     (
         "a_gate_that_cannot_confine_enough_gives_up",
         a_gate_that_cannot_confine_enough_gives_up,
+    ),
+    (
+        "an_enclosed_directory_is_a_mount_of_its_own",
+        an_enclosed_directory_is_a_mount_of_its_own,
     ),
     (
         "termination_signals_wait_outside",
@@ -129,6 +134,7 @@ fn order(directory: &Path, script: &str) -> GateOrder {
         env: vec![("ONLY".into(), "this".into())],
         listen: Vec::new(),
         pass: Vec::new(),
+        enclosure: None,
         output: log.into(),
         confinement: None,
     }
@@ -335,6 +341,32 @@ fn a_gate_that_cannot_confine_enough_gives_up() {
     }
 }
 
+/// Root over this user's files and nothing else; of a read-only mount not even owners, modes and times can be changed.
+fn an_enclosed_directory_is_a_mount_of_its_own() {
+    on_runtime(async {
+        for readonly in [false, true] {
+            let root = tempfile::tempdir().unwrap();
+            let shared = root.path().join("shared");
+            fs::create_dir(&shared).unwrap();
+            fs::write(shared.join("file"), "text").unwrap();
+            fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+            let script = "cd /sys && ! [ -e /proc/self/fd/5 ] && cat file && (echo > new; chmod 700 file; touch -d @1 file) 2>/dev/null; \
+                          echo; id -u";
+            let mut order = order(root.path(), script);
+            order.pass = vec![(File::open(&shared).unwrap().into(), 5)];
+            let directory = 5;
+            order.enclosure = Some(Enclosure { directory, readonly });
+            let mut gated = start(order);
+            gated.listening().await.unwrap();
+            assert_eq!(end_of(&gated.release().unwrap()).await, ExitStatus::Code(0));
+            assert_eq!(log_of(&root), "text\n0\n", "{readonly}");
+            assert_eq!(shared.join("new").exists(), !readonly);
+            let mode = fs::metadata(shared.join("file")).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777 == 0o700, !readonly, "{mode:o}");
+        }
+    });
+}
+
 fn termination_signals_wait_outside() {
     on_runtime(async {
         let directory = tempfile::tempdir().unwrap();
@@ -438,6 +470,10 @@ fn words_survive_the_command_line() {
     let args = GateArgs {
         listen: vec![5, 6],
         pass: vec![12],
+        enclosure: Some(Enclosure {
+            directory: 12,
+            readonly: true,
+        }),
         confinement: Some(Confinement {
             floor: Floor::Files,
             rules: vec![
@@ -454,6 +490,7 @@ fn words_survive_the_command_line() {
         vec!["--listen=4"],
         vec!["--pass=x", "--"],
         vec!["--confinement={}", "--"],
+        vec!["--enclose=4", "--"],
         vec!["--"],
         vec![],
         vec!["qemu"],

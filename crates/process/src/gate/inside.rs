@@ -14,6 +14,7 @@ use rustix::io::{Errno, FdFlags, fcntl_setfd};
 
 use super::{BACKLOG, GO, GO_NUMBER, GateOrder, LISTENING, PASSED_NUMBER_MIN, REPORT_NUMBER};
 use crate::confine::Confinement;
+use crate::enclosure::Enclosure;
 use crate::error::ProcessError;
 use crate::point::{Point, pass};
 use crate::{kernel, signal, socket, spawn};
@@ -25,6 +26,8 @@ pub struct GateArgs {
     pub listen: Vec<i32>,
     /// Numbers of the other descriptors to pass on.
     pub pass: Vec<i32>,
+    /// One of those becomes the program's own place instead of being passed on.
+    pub enclosure: Option<Enclosure>,
     /// What the program may touch; `None` confines nothing.
     pub confinement: Option<Confinement>,
     /// The program to become.
@@ -66,6 +69,7 @@ impl GateArgs {
         Self {
             listen: numbers(&order.listen),
             pass: numbers(&order.pass),
+            enclosure: order.enclosure,
             confinement: order.confinement.clone(),
             program: order.program.clone(),
             args: order.args.clone(),
@@ -77,6 +81,14 @@ impl GateArgs {
         let mut words: Vec<OsString> = Vec::new();
         for (flag, numbers) in [("--listen=", &self.listen), ("--pass=", &self.pass)] {
             words.extend(numbers.iter().map(|number| format!("{flag}{number}").into()));
+        }
+        if let Some(enclosure) = self.enclosure {
+            let flag = if enclosure.readonly {
+                ENCLOSE_READONLY
+            } else {
+                ENCLOSE
+            };
+            words.push(format!("{flag}{}", enclosure.directory).into());
         }
         if let Some(confinement) = &self.confinement {
             words.push(format!("--confinement={}", confinement.to_word()).into());
@@ -93,7 +105,8 @@ impl GateArgs {
     /// [`ProcessError::GateArgument`] for a word that [`to_words`](Self::to_words) does not make.
     pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Self, ProcessError> {
         let mut words = words.into_iter();
-        let (mut listen, mut pass, mut confinement) = (Vec::new(), Vec::new(), None);
+        let (mut listen, mut pass) = (Vec::new(), Vec::new());
+        let (mut enclosure, mut confinement) = (None, None);
         loop {
             let word = words
                 .next()
@@ -105,6 +118,8 @@ impl GateArgs {
                 listen.push(number(value)?);
             } else if let Some(value) = bytes.strip_prefix(b"--pass=") {
                 pass.push(number(value)?);
+            } else if let Some(found) = enclosed(bytes)? {
+                enclosure = Some(found);
             } else if let Some(value) = bytes.strip_prefix(b"--confinement=") {
                 confinement = Some(Confinement::parse(value)?);
             } else {
@@ -118,11 +133,28 @@ impl GateArgs {
         Ok(Self {
             listen,
             pass,
+            enclosure,
             confinement,
             program: program.into(),
             args: words.collect(),
         })
     }
+}
+
+/// The flag of an enclosure.
+const ENCLOSE: &str = "--enclose=";
+/// That of one that is read-only.
+const ENCLOSE_READONLY: &str = "--enclose-readonly=";
+
+/// Reads the word of an enclosure; `None` when it is another.
+fn enclosed(word: &[u8]) -> Result<Option<Enclosure>, ProcessError> {
+    for (flag, readonly) in [(ENCLOSE, false), (ENCLOSE_READONLY, true)] {
+        if let Some(value) = word.strip_prefix(flag.as_bytes()) {
+            let directory = number(value)?;
+            return Ok(Some(Enclosure { directory, readonly }));
+        }
+    }
+    Ok(None)
 }
 
 fn number(value: &[u8]) -> Result<i32, ProcessError> {
@@ -136,7 +168,7 @@ fn number(value: &[u8]) -> Result<i32, ProcessError> {
 /// Does the gate's work and becomes the program. Call it in `main`, before any thread or descriptor is made.
 ///
 /// Own session, umask 077, no core dumps, no new privileges, nothing inherited but what was passed;
-/// SIGTERM, SIGINT and SIGHUP blocked; confined; listens, reports, waits for release or end-of-file, execs.
+/// SIGTERM, SIGINT and SIGHUP blocked; enclosed; confined; listens, reports, waits for release or end-of-file, execs.
 ///
 /// Returns only when there is nothing to become: exit with [`GateEnd::exit_code`].
 pub fn run(args: GateArgs) -> GateEnd {
@@ -200,7 +232,11 @@ fn prepare(args: &GateArgs) -> Result<(OwnedFd, Vec<OwnedFd>), ProcessError> {
         passed.push(fd);
     }
     for number in &args.pass {
-        passed.push(take(*number)?);
+        let fd = take(*number)?;
+        match args.enclosure {
+            Some(enclosure) if enclosure.directory == *number => enclosure.enter(fd)?,
+            Some(_) | None => passed.push(fd),
+        }
     }
     for fd in &passed {
         fcntl_setfd(fd, FdFlags::empty()).map_err(ProcessError::call("pass a descriptor on"))?;
