@@ -36,5 +36,6 @@ mod stop;
 mod stop_silent;
 mod storage;
 mod store;
+mod virtiofs;
 mod wait;
 mod why;

@@ -15,11 +15,13 @@ use crate::method::Method;
 
 mod autostart;
 mod report;
+mod share;
 
 pub use autostart::{AutostartSet, AutostartStatus, Disable, Enable, RestartState};
 pub use report::{
     DiskProblem, DiskStatus, DiskTrouble, LogFiles, PortStatus, SandboxStatus, VmStatus, VmSummary,
 };
+pub use share::{ShareLoss, ShareStatus};
 
 macro_rules! method {
     ($type:ty, $name:literal, $reply:ty) => {

@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use maqet_process::identity::{FileMark, ProcessIdentity};
 use maqet_spec::VmSpec;
 use maqet_state::lifecycle::LastExit;
+use maqet_state::record::Helper;
 use serde::{Deserialize, Serialize};
 
-use crate::control::{DiskTrouble, Empty, PortStatus, QmpReturn, SandboxStatus, StopHow};
+use crate::control::{DiskTrouble, Empty, PortStatus, QmpReturn, SandboxStatus, ShareLoss, StopHow};
 use crate::method::Method;
 
 mod snapshot;
@@ -51,6 +52,9 @@ pub struct Prepare {
     /// Files that are on record for the spec's disks: another one at the same path is refused.
     #[serde(default)]
     pub files: Vec<ExpectedFile>,
+    /// Absolute path of virtiofsd, for the shares that need it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtiofsd: Option<PathBuf>,
 }
 method!(Prepare, "Prepare", Prepared);
 
@@ -85,6 +89,9 @@ pub struct Prepared {
     /// Files that QEMU gets for the spec's disks.
     #[serde(default)]
     pub files: Vec<OpenedFile>,
+    /// The gates of its helpers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub helpers: Vec<Helper>,
 }
 
 /// QEMU's identity is on disk: execute it, let the guest run.
@@ -126,6 +133,9 @@ pub struct Adopt {
     /// As in [`Prepare`].
     #[serde(default)]
     pub own: Vec<PathBuf>,
+    /// Its helpers on record.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub helpers: Vec<Helper>,
 }
 method!(Adopt, "Adopt", Running);
 
@@ -227,6 +237,16 @@ pub enum RunnerFact {
         /// What is wrong with it; `None` when nothing is.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         trouble: Option<DiskTrouble>,
+        /// It was so before this watcher came.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        again: bool,
+    },
+    /// The virtiofsd of a share is gone, and QEMU is not.
+    ShareLost {
+        /// Name of the share.
+        share: String,
+        /// How it ended.
+        loss: ShareLoss,
         /// It was so before this watcher came.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         again: bool,

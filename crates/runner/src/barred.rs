@@ -1,21 +1,32 @@
-//! The process that may not connect to the runner, whatever it knows: QEMU itself.
+//! Processes that may not connect to the runner, whatever they know: QEMU itself, and who serves its shares.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
-/// Pidfd inode of QEMU, shared between the session that learns it and the socket that refuses it.
+use maqet_process::identity::ProcessIdentity;
+use maqet_state::record::Helper;
+
+/// Pidfd inodes of QEMU and its helpers, shared between the session that learns them and the socket that refuses them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Barred(Arc<AtomicU64>);
+pub(crate) struct Barred(Arc<Mutex<BTreeSet<u64>>>);
 
 impl Barred {
-    /// Bars the process with this pidfd inode; `None` where the kernel has none.
-    pub(crate) fn bar(&self, inode: Option<u64>) {
-        self.0.store(inode.unwrap_or(0), Ordering::Relaxed);
+    /// Bars these processes, and none but these; nothing is barred where the kernel has no such inodes.
+    pub(crate) fn bar(&self, qemu: &ProcessIdentity, helpers: &[Helper]) {
+        let helpers = helpers.iter().map(|helper| &helper.identity);
+        let all = std::iter::once(qemu).chain(helpers);
+        self.set(all.filter_map(|identity| identity.pidfs_inode).collect());
     }
 
-    /// Whether this process may not connect. No process has inode 0.
+    fn set(&self, inodes: BTreeSet<u64>) {
+        if let Ok(mut barred) = self.0.lock() {
+            *barred = inodes;
+        }
+    }
+
+    /// Whether this process may not connect. No process has inode 0. A poisoned lock says so of everybody.
     pub(crate) fn refuses(&self, inode: u64) -> bool {
-        inode != 0 && self.0.load(Ordering::Relaxed) == inode
+        inode != 0 && self.0.lock().map_or(true, |barred| barred.contains(&inode))
     }
 }
 
@@ -24,13 +35,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_named_process_is_barred() {
+    fn only_the_named_processes_are_barred() {
         let barred = Barred::default();
         let same = barred.clone();
         assert!(!same.refuses(0) && !same.refuses(7));
-        barred.bar(Some(7));
-        assert!(same.refuses(7) && !same.refuses(8));
-        barred.bar(None);
+        barred.set([7, 9].into());
+        assert!(same.refuses(7) && same.refuses(9) && !same.refuses(8));
+        barred.set([0].into());
         assert!(!same.refuses(7) && !same.refuses(0));
     }
 }

@@ -59,12 +59,7 @@ pub(crate) struct Surroundings<'a> {
 
 /// What the QEMU of a spec may touch; `None` for one that is not confined.
 pub(crate) fn plan(spec: &VmSpec, around: Surroundings<'_>) -> Option<Confinement> {
-    let floor = match spec.sandbox {
-        Sandbox::Off => return None,
-        Sandbox::Auto => Floor::Nothing,
-        Sandbox::Require => Floor::Files,
-        Sandbox::RequireNet => Floor::Network,
-    };
+    let floor = floor(spec)?;
     let mut rules = system(around.binary, around.accel);
     rules.extend(around.serial_log.map(|log| Rule::new(log, Access::Write)));
     rules.extend(around.shares);
@@ -97,6 +92,16 @@ pub(crate) fn plan(spec: &VmSpec, around: Surroundings<'_>) -> Option<Confinemen
         rules,
         tcp_ports: named::tcp_ports(&words).into_iter().chain(ports).collect(),
     })
+}
+
+/// The least that is asked for; `None` when nobody is to be confined.
+pub(crate) fn floor(spec: &VmSpec) -> Option<Floor> {
+    match spec.sandbox {
+        Sandbox::Off => None,
+        Sandbox::Auto => Some(Floor::Nothing),
+        Sandbox::Require => Some(Floor::Files),
+        Sandbox::RequireNet => Some(Floor::Network),
+    }
 }
 
 fn system(binary: &Path, accel: &str) -> Vec<Rule> {

@@ -11,28 +11,30 @@ use maqet_process::identity::{FileId, ProcessIdentity, Role};
 use maqet_process::pidfd::ProcessHandle;
 use maqet_process::point::{Point, pass};
 use maqet_process::{ProcessError, socket};
-use maqet_protocol::control::{PortStatus, SandboxStatus};
+use maqet_protocol::control::SandboxStatus;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
-use maqet_protocol::runner::{Adopt, ExpectedFile, OpenedFile, Prepare};
+use maqet_protocol::runner::{ExpectedFile, OpenedFile, Prepare};
 use maqet_spec::VmSpec;
 use maqet_spec::argv::{SerialWiring, Wiring, argv};
-use maqet_spec::vm::{Sandbox, StopPolicy};
+use maqet_spec::vm::Sandbox;
 use maqet_storage::PathPolicy;
 use tokio::time::timeout;
 
 use crate::confinement::Surroundings;
 use crate::logs::{Logs, QEMU_LOG, SERIAL_LOG};
-use crate::notes::LaunchNote;
 use crate::oom::Baseline;
 use crate::place::{CONTROL_MONITOR, Place, SERIAL_SOCKET, SPARE_MONITOR};
-use crate::ports::{self, HeldPorts};
-use crate::{accel, confinement, disks, shares};
+use crate::ports;
+use crate::qemu::{Qemu, images};
+use crate::shares::Shares;
+use crate::virtiofsd::Standing;
+use crate::{accel, confinement, disks, virtiofsd};
 
 /// The runner's own image, whatever has become of its path.
-const SELF: &str = "/proc/self/exe";
+pub(crate) const SELF: &str = "/proc/self/exe";
 
 /// A gate stands within milliseconds; this bounds a host that is thrashing.
-const GATE_STANDS: Duration = Duration::from_secs(20);
+pub(crate) const GATE_STANDS: Duration = Duration::from_secs(20);
 
 /// Variables QEMU gets from the runner's environment, if they are set: search path, language, places for scratch
 /// files, and the way to a display.
@@ -57,79 +59,8 @@ pub(crate) struct Gate {
     pub(crate) qemu: Qemu,
     /// What it gets for its disks.
     pub(crate) files: Vec<OpenedFile>,
-}
-
-/// One QEMU as its runner knows it.
-#[derive(Debug)]
-pub(crate) struct Qemu {
-    /// Who it is.
-    pub(crate) identity: ProcessIdentity,
-    /// Handle on it.
-    pub(crate) handle: ProcessHandle,
-    /// Accelerator.
-    pub(crate) accel: String,
-    /// Forwarded ports.
-    pub(crate) ports: Vec<PortStatus>,
-    /// Confinement.
-    pub(crate) sandbox: SandboxStatus,
-    /// Its disks: names, and where their images are.
-    pub(crate) images: Vec<(String, PathBuf)>,
-    /// A person has its guest halted.
-    pub(crate) paused: bool,
-    /// How it is to be ended.
-    pub(crate) stop: StopPolicy,
-    /// Its logs.
-    pub(crate) logs: Logs,
-    /// Length of its log when it was started, bytes.
-    pub(crate) words_from: u64,
-    /// What the OOM killer had done when it was started.
-    pub(crate) kills: Baseline,
-    /// Host ports held until it has bound them.
-    pub(crate) held: HeldPorts,
-}
-
-impl Qemu {
-    /// A running QEMU that another runner started.
-    pub(crate) fn adopted(order: Adopt, handle: ProcessHandle, note: Option<LaunchNote>) -> Self {
-        let logs = Logs::new(order.log_dir, order.log_bytes_max);
-        let note = note.unwrap_or_else(|| LaunchNote {
-            launch_id: order.qemu.launch_id.clone(),
-            accel: String::new(),
-            ports: ports::status(&order.spec.networks),
-            // Nobody can tell any more what it was confined to.
-            sandbox: sandbox(&order.spec, false),
-            words_from: logs.size(QEMU_LOG),
-            kills: Baseline::take(),
-            paused: false,
-        });
-        Self {
-            identity: order.qemu,
-            handle,
-            accel: note.accel,
-            ports: note.ports,
-            sandbox: note.sandbox,
-            images: images(&order.spec),
-            paused: note.paused,
-            stop: order.spec.stop,
-            logs,
-            words_from: note.words_from,
-            kills: note.kills,
-            held: HeldPorts::default(),
-        }
-    }
-
-    /// What a later runner has to know of it.
-    pub(crate) fn note(&self) -> LaunchNote {
-        LaunchNote {
-            launch_id: self.identity.launch_id.clone(),
-            accel: self.accel.clone(),
-            ports: self.ports.clone(),
-            sandbox: self.sandbox.clone(),
-            words_from: self.words_from,
-            kills: self.kills.clone(),
-            paused: self.paused,
-        }
-    }
+    /// Gates of those who serve its shares.
+    pub(crate) helpers: Vec<Standing>,
 }
 
 /// Has a gate made. Nothing of the VM runs yet, and the runner keeps no descriptor of its disks.
@@ -149,25 +80,18 @@ pub(crate) async fn gate(place: Place, order: Prepare) -> Result<Gate, Refusal> 
     let policy = PathPolicy::for_host(order.roots).map_err(|error| failed(&error))?;
     let bounds = Bounds {
         policy: &policy,
-        own: &order.own,
         expected: &order.files,
     };
-    let mut wired = wire(&place, &spec, (accel, &logs), &bounds)?;
+    let launch = (order.launch_id.as_str(), order.generation);
+    let helping = virtiofsd::Order::new(&spec, order.virtiofsd.as_deref(), launch, &logs);
+    let mut shares = Shares::open(&place, &spec.shares, (&policy, &order.own), &helping).await?;
+    let helpers = std::mem::take(&mut shares.helpers);
+    let mut wired = wire(&place, &spec, (accel, &logs), (&bounds, shares))?;
     let files = std::mem::take(&mut wired.files);
-    let shares = std::mem::take(&mut wired.shares);
-    let mut gate_order = wired.order(&place, &spec, order.binary.clone(), &logs)?;
-    let around = Surroundings {
-        binary: &order.binary,
-        accel,
-        serial_log: serial_log(&place, &spec, &logs)?,
-        shares,
-        policy: &policy,
-    };
-    gate_order.confinement = confine(&place, &spec, around)?;
-    let sandbox = sandbox(&spec, gate_order.confinement.is_some());
+    let program = (order.binary.as_path(), accel);
+    let (gate_order, sandbox) = gate_order(&place, &spec, program, (wired, &logs), &policy)?;
     pass(Point::DisksOpened);
     let gated = stand(&place, gate_order).await?;
-    let launch = (order.launch_id.as_str(), order.generation);
     let (identity, handle) = identify(&gated, launch, executables).map_err(|error| failed(&error))?;
     pass(Point::GateStands);
     let qemu = Qemu {
@@ -176,6 +100,7 @@ pub(crate) async fn gate(place: Place, order: Prepare) -> Result<Gate, Refusal> 
         accel: accel.to_owned(),
         ports: ports::status(&spec.networks),
         sandbox,
+        helpers: Vec::new(),
         images: images(&spec),
         paused: false,
         stop: spec.stop,
@@ -184,7 +109,34 @@ pub(crate) async fn gate(place: Place, order: Prepare) -> Result<Gate, Refusal> 
         kills: Baseline::take(),
         held,
     };
-    Ok(Gate { gated, qemu, files })
+    Ok(Gate {
+        gated,
+        qemu,
+        files,
+        helpers,
+    })
+}
+
+/// What QEMU's gate is told, and how QEMU will be confined.
+fn gate_order(
+    place: &Place,
+    spec: &VmSpec,
+    (binary, accel): (&Path, &str),
+    (mut wired, logs): (Wired, &Logs),
+    policy: &PathPolicy,
+) -> Result<(GateOrder, SandboxStatus), Refusal> {
+    let shares = std::mem::take(&mut wired.shares);
+    let mut order = wired.order(place, spec, binary.to_owned(), logs)?;
+    let around = Surroundings {
+        binary,
+        accel,
+        serial_log: serial_log(place, spec, logs)?,
+        shares,
+        policy,
+    };
+    order.confinement = confine(place, spec, around)?;
+    let sandbox = sandbox(spec, order.confinement.is_some());
+    Ok((order, sandbox))
 }
 
 /// Who the gate is, and QEMU will be.
@@ -225,11 +177,9 @@ struct Wired {
     shares: Vec<Rule>,
 }
 
-/// Which files and directories QEMU may be handed.
+/// Which files QEMU may be handed.
 struct Bounds<'a> {
     policy: &'a PathPolicy,
-    /// Where maqet keeps its own files.
-    own: &'a [PathBuf],
     /// What is on record for the disks.
     expected: &'a [ExpectedFile],
 }
@@ -247,6 +197,7 @@ impl Wired {
             env: environment(),
             listen: self.listen,
             pass: self.pass,
+            enclosure: None,
             output: output.into(),
             confinement: None,
         })
@@ -257,7 +208,7 @@ fn wire(
     place: &Place,
     spec: &VmSpec,
     (accel, logs): (&str, &Logs),
-    bounds: &Bounds<'_>,
+    (bounds, directories): (&Bounds<'_>, Shares),
 ) -> Result<Wired, Refusal> {
     let mut numbers = PASSED_NUMBER_MIN..;
     let mut next = || numbers.next().unwrap_or(i32::MAX);
@@ -281,13 +232,7 @@ fn wire(
         files.push(disks::recognize(place, disk, &chain.top, bounds.expected)?);
         opened.push(disks::wire(disk, chain, &mut passed, &mut next));
     }
-    let (mut shared, mut rules) = (Vec::new(), Vec::new());
-    for share in &spec.shares {
-        let (wiring, rule) = shares::wire(share, next());
-        passed.push((shares::open(place, share, bounds.policy, bounds.own)?, wiring.fd));
-        shared.push(wiring);
-        rules.push(rule);
-    }
+    let (shares, rules) = directories.wire(&mut passed, &mut next);
     let number = |at: usize| listen.get(at).map_or(-1, |(_, number): &(OwnedFd, i32)| *number);
     let wiring = Wiring {
         launch_id: place.launch_id.to_string(),
@@ -299,7 +244,7 @@ fn wire(
             log: spec.serial.log.then(|| logs.path(SERIAL_LOG)),
         }),
         disks: opened,
-        shares: shared,
+        shares,
         forwards: ports::numbers(&spec.networks),
     };
     Ok(Wired {
@@ -352,15 +297,8 @@ fn unconfined(place: &Place, sandbox: Sandbox, why: &str) -> Refusal {
     refusal.hint("`sandbox: auto` confines QEMU as far as this kernel can")
 }
 
-fn images(spec: &VmSpec) -> Vec<(String, PathBuf)> {
-    let images = spec
-        .disks
-        .iter()
-        .map(|disk| (disk.name.clone(), disk.path.clone()));
-    images.collect()
-}
-
-fn sandbox(spec: &VmSpec, confined: bool) -> SandboxStatus {
+/// How a QEMU of this spec is confined, if it is.
+pub(crate) fn sandbox(spec: &VmSpec, confined: bool) -> SandboxStatus {
     SandboxStatus {
         requested: spec.sandbox.as_str().to_owned(),
         seccomp: spec.sandbox != Sandbox::Off,

@@ -32,11 +32,13 @@ mod passage;
 mod place;
 mod policy;
 mod ports;
+mod qemu;
 mod server;
 mod session;
 mod shares;
 mod snapshots;
 mod troubles;
+mod virtiofsd;
 mod watchers;
 mod written;
 

@@ -18,10 +18,12 @@ use tokio::time::Instant;
 pub(crate) const QEMU_LOG: &str = "qemu.log";
 /// What the guest prints on its first serial port.
 pub(crate) const SERIAL_LOG: &str = "serial.log";
+/// What the virtiofsd of each share complains about.
+pub(crate) const VIRTIOFSD_LOG: &str = "virtiofsd.log";
 /// The runner's own words.
 pub(crate) const RUNNER_LOG: &str = "runner.log";
 
-const ALL: [&str; 3] = [QEMU_LOG, SERIAL_LOG, RUNNER_LOG];
+const ALL: [&str; 4] = [QEMU_LOG, SERIAL_LOG, VIRTIOFSD_LOG, RUNNER_LOG];
 
 /// Shortest time between two looks at the sizes: a guest may overshoot the bound by what it prints in this time.
 const REST: Duration = Duration::from_secs(1);
@@ -84,10 +86,15 @@ impl Logs {
 
     /// The last lines that QEMU wrote behind `start`; `None` when it said nothing.
     pub(crate) fn last_words(&self, start: u64) -> Option<String> {
-        match read_tail(&self.path(QEMU_LOG), start) {
+        self.last_words_in(QEMU_LOG, start)
+    }
+
+    /// The same of another log.
+    pub(crate) fn last_words_in(&self, name: &str, start: u64) -> Option<String> {
+        match read_tail(&self.path(name), start) {
             Ok(bytes) => last_lines(&String::from_utf8_lossy(&bytes)),
             Err(error) => {
-                tracing::warn!(%error, "read the end of QEMU's log");
+                tracing::warn!(%error, name, "read the end of a log");
                 None
             }
         }

@@ -89,6 +89,13 @@ pub(crate) enum News {
     Silent(bool),
     /// Something the stop ladder waits for.
     Ladder(Input),
+    /// The virtiofsd of a share is gone; whether QEMU was still there a moment later.
+    HelperGone {
+        /// The share.
+        share: String,
+        /// QEMU was.
+        ended_first: bool,
+    },
     /// QEMU is gone.
     Gone,
     /// The runtime directory is a new one.

@@ -3,11 +3,12 @@
 //! Both are small JSON files that appear whole or not at all. They are not synced to disk: no process that can be killed
 //! takes them along, and after a crash of the host they say nothing that the boot id does not.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 
 use maqet_process::private::{self, Access};
-use maqet_protocol::control::{PortStatus, SandboxStatus};
+use maqet_protocol::control::{PortStatus, SandboxStatus, ShareLoss};
 use maqet_protocol::runner::ExitNote;
 use rustix::fs::{AtFlags, renameat, unlinkat};
 use serde::de::DeserializeOwned;
@@ -40,6 +41,9 @@ pub(crate) struct LaunchNote {
     /// A person has the guest halted.
     #[serde(default)]
     pub(crate) paused: bool,
+    /// Shares whose virtiofsd is gone, as it was told.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) losses: BTreeMap<String, ShareLoss>,
 }
 
 /// Puts the note about the end down before anybody is told.
@@ -122,6 +126,7 @@ mod tests {
             words_from: 5,
             kills: Baseline::take(),
             paused: true,
+            losses: BTreeMap::new(),
         };
         note.write(&directory).unwrap();
         note.words_from = 6;

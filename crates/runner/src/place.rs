@@ -15,8 +15,11 @@ pub(crate) const SPARE_MONITOR: &str = "qmp1.sock";
 /// The guest's first serial port.
 pub(crate) const SERIAL_SOCKET: &str = "serial.sock";
 
-/// Sockets that live and die with QEMU.
-pub(crate) const QEMU_SOCKETS: [&str; 3] = [CONTROL_MONITOR, SPARE_MONITOR, SERIAL_SOCKET];
+/// Socket of a virtiofsd, there until the runner has connected to it.
+pub(crate) const HELPER_SOCKET: &str = "virtiofsd.sock";
+
+/// Sockets that live and die with QEMU, or were given up before it.
+pub(crate) const QEMU_SOCKETS: [&str; 4] = [CONTROL_MONITOR, SPARE_MONITOR, SERIAL_SOCKET, HELPER_SOCKET];
 
 /// Where and for whom this runner works. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -7,6 +7,7 @@
 mod disks;
 mod end;
 mod events;
+mod shares;
 mod start;
 mod stop;
 
@@ -23,11 +24,13 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::barred::Barred;
 use crate::grounds::Grounds;
-use crate::launch::{Gate, Qemu};
+use crate::launch::Gate;
 use crate::mail::{Answer, Ask, Connection, Desk, Mail, News, post};
 use crate::place::Place;
+use crate::qemu::Qemu;
 use crate::troubles::Troubles;
 use crate::watchers::Watchers;
+pub(crate) use start::end_it;
 use stop::Ending;
 
 /// Time a fresh runner waits for somebody to work for.
@@ -56,6 +59,8 @@ pub(crate) struct Session {
     exit: Option<LastExit>,
     /// A gate that was dropped and is on its way out.
     dropped: Option<ProcessHandle>,
+    /// Helpers of a QEMU that is gone.
+    leaving: Vec<ProcessHandle>,
 }
 
 /// How far it has come.
@@ -129,6 +134,7 @@ impl Session {
             terminating: false,
             exit: None,
             dropped: None,
+            leaving: Vec::new(),
         }
     }
 
@@ -167,7 +173,8 @@ impl Session {
             Ask::Stop(order, answer) => self.stop(order, answer),
             Ask::Qmp(answer) => give(answer, self.qmp()),
             Ask::Watch(answer) => {
-                let known = self.troubles_told();
+                let mut known = self.troubles_told();
+                known.extend(self.losses());
                 give(answer, Ok(self.watchers.join(&known)));
             }
         }
@@ -186,6 +193,7 @@ impl Session {
             News::Held(held) => self.held(held),
             News::Silent(silent) => self.silence(silent),
             News::Ladder(input) => self.climb(input),
+            News::HelperGone { share, ended_first } => self.helper_gone(&share, ended_first),
             News::Gone => self.gone(),
             News::Moved => self.moved(),
             News::Terminate => self.terminate(),

@@ -61,7 +61,7 @@ pub struct LayerWiring {
 pub struct ShareWiring {
     /// The share's name.
     pub name: String,
-    /// The directory.
+    /// The directory by 9p; by virtiofs the connection to its virtiofsd.
     pub fd: i32,
 }
 
@@ -199,9 +199,10 @@ fn machine(words: &mut Words, spec: &VmSpec, wiring: &Wiring, family: Family) {
     } else {
         ",dump-guest-core=off"
     };
+    let memory = shares::memory(words, spec);
     words.pair(
         "-machine",
-        format!("{},accel={}{core}", spec.machine, wiring.accel),
+        format!("{},accel={}{core}{memory}", spec.machine, wiring.accel),
     );
     if let Some(model) = &spec.cpu_model {
         words.pair("-cpu", model.clone());

@@ -21,7 +21,7 @@ pub struct Share {
     /// The guest cannot write.
     #[serde(default)]
     pub readonly: bool,
-    /// Whose files those of the guest are.
+    /// Whose files those of the guest are; always [`ShareSecurity::Passthrough`] by virtiofs.
     pub security: ShareSecurity,
 }
 
@@ -32,6 +32,9 @@ pub enum ShareKind {
     #[default]
     #[serde(rename = "9p")]
     Plan9,
+    /// FUSE over virtio, by a virtiofsd of its own.
+    #[serde(rename = "virtiofs")]
+    Virtiofs,
 }
 
 /// Whose files those of the guest are. The words are QEMU's.
@@ -54,6 +57,7 @@ impl ShareKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Plan9 => "9p",
+            Self::Virtiofs => "virtiofs",
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::id::VmId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LedgerKind {
-    /// A process; named by its launch id and role, `LAUNCH/runner`.
+    /// A process; named by its launch id and role, `LAUNCH/runner`, a helper by its share as well, `LAUNCH/helper/src`.
     Process,
     /// A regular file; named by its path.
     File,

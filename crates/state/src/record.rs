@@ -93,6 +93,15 @@ pub enum Intent {
     RunnerLost,
 }
 
+/// A process that serves a share of a VM by virtiofs: its virtiofsd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Helper {
+    /// Name of the share.
+    pub share: String,
+    /// Identity of the process.
+    pub identity: ProcessIdentity,
+}
+
 /// One run of a VM, from the spawn of its runner to the end of QEMU.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Launch {
@@ -109,6 +118,9 @@ pub struct Launch {
     /// Identity of QEMU; `None` until its gate was spawned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub qemu: Option<ProcessIdentity>,
+    /// Helpers that QEMU was given; they live as long as it does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub helpers: Vec<Helper>,
     /// What the runner said once the guest was let run; `None` until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<Running>,
@@ -132,6 +144,7 @@ impl Launch {
             at,
             runner,
             qemu: None,
+            helpers: Vec::new(),
             running: None,
             intent: Intent::Run,
         }

@@ -298,6 +298,8 @@ impl StorageError {
 fn package_hint(name: &str) -> String {
     let package = if name.starts_with("qemu-system-") {
         "qemu-system"
+    } else if name == "virtiofsd" {
+        "virtiofsd (before Debian 13: qemu-system-common); or share by `type: 9p`"
     } else {
         "qemu-utils"
     };

@@ -19,6 +19,7 @@ pub mod policy;
 pub mod probe;
 pub mod share;
 mod tool;
+pub mod virtiofsd;
 
 pub use binary::{Binaries, Binary};
 pub use error::StorageError;

@@ -33,6 +33,7 @@ pub(crate) async fn check(spec: &VmSpec, shared: &Rc<Shared>) -> Result<(), Refu
     // A VM that is not stored yet has no thread of its own.
     Aside::default().run(looking).await??;
     check_images(spec, shared)?;
+    crate::virtiofsd::program(spec, shared, RefusalCode::InvalidSpec)?;
     check_qemu(spec, shared).await
 }
 

@@ -30,7 +30,7 @@ use maqet_state::disk::DiskRecords;
 use maqet_state::external::Externals;
 use maqet_state::health::Health;
 use maqet_state::id::VmId;
-use maqet_state::record::Launch;
+use maqet_state::record::{Helper, Launch};
 use maqet_state::secret::Secret;
 use maqet_state::snapshot::SnapshotWork;
 
@@ -40,6 +40,7 @@ use self::preflight::Preflight;
 use crate::link::{RunnerLink, chain};
 use crate::messages::{CheckWritable, RecordStep};
 use crate::shared::Shared;
+use crate::virtiofsd;
 use crate::vm::VmActor;
 
 /// Opening disks and spawning the gate.
@@ -104,6 +105,7 @@ pub(crate) struct Failure {
 pub(crate) struct Processes {
     runner: Option<ProcessHandle>,
     qemu: Option<ProcessHandle>,
+    helpers: Vec<ProcessHandle>,
 }
 
 /// Walks all steps.
@@ -137,6 +139,7 @@ pub(crate) async fn launch(plan: &Plan, made: &mut Processes) -> Result<Launched
         qemu: prepared.identity.clone(),
         ports: prepared.ports.clone(),
         files: prepared.files.clone(),
+        helpers: prepared.helpers.clone(),
     };
     let durable = record(plan, step);
     let (durable, watch) = futures_util::future::join(durable, prepared.ready.link.watch()).await;
@@ -182,6 +185,9 @@ impl Processes {
     pub(crate) async fn collapse(self, shared: &Shared) {
         for handle in [self.qemu, self.runner].into_iter().flatten() {
             end(&handle, shared).await;
+        }
+        for helper in self.helpers {
+            virtiofsd::end(&helper, Duration::ZERO, shared).await;
         }
     }
 }
@@ -242,6 +248,7 @@ impl ReadyRunner {
             spec: preflight.spec,
             files: preflight.files,
             binary: preflight.binary,
+            virtiofsd: preflight.virtiofsd,
             launch_id: plan.launch_id.clone(),
             generation: plan.generation,
             log_dir: self.shared.places.vm_data(&plan.id),
@@ -251,6 +258,7 @@ impl ReadyRunner {
             qemu: identity,
             ports,
             files,
+            helpers,
         } = call(&mut self.owner, &prepare, PREPARE_DEADLINE).await?;
         let qemu = match identity.verify() {
             Liveness::Alive(handle) => handle,
@@ -258,12 +266,20 @@ impl ReadyRunner {
             Liveness::Unknown(why) => return Err(not_itself(&why)),
         };
         made.qemu = qemu.try_clone().ok();
+        for helper in &helpers {
+            match helper.identity.verify() {
+                Liveness::Alive(handle) => made.helpers.push(handle),
+                Liveness::Dead => return Err(not_itself("a helper of it is gone already")),
+                Liveness::Unknown(why) => return Err(not_itself(&why)),
+            }
+        }
         Ok(PreparedQemu {
             ready: self,
             qemu,
             identity,
             ports,
             files,
+            helpers,
             news: preflight.news,
         })
     }
@@ -288,6 +304,8 @@ pub(crate) struct PreparedQemu {
     pub(crate) ports: Vec<PortStatus>,
     /// Files it gets for its disks.
     pub(crate) files: Vec<OpenedFile>,
+    /// Its helpers' gates.
+    pub(crate) helpers: Vec<Helper>,
     news: News,
 }
 

@@ -9,7 +9,7 @@ use maqet_state::change::Change;
 use maqet_state::clock::{self, Timestamp};
 use maqet_state::id::VmId;
 use maqet_state::ledger::{LedgerEdit, LedgerEntry, LedgerKind};
-use maqet_state::record::{Launch, VmRecord};
+use maqet_state::record::{Helper, Launch, VmRecord};
 
 use tokio::sync::oneshot;
 
@@ -53,6 +53,14 @@ impl Lines<'_> {
         LedgerEntry::process(identity.clone(), self.id.clone(), self.at)
     }
 
+    /// A helper of QEMU.
+    pub(crate) fn helper(&self, helper: &Helper) -> LedgerEntry {
+        let mut line = self.process(&helper.identity);
+        // There may be several.
+        line.what = format!("{}/{}", line.what, helper.share);
+        line
+    }
+
     /// Host ports, by their names.
     pub(crate) fn ports(&self, names: &BTreeSet<String>) -> Vec<LedgerEntry> {
         names
@@ -65,6 +73,7 @@ impl Lines<'_> {
     fn launch(&self, launch: &Launch) -> Vec<LedgerEntry> {
         let mut lines = self.runner(&launch.runner);
         lines.extend(launch.qemu.iter().map(|qemu| self.process(qemu)));
+        lines.extend(launch.helpers.iter().map(|helper| self.helper(helper)));
         lines.extend(self.ports(&ports_of(launch)));
         lines
     }

@@ -42,6 +42,7 @@ mod startup;
 mod store;
 mod strays;
 mod supervisor;
+mod virtiofsd;
 mod vm;
 
 use std::io::Write;

@@ -18,7 +18,7 @@ use maqet_spec::VmSpec;
 use maqet_state::id::VmId;
 use maqet_state::journal::JournalEntry;
 use maqet_state::lifecycle::Status;
-use maqet_state::record::Launch;
+use maqet_state::record::{Helper, Launch};
 use tokio::sync::mpsc;
 
 use crate::leaks::Held;
@@ -190,6 +190,8 @@ pub(crate) enum RecordStep {
         ports: Vec<PortStatus>,
         /// Files it gets for its disks.
         files: Vec<OpenedFile>,
+        /// Its helpers' gates.
+        helpers: Vec<Helper>,
     },
     /// A new runner took over.
     RunnerReplaced(ProcessIdentity),

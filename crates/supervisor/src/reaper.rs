@@ -11,8 +11,8 @@ use std::fs;
 use maqet_state::id::VmId;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
-/// Names, cut to 15 bytes by the kernel, under which a runner or its gate dies.
-const OWN_NAMES: [&str; 2] = ["maqet-runner", "maqet-runner-un"];
+/// Names, cut to 15 bytes by the kernel, under which a runner, a gate of it, or a helper dies.
+const OWN_NAMES: [&str; 3] = ["maqet-runner", "maqet-runner-un", "virtiofsd"];
 
 /// Who waits for which child.
 #[derive(Debug, Default)]

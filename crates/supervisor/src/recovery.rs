@@ -21,6 +21,7 @@ use rand::RngExt;
 use crate::launch::{end, sweep};
 use crate::link::RunnerLink;
 use crate::shared::Shared;
+use crate::virtiofsd;
 
 /// A living runner answers from memory, within a few milliseconds, a hundred of them within a tenth of a second. The
 /// first answer of a supervisor waits so long for one that is frozen.
@@ -102,7 +103,14 @@ impl Recorded {
     pub(crate) async fn settle(mut self, shared: &Rc<Shared>) -> Settled {
         self.record.upkeep = std::mem::take(&mut self.record.upkeep).in_boot(&shared.boot_id);
         match self.observe() {
-            Ok(observed) => Box::pin(observed.settle(shared)).await,
+            Ok(observed) => {
+                let helpers = observed.launch.helpers.clone();
+                let settled = Box::pin(observed.settle(shared)).await;
+                if settled.record().state.launch().is_none() {
+                    virtiofsd::see_off(&helpers, shared).await;
+                }
+                settled
+            }
             Err(recorded) => Settled::Resting(Box::new(recorded.record)),
         }
     }

@@ -26,6 +26,8 @@ pub(crate) struct Settings {
 pub(crate) struct Storage {
     /// Directories, absolute, where images are made and written to beside homes, `/tmp` and maqet's own.
     pub(crate) roots: Vec<PathBuf>,
+    /// Path of virtiofsd, absolute; unset, it is looked for.
+    pub(crate) virtiofsd: Option<PathBuf>,
 }
 
 /// What the end of the supervisor does to running VMs.
@@ -116,6 +118,13 @@ impl Settings {
                 root.display()
             ));
         }
+        let virtiofsd = settings.storage.virtiofsd.as_deref();
+        if let Some(program) = virtiofsd.filter(|program| !program.is_absolute()) {
+            return Err(format!(
+                "`storage.virtiofsd`: `{}` is not an absolute path",
+                program.display()
+            ));
+        }
         Ok(settings)
     }
 }
@@ -142,13 +151,14 @@ mod tests {
     fn every_key_is_read() {
         let settings = Settings::parse(
             "config.yaml",
-            "on_exit: stop\nlogs: {bytes_max: 1M}\njournal: {entries_max: 500}\nstorage: {roots: [/srv/vm]}\n",
+            "on_exit: stop\nlogs: {bytes_max: 1M}\njournal: {entries_max: 500}\nstorage: {roots: [/srv/vm], virtiofsd: /opt/v}\n",
         )
         .unwrap();
         assert_eq!(settings.on_exit, OnExit::Stop);
         assert_eq!(settings.logs.bytes_max, 1 << 20);
         assert_eq!(settings.journal.entries_max, 500);
         assert_eq!(settings.storage.roots, [Path::new("/srv/vm")]);
+        assert_eq!(settings.storage.virtiofsd.as_deref(), Some(Path::new("/opt/v")));
     }
 
     #[test]
@@ -157,5 +167,6 @@ mod tests {
         assert!(Settings::parse("config.yaml", "logs: {bytes_max: 1}\n").is_err());
         assert!(Settings::parse("config.yaml", "journal: {entries_max: 1}\n").is_err());
         assert!(Settings::parse("config.yaml", "storage: {roots: [vm]}\n").is_err());
+        assert!(Settings::parse("config.yaml", "storage: {virtiofsd: v}\n").is_err());
     }
 }

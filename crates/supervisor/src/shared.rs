@@ -9,6 +9,7 @@ use actix::Addr;
 use maqet_process::error::ProcessError;
 use maqet_process::identity::ProcessIdentity;
 use maqet_process::spawn::{Child, Spawn};
+use maqet_state::record::Helper;
 use maqet_storage::binary::Binaries;
 use maqet_storage::error::StorageError;
 use maqet_storage::kvm::Kvm;
@@ -104,7 +105,7 @@ impl Shared {
     }
 }
 
-/// QEMUs, by pidfd inode: a guest that broke out of one has our user id and must still not command us.
+/// QEMUs and their helpers, by pidfd inode: a guest that broke out of one has our user id and must still not command us.
 #[derive(Debug, Default)]
 pub(crate) struct Confined {
     inodes: Mutex<BTreeSet<u64>>,
@@ -112,16 +113,18 @@ pub(crate) struct Confined {
 
 impl Confined {
     /// A QEMU is about to run.
-    pub(crate) fn enter(&self, qemu: &ProcessIdentity) {
-        if let (Some(inode), Ok(mut inodes)) = (qemu.pidfs_inode, self.inodes.lock()) {
-            inodes.insert(inode);
+    pub(crate) fn enter(&self, qemu: &ProcessIdentity, helpers: &[Helper]) {
+        if let Ok(mut inodes) = self.inodes.lock() {
+            inodes.extend(inodes_of(qemu, helpers));
         }
     }
 
     /// A QEMU is gone. The kernel never gives its inode to another process.
-    pub(crate) fn leave(&self, qemu: &ProcessIdentity) {
-        if let (Some(inode), Ok(mut inodes)) = (qemu.pidfs_inode, self.inodes.lock()) {
-            inodes.remove(&inode);
+    pub(crate) fn leave(&self, qemu: &ProcessIdentity, helpers: &[Helper]) {
+        if let Ok(mut inodes) = self.inodes.lock() {
+            for inode in inodes_of(qemu, helpers) {
+                inodes.remove(&inode);
+            }
         }
     }
 
@@ -129,4 +132,11 @@ impl Confined {
     pub(crate) fn holds(&self, inode: u64) -> bool {
         self.inodes.lock().map_or(true, |inodes| inodes.contains(&inode))
     }
+}
+
+fn inodes_of<'a>(qemu: &'a ProcessIdentity, helpers: &'a [Helper]) -> impl Iterator<Item = u64> + 'a {
+    let helpers = helpers.iter().map(|helper| &helper.identity);
+    std::iter::once(qemu)
+        .chain(helpers)
+        .filter_map(|identity| identity.pidfs_inode)
 }

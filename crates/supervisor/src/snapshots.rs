@@ -18,7 +18,7 @@ use maqet_process::point::{Point, pass};
 use maqet_protocol::control::{SnapshotDone, SnapshotListed};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::VmSpec;
-use maqet_spec::vm::{Disk, DiskFormat};
+use maqet_spec::vm::{Disk, DiskFormat, Share, ShareKind};
 use maqet_state::disk::DiskRecords;
 use maqet_state::external::Externals;
 use maqet_state::health::Health;
@@ -291,7 +291,14 @@ impl Job {
     fn may_have_memory(&self, work: &SnapshotWork, found: &Found) -> Result<(), Refusal> {
         let (vm, name) = (self.name(), &work.name);
         let loads = work.action == SnapshotAction::Load;
+        let by_virtiofs = |share: &&Share| share.kind == ShareKind::Virtiofs;
+        let virtiofs = self.spec.shares.iter().find(by_virtiofs);
         let (state, message, hint) = match (work.live, work.memory) {
+            (true, memory) if virtiofs.is_some() && (memory || loads) => (
+                "running",
+                format!("`{vm}` has a share by virtiofs, whose state no snapshot can keep"),
+                format!("leave out --memory; to load: maqet stop {vm} first; or share by `type: 9p`"),
+            ),
             (false, true) => (
                 "stopped",
                 format!("`{vm}` does not run: there is no memory to keep or to load into"),

@@ -17,6 +17,7 @@ mod maintain;
 mod news;
 mod parked;
 mod remove;
+mod shares;
 mod silence;
 mod snapshot;
 mod start;
@@ -35,7 +36,7 @@ use std::sync::Arc;
 
 use actix::{Actor, Addr, AsyncContext, Context, SpawnHandle, WrapFuture};
 use maqet_process::pidfd::ProcessHandle;
-use maqet_protocol::control::DiskTrouble;
+use maqet_protocol::control::{DiskTrouble, ShareLoss};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::Running;
 use maqet_state::change::Change;
@@ -148,6 +149,8 @@ struct Live {
     silence: silence::Silence,
     /// What is wrong with its disks.
     troubles: BTreeMap<String, DiskTrouble>,
+    /// Its shares that are lost.
+    losses: BTreeMap<String, ShareLoss>,
     /// The runner told how QEMU ended.
     exit: Option<LastExit>,
 }

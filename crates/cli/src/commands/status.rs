@@ -1,7 +1,8 @@
 //! `maqet status`.
 
 use maqet_protocol::control::{
-    AutostartStatus, Describe, DiskProblem, DiskTrouble, PortStatus, SandboxStatus, VmStatus, VmSummary,
+    AutostartStatus, Describe, DiskProblem, DiskTrouble, PortStatus, SandboxStatus, ShareStatus, VmStatus,
+    VmSummary,
 };
 
 use super::ls;
@@ -49,6 +50,10 @@ pub(crate) fn block(status: &VmStatus) -> String {
     lines.extend(vm.autostart.map(|place| ("autostart", autostart(place))));
     if !status.disks.is_empty() {
         lines.push(("disks", disks(status)));
+    }
+    if !status.shares.is_empty() {
+        let shares = status.shares.iter().map(share);
+        lines.push(("shares", shares.collect::<Vec<_>>().join("\n")));
     }
     if !status.ports.is_empty() {
         lines.push((
@@ -105,6 +110,24 @@ fn disks(status: &VmStatus) -> String {
         )
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+fn share(share: &ShareStatus) -> String {
+    let readonly = if share.readonly { ", read-only" } else { "" };
+    let pid = share.pid.map(|pid| format!(", virtiofsd {pid}"));
+    let lost = share.lost.as_ref().map(|lost| {
+        let (detail, since) = (&lost.detail, lost.since);
+        format!("\n  lost, and the guest waits for it for ever: {detail} (since {since})")
+    });
+    format!(
+        "{}: {} (tag {}, {}{readonly}{}){}",
+        share.name,
+        share.path.display(),
+        share.tag,
+        share.kind,
+        pid.unwrap_or_default(),
+        lost.unwrap_or_default()
+    )
 }
 
 /// What is wrong with a disk, and since when.

@@ -9,6 +9,7 @@ use maqet_state::lifecycle::{Activity, LastExit, Status};
 use serde::{Deserialize, Serialize};
 
 use super::autostart::{AutostartStatus, RestartState};
+use super::share::ShareStatus;
 
 /// One line of `ls`. CLI.md fixes the names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +61,9 @@ pub struct VmStatus {
     pub accel: String,
     /// Disks.
     pub disks: Vec<DiskStatus>,
+    /// Shared directories.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<ShareStatus>,
     /// Host ports in use.
     pub ports: Vec<PortStatus>,
     /// Confinement achieved.

@@ -118,6 +118,8 @@ fn status() -> Value {
         "disks": [{"name": "root", "path": "/vm/root.qcow2", "format": "qcow2", "interface": "virtio",
             "readonly": false, "file": mark(), "made": true,
             "trouble": {"problem": "damaged", "detail": "3 errors", "since": AT}}],
+        "shares": [{"name": "src", "path": "/vm/src", "tag": "code", "type": "virtiofs", "readonly": true, "pid": 43,
+            "lost": {"detail": "virtiofsd ended with signal 9", "since": AT}}],
         "ports": ports(), "sandbox": sandbox(),
         "logs": {"serial": "/l/serial.log", "qemu": "/l/qemu.log", "runner": "/l/runner.log"},
         "qemu_version": "7.2.22"
@@ -141,6 +143,10 @@ pub(super) fn fact() -> Value {
 pub(super) fn running() -> Value {
     json!({"run_state": "running", "qemu_version": "7.2.22", "accel": "tcg", "ports": ports(),
         "sandbox": sandbox()})
+}
+
+fn helpers() -> Value {
+    json!([{"share": "src", "identity": identity()}])
 }
 
 fn autostart_set() -> Value {
@@ -312,14 +318,15 @@ pub(super) fn runner() -> Vec<Sample> {
         of::<Prepare>(
             json!({"spec": spec(), "binary": "/usr/bin/qemu-system-x86_64", "launch_id": ID, "generation": 3,
                 "log_dir": "/l", "log_bytes_max": 1024, "roots": ["/srv/vm"], "own": ["/data"],
-                "files": [{"path": "/vm/root.qcow2", "file": mark(), "same_boot": true}]}),
+                "files": [{"path": "/vm/root.qcow2", "file": mark(), "same_boot": true}],
+                "virtiofsd": "/usr/libexec/virtiofsd"}),
             json!({"qemu": identity(), "ports": running()["ports"],
-                "files": [{"path": "/vm/root.qcow2", "file": mark()}]}),
+                "files": [{"path": "/vm/root.qcow2", "file": mark()}], "helpers": helpers()}),
         ),
         of::<Release>(json!({}), running()),
         of::<Adopt>(
             json!({"spec": spec(), "qemu": identity(), "log_dir": "/l", "log_bytes_max": 1024,
-                "roots": ["/srv/vm"], "own": ["/data"]}),
+                "roots": ["/srv/vm"], "own": ["/data"], "helpers": helpers()}),
             running(),
         ),
         of::<Query>(

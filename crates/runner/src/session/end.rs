@@ -15,9 +15,10 @@ use super::{Connection, GRACE, Gate, Session, Stage, Starting, give};
 use crate::confinement;
 use crate::ending::{Intent, Remains, in_words};
 use crate::ladder::{Action, Input, Verdict, Way};
-use crate::launch::Qemu;
 use crate::notes::{self, LaunchNote};
 use crate::place::{QEMU_SOCKETS, RUNNER_SOCKET};
+use crate::qemu::Qemu;
+use crate::virtiofsd::{self, Helper, Standing};
 
 /// A gate that was dropped is gone within milliseconds.
 const GATE_GONE: Duration = Duration::from_secs(2);
@@ -43,8 +44,12 @@ impl Session {
     /// Gives up a launch that was not let run.
     pub(super) fn abandon(&mut self) {
         if let Stage::Gated { gate, .. } = std::mem::replace(&mut self.stage, Stage::Over) {
-            let Gate { gated, qemu, .. } = *gate;
+            let Gate {
+                gated, qemu, helpers, ..
+            } = *gate;
             drop(gated);
+            self.leaving
+                .extend(helpers.into_iter().filter_map(Standing::give_up));
             self.dropped = Some(qemu.handle);
         }
     }
@@ -91,16 +96,21 @@ impl Session {
             by_guest: false,
         });
         let remains = remains(&qemu, Some(intent), way);
-        let refusal = failure.unwrap_or_else(|| self.start_failed(&remains));
+        let refusal = failure.unwrap_or_else(|| self.start_failed(&qemu, &remains));
         let exit = remains.classify();
         self.record(&qemu, exit.clone());
         self.tell(StopHow::Killed, &exit);
         give(answer, Err(refusal));
     }
 
-    fn start_failed(&self, remains: &Remains) -> Refusal {
+    fn start_failed(&self, qemu: &Qemu, remains: &Remains) -> Refusal {
         let words = format!("QEMU ended during its start with {}", in_words(remains.status));
         let mut refusal = self.place.refusal(RefusalCode::StartFailed, words);
+        let ended = |helper: &&Helper| helper.handle.as_ref().is_some_and(ProcessHandle::has_exited);
+        for helper in qemu.helpers.iter().filter(ended) {
+            let account = helper.account(&qemu.logs);
+            refusal = refusal.cause(format!("share `{}`: {account}", helper.share));
+        }
         for line in remains.last_words.iter().flat_map(|words| words.lines()) {
             refusal = refusal.cause(line);
             if let Some(path) = confinement::denied_path(line) {
@@ -131,6 +141,9 @@ impl Session {
     /// Puts the end down before anybody is told of it.
     fn record(&mut self, qemu: &Qemu, exit: LastExit) {
         pass(Point::EndSeen);
+        let helpers = qemu.helpers.iter().filter_map(|helper| helper.handle.as_ref());
+        self.leaving
+            .extend(helpers.filter_map(|handle| handle.try_clone().ok()));
         let note = ExitNote {
             launch_id: qemu.identity.launch_id.clone(),
             exit,
@@ -165,6 +178,7 @@ impl Session {
             see_off(&gate).await;
             self.sweep();
         }
+        virtiofsd::see_off(self.leaving).await;
         pass(Point::RunnerLeaves);
         notes::remove(&self.place.directory(), RUNNER_SOCKET);
     }

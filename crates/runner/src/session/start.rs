@@ -7,16 +7,19 @@ use maqet_process::signal::Signal;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::{Adopt, Prepare, Prepared, RunnerFact, Running};
 use maqet_qmp::{Events, RunState};
+use maqet_state::record::Helper;
 
 use super::{Answer, Connection, Gate, Live, Mail, News, Session, Stage, Starting, give};
-use crate::launch::{self, Qemu};
+use crate::launch;
 use crate::logs::Logs;
 use crate::mail::{Up, post};
 use crate::monitor::{self, MonitorError};
 use crate::notes::LaunchNote;
 use crate::place::Place;
 use crate::ports::HeldPorts;
+use crate::qemu::Qemu;
 use crate::troubles::Troubles;
+use crate::virtiofsd::Standing;
 
 impl Session {
     pub(super) fn prepare(&mut self, owner: Connection, order: Prepare, answer: Answer<Prepared>) {
@@ -41,11 +44,13 @@ impl Session {
         };
         match result {
             Ok(gate) => {
-                self.barred.bar(gate.qemu.identity.pidfs_inode);
+                let helpers: Vec<Helper> = gate.helpers.iter().map(Standing::record).collect();
+                self.barred.bar(&gate.qemu.identity, &helpers);
                 let prepared = Prepared {
                     qemu: gate.qemu.identity.clone(),
                     ports: gate.qemu.ports.clone(),
                     files: gate.files.clone(),
+                    helpers,
                 };
                 self.stage = Stage::Gated { owner, gate };
                 give(answer, Ok(prepared));
@@ -70,11 +75,22 @@ impl Session {
         let Stage::Gated { gate, .. } = before else {
             return give(answer, Err(self.out_of_turn("release")));
         };
-        let Gate { gated, qemu, .. } = *gate;
+        let Gate {
+            gated,
+            mut qemu,
+            helpers,
+            ..
+        } = *gate;
         pass(Point::ReleaseAsked);
         self.leave_note(&qemu);
         pass(Point::LaunchNoted);
-        if let Err(error) = gated.release() {
+        // Whoever serves a share is there before QEMU, which asks it while it begins.
+        let helpers = helpers.into_iter().map(Standing::release);
+        let released = helpers.collect::<Result<Vec<_>, _>>().and_then(|helpers| {
+            qemu.helpers = helpers;
+            gated.release()
+        });
+        if let Err(error) = released {
             self.sweep();
             let words = "QEMU could not be let run";
             let refusal = self.place.refusal_from(RefusalCode::StartFailed, words, &error);
@@ -82,6 +98,7 @@ impl Session {
         }
         pass(Point::GateOpened);
         self.attend(&qemu.handle);
+        self.attend_helpers(&qemu);
         let (place, identity) = (self.place.clone(), qemu.identity.clone());
         let handle = qemu.handle.try_clone();
         self.expect(async move {
@@ -132,7 +149,7 @@ impl Session {
             }
         };
         guard_logs(Logs::new(order.log_dir.clone(), order.log_bytes_max));
-        self.barred.bar(order.qemu.pidfs_inode);
+        self.barred.bar(&order.qemu, &order.helpers);
         self.grounds.learn(&order.roots, &order.own);
         self.attend(&handle);
         let (place, identity) = (self.place.clone(), order.qemu.clone());
@@ -141,6 +158,7 @@ impl Session {
             News::Up(up.await)
         });
         let qemu = Box::new(adopted(&self.place, order, handle));
+        self.attend_helpers(&qemu);
         self.stage = Stage::Adopting { qemu, answer };
     }
 
@@ -239,6 +257,7 @@ impl Session {
             self.publish(&RunnerFact::Silent { silent: true });
         }
         self.stage = Stage::Up(Box::new(live));
+        self.tell_losses();
         give(answer, Ok(running));
         self.settle();
         self.disks_after(&run_state);
@@ -312,7 +331,7 @@ fn adopted(place: &Place, order: Adopt, handle: ProcessHandle) -> Qemu {
 }
 
 /// SIGKILL to a QEMU whose guest has never run.
-pub(super) fn end_it(handle: &ProcessHandle) {
+pub(crate) fn end_it(handle: &ProcessHandle) {
     match handle.signal(Signal::Kill) {
         Ok(sent) => tracing::info!(?sent, "a QEMU that did not come up is ended"),
         Err(error) => tracing::error!(%error, "a QEMU that did not come up cannot be ended"),

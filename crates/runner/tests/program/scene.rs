@@ -218,6 +218,7 @@ impl Scene {
             files: Vec::new(),
             roots: Vec::new(),
             own: Vec::new(),
+            virtiofsd: None,
         }
     }
 
@@ -228,6 +229,7 @@ impl Scene {
             log_dir: self.place.path().join("logs"),
             roots: Vec::new(),
             own: Vec::new(),
+            helpers: Vec::new(),
             log_bytes_max: 1 << 20,
         }
     }

@@ -122,6 +122,39 @@ qemu: {args: ["-msg", "timestamp=on"]}
     "#);
 }
 
+/// What shares make of a command line, its other words left out.
+fn words_of_shares(machine: &str) -> String {
+    let shares = "shares: {a: {path: ./a, type: virtiofs, tag: code}, b: ./b}";
+    let all = shown(&format!(
+        "machine: {machine}\naccel: tcg\nmemory: 64M\n{shares}\n"
+    ));
+    let about = ["-machine", "-object", "-fsdev", "share."];
+    let lines = all
+        .lines()
+        .filter(|line| about.iter().any(|word| line.contains(word)));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn virtiofs_sees_the_memory_of_the_guest() {
+    insta::assert_snapshot!(words_of_shares("q35"), @"
+    -object memory-backend-memfd,id=shared-ram,share=on,size=67108864
+    -machine q35,accel=tcg,dump-guest-core=off,memory-backend=shared-ram
+    -chardev socket,id=share.a,fd=8
+    -device vhost-user-fs-pci,chardev=share.a,tag=code
+    -fsdev local,id=share.b,path=/proc/self/fd/9,security_model=mapped-xattr,multidevs=remap
+    -device virtio-9p-pci,fsdev=share.b,mount_tag=b
+    ");
+    insta::assert_snapshot!(words_of_shares("microvm"), @"
+    -object memory-backend-memfd,id=shared-ram,share=on,size=67108864
+    -machine microvm,accel=tcg,dump-guest-core=off,memory-backend=shared-ram
+    -chardev socket,id=share.a,fd=8
+    -device vhost-user-fs-device,chardev=share.a,tag=code
+    -fsdev local,id=share.b,path=/proc/self/fd/9,security_model=mapped-xattr,multidevs=remap
+    -device virtio-9p-device,fsdev=share.b,mount_tag=b
+    ");
+}
+
 #[test]
 fn a_pc_with_ide_and_no_sandbox() {
     insta::assert_snapshot!(shown(

@@ -5,7 +5,7 @@ use crate::decode::{Context, file};
 use crate::fault::Fault;
 use crate::fields::{Fields, boolean, choice, text};
 use crate::share::{Share, ShareKind, ShareSecurity};
-use crate::yaml::{Entry, Node, Value};
+use crate::yaml::{Entry, Node};
 
 /// What a document may say about a share.
 const KEYS: [&str; 5] = ["path", "tag", "type", "readonly", "security"];
@@ -28,31 +28,30 @@ fn share(entry: &Entry, cx: Context<'_>) -> Result<Share, Fault> {
     let Some(path) = fields.get("path") else {
         return Err(Fault::at(entry.mark, format!("share `{name}` has no `path`")).hint(hint));
     };
+    let kind = fields.read("type", kind)?.unwrap_or_default();
+    let unsaid = match kind {
+        ShareKind::Plan9 => ShareSecurity::default(),
+        ShareKind::Virtiofs => ShareSecurity::Passthrough,
+    };
     Ok(Share {
         path: file(path, cx)?,
         tag: fields.read("tag", text)?.unwrap_or_else(|| name.clone()),
-        kind: fields.read("type", kind)?.unwrap_or_default(),
+        kind,
         readonly: fields.read("readonly", boolean)?.unwrap_or_default(),
         security: fields
             .read("security", |node| {
                 choice(node, "a way to keep owners", &ShareSecurity::ALL)
             })?
-            .unwrap_or_default(),
+            .unwrap_or(unsaid),
         name,
     })
 }
 
 fn kind(node: &Node) -> Result<ShareKind, Fault> {
-    match &node.value {
-        Value::Scalar(_, text) if text == "virtiofs" => Err(Fault::at(
-            node.mark,
-            "`type: virtiofs`: this version shares directories by 9p only",
-        )
-        .hint("leave `type` out; in the guest: `mount -t 9p -o trans=virtio TAG /mnt`")),
-        Value::Scalar(..) | Value::List(_) | Value::Map(_) => choice(
-            node,
-            "a type of share",
-            &[("auto", ShareKind::Plan9), ("9p", ShareKind::Plan9)],
-        ),
-    }
+    let known = [
+        ("auto", ShareKind::Plan9),
+        ("9p", ShareKind::Plan9),
+        ("virtiofs", ShareKind::Virtiofs),
+    ];
+    choice(node, "a type of share", &known)
 }

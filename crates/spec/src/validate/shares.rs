@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::devices::named;
 use crate::machine::Family;
-use crate::share::Share;
+use crate::share::{Share, ShareKind, ShareSecurity};
 use crate::validate::Finding;
 use crate::vm::VmSpec;
 
@@ -30,6 +30,13 @@ fn one(share: &Share, before: &[Share]) -> Vec<Finding> {
     if !share.path.is_absolute() {
         let message = format!("`{}` is not an absolute path", share.path.display());
         findings.push(at("path", message));
+    }
+    if share.kind == ShareKind::Virtiofs && share.security != ShareSecurity::Passthrough {
+        let message = format!(
+            "`{}` is for 9p: virtiofs passes owners and modes through",
+            share.security
+        );
+        findings.push(at("security", message).hint("leave `security` out, or write `type: 9p`"));
     }
     let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if share.tag.is_empty() || share.tag.len() > TAG_BYTES_MAX || !share.tag.chars().all(ok) {

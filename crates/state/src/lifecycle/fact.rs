@@ -5,7 +5,7 @@ use std::fmt;
 use maqet_process::identity::ProcessIdentity;
 
 use super::{Cause, LastExit, Status};
-use crate::record::{Intent, Launch, Running, VmState};
+use crate::record::{Helper, Intent, Launch, Running, VmState};
 
 /// Something that has happened to a VM, by the one who saw it.
 ///
@@ -24,6 +24,8 @@ pub enum Fact {
     QemuRecorded {
         /// Identity of the gate, which exec turns into QEMU.
         qemu: ProcessIdentity,
+        /// Those of its helpers' gates.
+        helpers: Vec<Helper>,
     },
     /// QEMU answered, and the guest was let run; also after an adoption.
     Confirmed {
@@ -195,10 +197,13 @@ pub fn apply(state: &VmState, fact: Fact) -> Result<VmState, ImpossibleFact> {
             ..*launch
         }))),
         (Created | Stopped | Failed, Fact::LaunchFailed { .. }) => Ok(Failed),
-        (Running(launch), Fact::QemuRecorded { qemu }) => {
+        (Running(launch), Fact::QemuRecorded { qemu, helpers }) => {
             same_launch(launch, kind, qemu.generation)?;
             in_order(launch, kind, launch.qemu.is_none())?;
-            Ok(changed(launch, |next| next.qemu = Some(qemu)))
+            Ok(changed(launch, |next| {
+                next.qemu = Some(qemu);
+                next.helpers = helpers;
+            }))
         }
         (Running(launch), Fact::Confirmed { generation, running }) => {
             same_launch(launch, kind, generation)?;

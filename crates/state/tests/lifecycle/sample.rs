@@ -55,6 +55,7 @@ pub(crate) fn fact(kind: FactKind, generation: u64, cause: Cause) -> Fact {
         },
         FactKind::QemuRecorded => Fact::QemuRecorded {
             qemu: identity(Role::Qemu, generation),
+            helpers: Vec::new(),
         },
         FactKind::Confirmed => Fact::Confirmed {
             generation,

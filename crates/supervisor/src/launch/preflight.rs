@@ -17,12 +17,15 @@ use crate::shared::Shared;
 use crate::snapshots::external::Desk;
 use crate::snapshots::finish_before_start;
 use crate::soundness;
+use crate::virtiofsd;
 
 /// Files are in place; nothing runs.
 #[derive(Debug)]
 pub(crate) struct Preflight {
     /// QEMU's program.
     pub(super) binary: PathBuf,
+    /// The program of its helpers, if it has any.
+    pub(super) virtiofsd: Option<PathBuf>,
     /// What to run, with the accelerator chosen.
     pub(super) spec: VmSpec,
     /// Files that are on record.
@@ -53,6 +56,7 @@ impl Preflight {
             .cause(chain(&error))
             .hint("apt install qemu-system-x86, or set `binary:` to QEMU's path")
         })?;
+        let virtiofsd = virtiofsd::program(&plan.spec, &plan.shared, RefusalCode::StartFailed)?;
         let files = crate::disks::create_missing(plan).await?;
         Leases::take(&plan.id, &plan.spec, &plan.shared).await?;
         if let Some(work) = &plan.unfinished {
@@ -75,6 +79,7 @@ impl Preflight {
         let accel_fallback = choose_accel(&mut spec, &binary, &plan.shared).await;
         Ok(Self {
             binary: binary.path,
+            virtiofsd,
             spec,
             files,
             news: News {

@@ -144,7 +144,7 @@ fn remove_logs(path: &Path, asked: bool) -> Done {
 /// A log of a runner, a QEMU or a guest, or the older half of one.
 fn is_log(name: &str) -> bool {
     let name = name.strip_suffix(".1").unwrap_or(name);
-    ["serial.log", "qemu.log", "runner.log"].contains(&name)
+    ["serial.log", "qemu.log", "virtiofsd.log", "runner.log"].contains(&name)
 }
 
 /// Deletes an image that is as maqet made it. Anything else may be somebody's.

@@ -93,7 +93,7 @@ impl VmActor {
     fn live_of(&self, link: Rc<RunnerLink>, qemu: ProcessHandle) -> Option<Live> {
         let launch = self.record.state.launch()?;
         if let Some(qemu) = &launch.qemu {
-            self.shared.confined.enter(qemu);
+            self.shared.confined.enter(qemu, &launch.helpers);
         }
         Some(Live {
             launch_id: launch.launch_id.clone(),
@@ -104,6 +104,7 @@ impl VmActor {
             running: None,
             silence: Silence::default(),
             troubles: BTreeMap::new(),
+            losses: BTreeMap::new(),
             exit: None,
         })
     }
@@ -156,6 +157,7 @@ impl VmActor {
         let adopt = Adopt {
             spec: self.record.spec.clone(),
             qemu,
+            helpers: self.helpers().to_vec(),
             log_dir: self.shared.places.vm_data(&self.record.id),
             log_bytes_max: self.shared.settings.logs.bytes_max,
             roots: self.shared.places.writable(&self.shared.settings.storage.roots),

@@ -22,6 +22,7 @@ use super::{Live, VmActor};
 use crate::launch::{collect, sweep};
 use crate::leases::Leases;
 use crate::messages::{QemuExited, RunnerExited, RunnerSaid};
+use crate::virtiofsd;
 
 /// QEMU's end is seen here and by the runner, which knows more and tells at once; one that is frozen is not waited for.
 const RUNNERS_WORD_DEADLINE: Duration = Duration::from_secs(2);
@@ -93,6 +94,7 @@ impl VmActor {
         match message.fact {
             RunnerFact::Watching => self.nothing_is_wrong_yet(),
             RunnerFact::Disk { disk, trouble, again } => self.disk_in_trouble(&disk, trouble, again, context),
+            RunnerFact::ShareLost { share, loss, again } => self.share_lost(share, loss, again, context),
             RunnerFact::QmpEvent { name, data } => {
                 let mut event = self.event(&format!("qmp.{name}"));
                 event = match data {
@@ -233,6 +235,18 @@ impl VmActor {
         exit
     }
 
+    /// QEMU is gone. Its runner sees to its helpers, if there is one.
+    fn see_off_helpers(&self) {
+        let helpers = self.helpers().to_vec();
+        if let Some(qemu) = self.record.state.launch().and_then(|launch| launch.qemu.as_ref()) {
+            self.shared.confined.leave(qemu, &helpers);
+        }
+        if !helpers.is_empty() {
+            let shared = Rc::clone(&self.shared);
+            actix_rt::spawn(async move { virtiofsd::see_off(&helpers, &shared).await });
+        }
+    }
+
     /// Records the end of the present launch. The future ends when it is durable.
     pub(super) fn record_end(
         &mut self,
@@ -242,9 +256,7 @@ impl VmActor {
             Some(live) => self.let_go(live, exit),
             None => exit,
         };
-        if let Some(qemu) = self.record.state.launch().and_then(|launch| launch.qemu.as_ref()) {
-            self.shared.confined.leave(qemu);
-        }
+        self.see_off_helpers();
         let mut change = Change::default();
         let mut applied = Ok(());
         if let Some(launch) = self.record.state.launch().cloned() {

@@ -1,6 +1,7 @@
 //! What a VM has, for those who look for what nobody has.
 
 use actix::{Context, Handler, MessageResult};
+use maqet_process::identity::Liveness;
 use maqet_process::pidfd::ProcessHandle;
 use maqet_state::lifecycle::Activity;
 
@@ -26,11 +27,14 @@ impl VmActor {
         ];
         // As long as a pidfd shows no end, the number is that process's.
         let alive = |process: &&ProcessHandle| !process.has_exited();
+        let helpers = self.helpers().iter();
+        let helpers = helpers.filter(|helper| matches!(helper.identity.verify(), Liveness::Alive(_)));
         let pids: Vec<_> = processes
             .into_iter()
             .flatten()
             .filter(alive)
             .map(ProcessHandle::pid)
+            .chain(helpers.map(|helper| helper.identity.pid))
             .collect();
         Held {
             id: self.record.id.clone(),

@@ -249,11 +249,16 @@ impl VmActor {
                 return Ok(Change::default().event(event.with("leaks", leaks)));
             }
             RecordStep::DiskDamaged { disk, path, found } => return Ok(self.disk_damaged(&disk, path, found)),
-            RecordStep::QemuRecorded { qemu, ports, files } => {
+            RecordStep::QemuRecorded {
+                qemu,
+                ports,
+                files,
+                helpers,
+            } => {
                 self.files_used(files);
-                self.shared.confined.enter(&qemu);
-                entered = self.enter_qemu(&qemu, &ports, Change::default());
-                Fact::QemuRecorded { qemu }
+                self.shared.confined.enter(&qemu, &helpers);
+                entered = self.enter_qemu((&qemu, &helpers), &ports, Change::default());
+                Fact::QemuRecorded { qemu, helpers }
             }
             RecordStep::RunnerReplaced(runner) => {
                 entered = self.enter_runner(&runner, Change::default());

@@ -142,6 +142,7 @@ impl VmActor {
                 running: Some(launched.running),
                 silence: Silence::default(),
                 troubles: BTreeMap::new(),
+                losses: BTreeMap::new(),
                 exit: None,
             },
             launched.watch,

@@ -11,7 +11,7 @@ use maqet_protocol::control::PortStatus;
 use maqet_state::change::Change;
 use maqet_state::clock;
 use maqet_state::ledger::{LedgerEdit, LedgerEntry};
-use maqet_state::record::{Launch, VmRecord};
+use maqet_state::record::{Helper, Launch, VmRecord};
 
 use super::VmActor;
 use crate::ledger::{Lines, port_name, ports_of};
@@ -67,11 +67,13 @@ impl VmActor {
     /// then they may be another VM's.
     pub(super) fn enter_qemu(
         &mut self,
-        qemu: &ProcessIdentity,
+        (qemu, helpers): (&ProcessIdentity, &[Helper]),
         ports: &[PortStatus],
         change: Change,
     ) -> Change {
-        let change = enter(change, vec![self.lines().process(qemu)]);
+        let lines = self.lines();
+        let helpers = helpers.iter().map(|helper| lines.helper(helper));
+        let change = enter(change, helpers.chain([lines.process(qemu)]).collect());
         self.enter_ports(ports, change)
     }
 
@@ -95,9 +97,11 @@ impl VmActor {
         let mut gone = std::mem::take(&mut self.tally.leaving);
         gone.extend(self.lines().ports(&ports));
         gone.extend(launch.qemu.iter().map(|qemu| self.lines().process(qemu)));
-        let runner = self.lines().runner(&launch.runner);
+        let helpers = launch.helpers.iter().map(|helper| self.lines().helper(helper));
+        // A runner goes after its helpers.
+        let runner = self.lines().runner(&launch.runner).into_iter().chain(helpers);
         if self.leaving.is_some() {
-            self.tally.leaving = runner;
+            self.tally.leaving = runner.collect();
         } else {
             gone.extend(runner);
         }

@@ -95,6 +95,7 @@ impl VmActor {
             summary: self.summary(),
             accel: running.map_or_else(|| accel.to_owned(), |running| running.accel.clone()),
             disks: self.disks(),
+            shares: self.shares(),
             ports: running.map(|running| running.ports.clone()).unwrap_or_default(),
             sandbox: running.map_or_else(|| requested(spec.sandbox), |running| running.sandbox.clone()),
             logs: LogFiles {

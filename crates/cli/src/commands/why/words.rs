@@ -36,6 +36,11 @@ pub(super) fn tell(event: &Event) -> Option<String> {
         "runner.adopted" => {
             "maqet took the running VM over again; the guest went on all the while".to_owned()
         }
+        "vm.share-lost" => format!(
+            "share `{}` was lost, and whatever the guest does there waits for ever: {}",
+            text(event, "share"),
+            text(event, "detail")
+        ),
         kind => {
             return match kind.strip_prefix("qmp.") {
                 Some(name) => by_qemu(name, event),

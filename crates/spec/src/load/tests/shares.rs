@@ -50,6 +50,18 @@ fn the_python_tools_entry_keeps_its_options() {
 }
 
 #[test]
+fn virtiofs_passes_owners_through() {
+    let expected = Share {
+        kind: ShareKind::Virtiofs,
+        security: ShareSecurity::Passthrough,
+        ..share("src")
+    };
+    let spec = one("name: web\nshares: {src: {path: ./src, type: virtiofs}}\n").unwrap();
+    assert_eq!(spec.shares, [expected]);
+    assert_eq!(one(&crate::to_yaml(&spec)), Ok(spec));
+}
+
+#[test]
 fn what_is_refused() {
     for (text, message, hint) in [
         (
@@ -60,9 +72,9 @@ fn what_is_refused() {
         ("shares: {src: ~}", "share `src` has no value", "`src: ./src`"),
         ("shares: {Src: ./src}", "`Src` is not a share name", "a letter"),
         (
-            "shares: {src: {path: ./src, type: virtiofs}}",
-            "by 9p only",
-            "leave `type` out",
+            "shares: {src: {path: ./src, type: virtiofs, security: mapped-xattr}}",
+            "virtiofs passes owners and modes through",
+            "leave `security` out",
         ),
         (
             "shares: {src: {path: ./src, security: mapped}}",

@@ -258,6 +258,7 @@ impl Runner {
             qemu: gate.identity.clone(),
             ports: vec![port()],
             files: Vec::new(),
+            helpers: Vec::new(),
         })
     }
 

@@ -1,0 +1,328 @@
+//! Directories shared by virtiofs: what a guest does there, and what becomes of who serves them.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use maqet_process::{ProcessHandle, Sent, Signal};
+use maqet_tests::{Guest, Sandbox, wait};
+
+use crate::facts::{kinds, nothing_runs, one, qemu, runner, status, until_nothing_runs, until_serial};
+use crate::linux;
+
+/// A directory with a script that the guest runs, and what lies beside it.
+fn shared(sandbox: &Sandbox, script: &str) -> PathBuf {
+    let directory = sandbox.home().join("src");
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("run.sh"), script).unwrap();
+    fs::write(directory.join("hello"), "from the host\n").unwrap();
+    fs::write(sandbox.home().join("secret"), "root\n").unwrap();
+    symlink("/etc/passwd", directory.join("planted")).unwrap();
+    symlink("..", directory.join("up")).unwrap();
+    symlink(sandbox.home(), directory.join("away")).unwrap();
+    directory
+}
+
+/// A guest with a share by virtiofs that never asks for it: the device is there and shook hands with its virtiofsd.
+fn tiny(sandbox: &Sandbox) -> Guest {
+    fs::create_dir(sandbox.home().join("src")).unwrap();
+    Guest::tiny("web").line("shares: {src: {path: ./src, type: virtiofs}}")
+}
+
+/// What the guest's script said, without its prefix.
+fn said(sandbox: &Sandbox) -> Vec<String> {
+    until_serial(sandbox, "linux", "maqet linux guest ready");
+    let log = sandbox.maqet(&["logs", "linux"]).expect(0).stdout;
+    let lines = log.lines().filter_map(|line| line.trim().strip_prefix("share: "));
+    lines.map(ToOwned::to_owned).collect()
+}
+
+/// The virtiofsd of a running VM.
+fn virtiofsd(sandbox: &Sandbox, vm: &str) -> ProcessHandle {
+    let pid = sandbox.status(vm)["shares"][0]["pid"].as_i64().unwrap();
+    ProcessHandle::open(pid.try_into().unwrap()).unwrap().unwrap()
+}
+
+fn supervisor(sandbox: &Sandbox) -> ProcessHandle {
+    let pid = sandbox.json(&["supervisor", "status"])["pid"].as_i64().unwrap();
+    ProcessHandle::open(pid.try_into().unwrap()).unwrap().unwrap()
+}
+
+fn kill(process: &ProcessHandle) {
+    assert_eq!(process.signal(Signal::Kill).unwrap(), Sent::Delivered);
+}
+
+fn end(process: &ProcessHandle) {
+    kill(process);
+    assert!(wait::exited(process, wait::PATIENCE));
+}
+
+fn freeze(process: &ProcessHandle) {
+    assert_eq!(process.signal(Signal::Stop).unwrap(), Sent::Delivered);
+}
+
+/// Waits until `status` tells that the share is lost, and how.
+fn until_lost(sandbox: &Sandbox) -> String {
+    wait::until("the share is lost", wait::PATIENCE, || {
+        let share = sandbox.status("web")["shares"][0].clone();
+        let detail = share["lost"]["detail"].as_str().map(ToOwned::to_owned);
+        detail.ok_or(share)
+    })
+}
+
+/// Waits until it is in the journal, which is written a moment after.
+fn until_told(sandbox: &Sandbox) {
+    wait::until("the journal tells of it", wait::PATIENCE, || {
+        let told = kinds(sandbox, "web");
+        let lost = told.iter().any(|kind| kind == "vm.share-lost");
+        if lost { Ok(()) } else { Err(told) }
+    });
+}
+
+fn until_gone(process: &ProcessHandle) {
+    assert!(wait::exited(process, wait::PATIENCE), "virtiofsd is still there");
+}
+
+#[test]
+fn a_guest_reads_and_writes_and_stays_inside() {
+    let sandbox = Sandbox::new();
+    let directory = shared(
+        &sandbox,
+        "cd /share\n\
+         echo share: $(cat hello)\n\
+         mkdir deep && echo from the guest >deep/file && mv deep/file deep/moved && rm hello && echo share: wrote\n\
+         ln -s /etc/passwd made && echo share: linked $(readlink made)\n\
+         cat planted 2>/dev/null | grep root && echo share: ESCAPED by a link\n\
+         cat up/../../secret 2>/dev/null && echo share: ESCAPED by dots\n\
+         cat away/secret 2>/dev/null && echo share: ESCAPED by a directory\n\
+         mknod null c 1 3 2>/dev/null || echo share: made no device\n\
+         chown 12:34 deep/moved 2>/dev/null && echo share: owned $(stat -c %u:%g deep/moved)\n",
+    );
+    let shares = "shares: {src: {path: ./src, tag: code, type: virtiofs}}\n";
+    linux::start(&sandbox, "linux", "maqet.virtiofs=code", shares);
+    let said = said(&sandbox);
+    let mut expected = vec!["from the host", "wrote", "linked /etc/passwd", "made no device"];
+    // An ordinary user's virtiofsd is root over that user's files, and gives none away.
+    let is_root = rustix::process::geteuid().is_root();
+    expected.extend(is_root.then_some("owned 12:34"));
+    assert_eq!(said, expected);
+    let moved = directory.join("deep/moved");
+    assert_eq!(fs::read(&moved).unwrap(), b"from the guest\n");
+    let own = rustix::process::geteuid().as_raw();
+    assert_eq!(
+        fs::metadata(&moved).unwrap().uid(),
+        if is_root { 12 } else { own }
+    );
+    assert!(!directory.join("hello").exists() && !directory.join("null").exists());
+    // The link is one on the host as well: whoever follows it there does so at their own risk.
+    assert_eq!(
+        fs::read_link(directory.join("made")).unwrap(),
+        Path::new("/etc/passwd")
+    );
+    let serving = virtiofsd(&sandbox, "linux");
+    let stopped = sandbox.json(&["stop", "linux"]);
+    assert_eq!(one(&stopped)["how"], "guest", "{stopped}");
+    until_gone(&serving);
+    nothing_runs(&sandbox);
+    let events = kinds(&sandbox, "linux");
+    assert!(!events.contains(&"vm.share-lost".to_owned()), "{events:?}");
+}
+
+#[test]
+fn of_a_read_only_share_nothing_can_be_changed() {
+    let sandbox = Sandbox::new();
+    let directory = shared(
+        &sandbox,
+        "cd /share\n\
+         echo share: $(cat hello)\n\
+         try() { \"$@\" 2>/dev/null && echo share: DID \"$@\"; }\n\
+         try touch hello; try chmod 777 hello; try chown 1:1 hello; try rm hello; try mkdir deep; try mv hello other\n\
+         try ln hello hard; try ln -s hello soft; try truncate -s 0 hello; try mknod pipe p\n\
+         echo x 2>/dev/null >file && echo share: DID make a file\n\
+         echo x 2>/dev/null >>hello && echo share: DID write\n\
+         echo share: tried\n",
+    );
+    let before = fs::metadata(directory.join("hello")).unwrap();
+    let shares = "shares: {src: {path: ./src, readonly: true, type: virtiofs}}\n";
+    linux::start(&sandbox, "linux", "maqet.virtiofs=src", shares);
+    assert_eq!(said(&sandbox), ["from the host", "tried"]);
+    let after = fs::metadata(directory.join("hello")).unwrap();
+    assert_eq!(
+        (before.mode(), before.uid(), before.len(), before.mtime()),
+        (after.mode(), after.uid(), after.len(), after.mtime())
+    );
+    assert_eq!(fs::read_dir(directory).unwrap().count(), 5);
+}
+
+/// Whatever it does, it does not leave its share: this is what one that a guest has taken over could do.
+#[test]
+fn virtiofsd_is_confined_to_its_share() {
+    let sandbox = Sandbox::new();
+    let id = tiny(&sandbox).start(&sandbox);
+    let process = virtiofsd(&sandbox, "web");
+    let place = PathBuf::from(format!("/proc/{}", process.pid()));
+    let status = fs::read_to_string(place.join("status")).unwrap();
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapBnd:\t0000000000000000"] {
+        assert!(status.contains(line), "{line}: {status}");
+    }
+    // Its root is the share: what is open of files is below it, is its log, or leads nowhere.
+    let open = fs::read_dir(place.join("fd"));
+    let open = open.map(|open| open.map(|fd| fs::read_link(fd.unwrap().path()).unwrap()));
+    let log = sandbox.data_dir();
+    for path in open.into_iter().flatten() {
+        let harmless = ["/dev/null", "/proc", "/sys", "/"]
+            .iter()
+            .any(|known| path == Path::new(known) || *known == "/proc" && path.starts_with(known));
+        let shown = path.display().to_string();
+        let nameless =
+            shown.starts_with("socket:") || shown.starts_with("anon_inode:") || shown.starts_with("pipe:");
+        assert!(harmless || nameless || path.starts_with(&log), "{shown}");
+    }
+    let line = fs::read_to_string(place.join("cmdline")).unwrap();
+    assert!(!line.contains(&*sandbox.home().to_string_lossy()), "{line}");
+    // Nobody else can connect to it: its socket has no name any more.
+    let runtime = sandbox.runtime_dir().join("vms").join(&id);
+    assert!(runtime.join("qmp0.sock").exists() && !runtime.join("virtiofsd.sock").exists());
+}
+
+#[test]
+fn the_end_of_virtiofsd_is_told_and_the_guest_goes_on() {
+    let sandbox = Sandbox::new();
+    tiny(&sandbox).start(&sandbox);
+    kill(&virtiofsd(&sandbox, "web"));
+    let detail = until_lost(&sandbox);
+    assert!(detail.contains("virtiofsd ended with signal 9"), "{detail}");
+    assert_eq!(status(&sandbox, "web"), "running");
+    assert!(sandbox.status("web")["shares"][0]["pid"].is_null());
+    let shown = sandbox.maqet(&["status", "web"]).expect(0).stdout;
+    assert!(
+        shown.contains("lost, and the guest waits for it for ever"),
+        "{shown}"
+    );
+    until_told(&sandbox);
+    let why = sandbox.maqet(&["why", "web"]).expect(0).stdout;
+    assert!(why.contains("share `src` was lost"), "{why}");
+    // Told once, and known to whoever comes later.
+    end(&supervisor(&sandbox));
+    until_lost(&sandbox);
+    end(&runner(&sandbox, "web"));
+    end(&supervisor(&sandbox));
+    until_lost(&sandbox);
+    let events = kinds(&sandbox, "web");
+    assert_eq!(
+        events.iter().filter(|kind| *kind == "vm.share-lost").count(),
+        1,
+        "{events:?}"
+    );
+    sandbox.maqet(&["kill", "web"]).expect(0);
+    nothing_runs(&sandbox);
+    sandbox.maqet(&["start", "web"]).expect(0);
+    assert!(sandbox.status("web")["shares"][0]["lost"].is_null());
+}
+
+#[test]
+fn virtiofsd_outlives_runner_and_supervisor_and_is_watched_again() {
+    let sandbox = Sandbox::new();
+    tiny(&sandbox).start(&sandbox);
+    let serving = virtiofsd(&sandbox, "web");
+    let old = runner(&sandbox, "web");
+    kill(&supervisor(&sandbox));
+    kill(&old);
+    wait::until("another runner", wait::PATIENCE, || {
+        let pid = sandbox.status("web")["runner_pid"].clone();
+        if pid.is_i64() && pid != old.pid() {
+            Ok(())
+        } else {
+            Err(pid)
+        }
+    });
+    assert_eq!(virtiofsd(&sandbox, "web").pid(), serving.pid());
+    let leaks = sandbox.json(&["doctor", "--leaks"]);
+    assert_eq!(leaks["leaks"].as_array().map(Vec::len), Some(0), "{leaks}");
+    kill(&serving);
+    assert!(until_lost(&sandbox).contains("virtiofsd ended"));
+    until_told(&sandbox);
+}
+
+/// One that is frozen does not see its connection closed: it is ended, by whoever is left.
+#[test]
+fn nothing_of_it_is_left_when_qemu_is_killed() {
+    for (frozen, others) in [(false, false), (false, true), (true, false), (true, true)] {
+        let sandbox = Sandbox::new();
+        tiny(&sandbox).start(&sandbox);
+        let serving = virtiofsd(&sandbox, "web");
+        let (running, watching) = (qemu(&sandbox, "web"), runner(&sandbox, "web"));
+        if frozen {
+            freeze(&serving);
+        }
+        if others {
+            kill(&supervisor(&sandbox));
+            kill(&watching);
+        }
+        kill(&running);
+        wait::until("its end is told", wait::PATIENCE, || {
+            let status = status(&sandbox, "web");
+            if status == "failed" { Ok(()) } else { Err(status) }
+        });
+        until_gone(&serving);
+        until_nothing_runs(&sandbox);
+        sandbox.maqet(&["start", "web"]).expect(0);
+    }
+}
+
+#[test]
+fn without_virtiofsd_the_way_out_is_told_before_anything_is_made() {
+    let sandbox = Sandbox::new();
+    let absent = sandbox.home().join("virtiofsd");
+    let config = format!("storage: {{virtiofsd: {}}}\n", absent.display());
+    fs::write(sandbox.config(), config).unwrap();
+    let yaml = tiny(&sandbox).yaml(&sandbox);
+    let file = sandbox.write_vm("web", &yaml);
+    let add = ["add", file.to_str().unwrap()];
+    let refused = sandbox.maqet(&add);
+    assert_ne!(refused.code, 0);
+    assert!(
+        refused.stderr.contains("share `src` needs virtiofsd"),
+        "{}",
+        refused.stderr
+    );
+    assert!(refused.stderr.contains("type: 9p"), "{}", refused.stderr);
+    // One that goes away after the VM was added.
+    fs::write(&absent, "#!/bin/sh\n").unwrap();
+    fs::set_permissions(&absent, fs::Permissions::from_mode(0o755)).unwrap();
+    sandbox.maqet(&add).expect(0);
+    fs::remove_file(&absent).unwrap();
+    let refused = sandbox.maqet(&["start", "web"]);
+    assert!(
+        refused.stderr.contains("share `src` needs virtiofsd"),
+        "{}",
+        refused.stderr
+    );
+    // One that ends at once: QEMU is not left waiting.
+    fs::write(&absent, "#!/bin/sh\necho no such luck >&2\nexit 3\n").unwrap();
+    fs::set_permissions(&absent, fs::Permissions::from_mode(0o755)).unwrap();
+    let refused = sandbox.maqet(&["start", "web"]).stderr;
+    assert!(
+        refused.contains("virtiofsd ended with exit code 3: no such luck"),
+        "{refused}"
+    );
+    until_nothing_runs(&sandbox);
+}
+
+#[test]
+fn memory_is_not_kept_with_such_a_share() {
+    let sandbox = Sandbox::new();
+    let disk = "disks: {root: {path: ./root.qcow2, size: 1M, interface: ide}}";
+    tiny(&sandbox).line(disk).start(&sandbox);
+    let refused = sandbox
+        .maqet(&["snapshot", "create", "web", "one", "--memory"])
+        .expect(3);
+    assert!(refused.stderr.contains("share by virtiofs"), "{}", refused.stderr);
+    sandbox.maqet(&["snapshot", "create", "web", "one"]).expect(0);
+    let refused = sandbox
+        .maqet(&["snapshot", "load", "web", "one", "--memory"])
+        .expect(3);
+    assert!(refused.stderr.contains("share by virtiofs"), "{}", refused.stderr);
+    sandbox.maqet(&["kill", "web"]).expect(0);
+    sandbox.maqet(&["snapshot", "load", "web", "one"]).expect(0);
+}
