@@ -152,6 +152,11 @@ fn what_was_half_merged_is_no_place_to_go_back_to() {
     assert_eq!(error["hint"], "finish it: maqet snapshot delete web snap");
     let list = sandbox.json(&["snapshot", "list", "web"]);
     assert_eq!(list[0]["complete"], false, "{list}");
+    let told = sandbox.maqet(&["storage", "info", "web"]).expect(0).stdout;
+    assert!(
+        told.contains("the delete of snapshot `snap` was cut off; the disks are whole"),
+        "{told}"
+    );
     // The guest may write meanwhile.
     sandbox.maqet(&["start", "web"]).expect(0);
     sandbox.maqet(&["stop", "web"]).expect(0);

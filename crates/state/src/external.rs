@@ -10,6 +10,7 @@ use maqet_spec::vm::{Disk, DiskFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::snapshot::SnapshotAction;
 
 /// One disk of such a snapshot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,10 +60,22 @@ pub struct Discarded {
     pub file: FileMark,
 }
 
-/// Work that may be cut off at any step.
+/// Work that may be cut off.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExternalWork {
+    /// What was asked for.
+    pub action: SnapshotAction,
+    /// Name of the snapshot.
+    pub name: String,
+    /// What is being done for it.
+    #[serde(flatten)]
+    pub step: ExternalStep,
+}
+
+/// A step of such work, which may be cut off anywhere.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "kebab-case")]
-pub enum ExternalWork {
+pub enum ExternalStep {
     /// Images are being made on top of these; until that is recorded nobody has written to them, so that whoever finds this
     /// deletes those that are there.
     Making {
@@ -72,8 +85,6 @@ pub enum ExternalWork {
     /// What lies on top of a snapshot is being written into it. The disks are whole at every moment; the snapshot is not what
     /// it was any more. It is done again by whoever wants to.
     Merging {
-        /// Name of the snapshot.
-        name: String,
         /// On which disks.
         disks: Vec<String>,
     },
@@ -127,9 +138,16 @@ impl Externals {
         })
     }
 
+    /// The snapshot that is being merged away.
+    pub fn merging(&self) -> Option<&str> {
+        let work = self.work.as_ref();
+        let merges = work.filter(|work| matches!(work.step, ExternalStep::Merging { .. }));
+        merges.map(|work| work.name.as_str())
+    }
+
     /// Whether the snapshot of this name is being merged away: it cannot be gone back to.
     pub fn is_merging(&self, name: &str) -> bool {
-        matches!(&self.work, Some(ExternalWork::Merging { name: merging, .. }) if merging == name)
+        self.merging().is_some_and(|merging| merging == name)
     }
 
     /// New images are on top of disks: those of `snapshot` are the layers of a new snapshot, or take the place of those that

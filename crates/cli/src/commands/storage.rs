@@ -2,7 +2,7 @@
 
 mod attach;
 mod clone;
-mod info;
+pub(crate) mod info;
 mod verify;
 
 use maqet_protocol::control::{

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use maqet_process::identity::FileMark;
 use maqet_spec::vm::{Disk, DiskFormat};
 use maqet_state::clock::Timestamp;
-use maqet_state::snapshot::SnapshotAction;
+use maqet_state::snapshot::{SnapshotAction, SnapshotKind};
 use serde::{Deserialize, Serialize};
 
 use super::DiskTrouble;
@@ -65,6 +65,9 @@ pub struct UnsettledWork {
     pub action: SnapshotAction,
     /// Name of the snapshot.
     pub name: String,
+    /// How it is kept.
+    #[serde(default)]
+    pub kind: SnapshotKind,
 }
 
 /// One disk, as it was found.

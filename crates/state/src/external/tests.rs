@@ -130,19 +130,20 @@ fn nothing_is_stored_for_nothing_and_work_is_read_again() {
         path: "/vm/x".into(),
         file,
     }];
-    for work in [
-        ExternalWork::Making {
+    for step in [
+        ExternalStep::Making {
             layers: layers(&spec(), "a"),
         },
-        ExternalWork::Merging {
-            name: "a".to_owned(),
-            disks: all(),
-        },
-        ExternalWork::Discarding { files },
+        ExternalStep::Merging { disks: all() },
+        ExternalStep::Discarding { files },
     ] {
-        let merges = matches!(work, ExternalWork::Merging { .. });
+        let merges = matches!(step, ExternalStep::Merging { .. });
         let externals = Externals {
-            work: Some(work),
+            work: Some(ExternalWork {
+                action: SnapshotAction::Delete,
+                name: "a".to_owned(),
+                step,
+            }),
             ..Externals::none()
         };
         assert_eq!(

@@ -14,7 +14,7 @@ use maqet_protocol::control::{SnapshotDone, SnapshotInfo};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::vm::Disk;
 use maqet_state::clock;
-use maqet_state::external::{Discarded, ExternalSnapshot, ExternalWork, Externals, Layer};
+use maqet_state::external::{Discarded, ExternalSnapshot, ExternalStep, ExternalWork, Externals, Layer};
 use maqet_state::snapshot::{SnapshotAction, SnapshotKind};
 
 pub(crate) use self::files::Desk;
@@ -97,8 +97,8 @@ impl<'j> Work<'j> {
             return Err(running(job));
         }
         Leases::take(&job.id, &job.spec, &job.shared).await?;
-        if let Some(ExternalWork::Merging { name, .. }) = &externals.work
-            && (*name != job.order.name || job.order.action != Some(SnapshotAction::Delete))
+        if let Some(name) = externals.merging()
+            && (name != job.order.name || job.order.action != Some(SnapshotAction::Delete))
         {
             return Err(unfinished(job, name));
         }
@@ -140,11 +140,8 @@ impl<'j> Work<'j> {
         let disks: Vec<String> = layers.iter().map(|layer| layer.disk().to_owned()).collect();
         self.job.check_soundness(&disks).await?;
         self.may_be_touched(&layers).await?;
-        let work = ExternalWork::Merging {
-            name: self.job.order.name.clone(),
-            disks: disks.clone(),
-        };
-        self.desk.record(RecordExternal::Begun(work)).await?;
+        let step = ExternalStep::Merging { disks: disks.clone() };
+        self.begin(SnapshotAction::Delete, step).await?;
         pass(Point::LayersIntended);
         if let Err(refusal) = self.merge_all(&layers).await {
             return Err(self.failed(refusal, false).await);
@@ -194,10 +191,10 @@ impl<'j> Work<'j> {
         discard: Vec<Discarded>,
     ) -> Result<SnapshotDone, Refusal> {
         let layers = snapshot.layers.clone();
-        let work = ExternalWork::Making {
+        let step = ExternalStep::Making {
             layers: layers.clone(),
         };
-        self.desk.record(RecordExternal::Begun(work)).await?;
+        self.begin(action, step).await?;
         pass(Point::LayersIntended);
         let made = match self.make(&layers).await {
             Ok(made) => made,
@@ -218,6 +215,12 @@ impl<'j> Work<'j> {
         pass(Point::LayersRecorded);
         self.desk.discard(discard).await;
         Ok(done)
+    }
+
+    async fn begin(&self, action: SnapshotAction, step: ExternalStep) -> Result<(), Refusal> {
+        let name = self.job.order.name.clone();
+        let work = ExternalWork { action, name, step };
+        self.desk.record(RecordExternal::Begun(work)).await
     }
 
     async fn make(&self, layers: &[Layer]) -> Result<Vec<(PathBuf, FileMark)>, Refusal> {

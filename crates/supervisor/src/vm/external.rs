@@ -9,7 +9,7 @@ use maqet_protocol::refusal::Refusal;
 use maqet_state::change::Change;
 use maqet_state::clock;
 use maqet_state::disk::{DiskRecords, Opened};
-use maqet_state::external::{Discarded, ExternalWork, lowered, raised};
+use maqet_state::external::{Discarded, ExternalStep, ExternalWork, lowered, raised};
 
 use super::VmActor;
 use crate::messages::RecordExternal;
@@ -66,7 +66,11 @@ impl VmActor {
 
     fn external_done(&mut self, discard: Vec<Discarded>, done: SnapshotDone, key: Option<String>) -> Change {
         if !discard.is_empty() {
-            self.record.externals.work = Some(ExternalWork::Discarding { files: discard });
+            self.record.externals.work = Some(ExternalWork {
+                action: done.action,
+                name: done.name.clone(),
+                step: ExternalStep::Discarding { files: discard },
+            });
         }
         let answer = key.map(|key| (key, serde_json::to_value(&done).unwrap_or_default()));
         let event = self.snapshot_event(&Ok(done));

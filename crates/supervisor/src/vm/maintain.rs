@@ -14,6 +14,7 @@ use maqet_spec::size::Size;
 use maqet_spec::vm::Disk;
 use maqet_state::change::Change;
 use maqet_state::lifecycle::{Activity, Command, Decision, Effect, Status};
+use maqet_state::snapshot::SnapshotKind;
 use maqet_storage::meter::Meter;
 
 use super::VmActor;
@@ -291,18 +292,34 @@ impl Handler<ResizeDisk> for VmActor {
     }
 }
 
+impl VmActor {
+    fn unsettled(&self) -> Option<UnsettledWork> {
+        if self.activity != Activity::Idle {
+            return None;
+        }
+        let internal = self.record.snapshot.as_ref().map(|work| UnsettledWork {
+            action: work.action,
+            name: work.name.clone(),
+            kind: SnapshotKind::Internal,
+        });
+        let external = self.record.externals.work.as_ref();
+        internal.or_else(|| {
+            external.map(|work| UnsettledWork {
+                action: work.action,
+                name: work.name.clone(),
+                kind: SnapshotKind::External,
+            })
+        })
+    }
+}
+
 impl Handler<DescribeDisks> for VmActor {
     type Result = ResponseFuture<VmStorage>;
 
     fn handle(&mut self, _message: DescribeDisks, _context: &mut Context<Self>) -> Self::Result {
         let bench = self.bench();
         let problems: Vec<_> = bench.spec.disks.iter().map(|disk| self.trouble(disk)).collect();
-        let work = self.record.snapshot.as_ref();
-        let unsettled = work.filter(|_| self.activity == Activity::Idle);
-        let unsettled = unsettled.map(|work| UnsettledWork {
-            action: work.action,
-            name: work.name.clone(),
-        });
+        let unsettled = self.unsettled();
         Box::pin(async move {
             let mut disks = bench.look().await;
             for (disk, problem) in disks.iter_mut().zip(problems) {

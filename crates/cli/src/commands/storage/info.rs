@@ -1,6 +1,7 @@
 //! `maqet storage info`.
 
-use maqet_protocol::control::{DiskStorage, ImageStatus, StorageInfo, VmStorage};
+use maqet_protocol::control::{DiskStorage, ImageStatus, StorageInfo, UnsettledWork, VmStorage};
+use maqet_state::snapshot::{SnapshotAction, SnapshotKind};
 
 use crate::args::vm::OneArgs;
 use crate::commands::status;
@@ -28,12 +29,27 @@ fn text(storage: &VmStorage) -> String {
     if storage.disks.is_empty() {
         return format!("{} has no disks", storage.vm);
     }
-    let unsettled = storage.unsettled.iter().map(|work| {
-        let (action, name) = (units::word(&work.action), &work.name);
-        format!("the {action} of snapshot {name} was cut off; it is settled when the VM is used next")
-    });
-    let blocks = storage.disks.iter().map(block).chain(unsettled);
+    let blocks = storage
+        .disks
+        .iter()
+        .map(block)
+        .chain(storage.unsettled.iter().map(unsettled));
     blocks.collect::<Vec<_>>().join("\n\n")
+}
+
+/// What became of work that was cut off.
+pub(crate) fn unsettled(work: &UnsettledWork) -> String {
+    let (action, name) = (units::word(&work.action), &work.name);
+    let what = format!("the {action} of snapshot `{name}` was cut off");
+    if waits(work) {
+        return format!("{what}; the disks are whole, and the snapshot is none any more");
+    }
+    format!("{what}; it is settled when the VM is used next")
+}
+
+/// Whether it is finished only when somebody asks for it.
+pub(crate) fn waits(work: &UnsettledWork) -> bool {
+    work.kind == SnapshotKind::External && work.action == SnapshotAction::Delete
 }
 
 fn block(disk: &DiskStorage) -> String {

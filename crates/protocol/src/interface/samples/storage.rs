@@ -27,7 +27,7 @@ pub(super) fn methods() -> Vec<Sample> {
         ),
         of::<StorageInfo>(
             json!({"vm": "web"}),
-            json!({"vm": "web", "disks": [disk()], "unsettled": {"action": "create", "name": "one"}}),
+            json!({"vm": "web", "disks": [disk()], "unsettled": {"action": "create", "name": "one", "kind": "internal"}}),
         ),
         of::<StorageVerify>(
             json!({"vm": "web", "repair": true}),

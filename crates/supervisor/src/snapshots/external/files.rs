@@ -10,7 +10,7 @@ use maqet_spec::VmSpec;
 use maqet_spec::size::Size;
 use maqet_spec::vm::{Disk, DiskFormat};
 use maqet_state::disk::DiskRecords;
-use maqet_state::external::{Discarded, ExternalWork, Externals, Layer};
+use maqet_state::external::{Discarded, ExternalStep, Externals, Layer};
 use maqet_state::id::VmId;
 use maqet_storage::PathPolicy;
 use maqet_storage::error::StorageError;
@@ -63,14 +63,14 @@ impl Desk {
     /// # Errors
     /// The refusal of a step; the work stays on record.
     pub(crate) async fn tidy(&self, externals: &Externals) -> Result<bool, Refusal> {
-        match &externals.work {
+        match externals.work.as_ref().map(|work| &work.step) {
             None => return Ok(true),
-            Some(ExternalWork::Merging { .. }) => return Ok(false),
-            Some(ExternalWork::Making { layers }) => {
+            Some(ExternalStep::Merging { .. }) => return Ok(false),
+            Some(ExternalStep::Making { layers }) => {
                 self.take_back(layers).await?;
                 self.record(RecordExternal::Struck { gone: Vec::new() }).await?;
             }
-            Some(ExternalWork::Discarding { files }) => self.discard(files.clone()).await,
+            Some(ExternalStep::Discarding { files }) => self.discard(files.clone()).await,
         }
         Ok(true)
     }

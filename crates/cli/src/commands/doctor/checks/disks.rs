@@ -12,6 +12,7 @@ use maqet_protocol::control::{
 };
 
 use super::{Check, Outcome};
+use crate::commands::storage::info;
 use crate::error::CliError;
 use crate::render::units;
 use crate::session::Session;
@@ -143,14 +144,14 @@ fn of_content(vm: &str, disk: &DiskStorage, problem: &DiskTrouble) -> Check {
 
 /// It is settled before anything else is done with the snapshots, and before a start.
 fn unsettled(vm: &str, work: &UnsettledWork) -> Check {
-    let (action, name) = (units::word(&work.action), &work.name);
-    let what =
-        format!("the {action} of snapshot `{name}` was cut off; it is settled when the VM is used next");
-    Check::new("snapshot-unsettled", Outcome::Warn, what)
+    let hint = if info::waits(work) {
+        format!("finish it: maqet snapshot delete {vm} {}", work.name)
+    } else {
+        format!("maqet snapshot list {vm} settles it, or says why it cannot")
+    };
+    Check::new("snapshot-unsettled", Outcome::Warn, info::unsettled(work))
         .at(&vm)
-        .hint(format!(
-            "maqet snapshot list {vm} settles it, or says why it cannot"
-        ))
+        .hint(hint)
 }
 
 async fn library(session: &Session<'_>) -> Option<Check> {

@@ -77,6 +77,10 @@ fn snapshot_work_that_was_cut_off_is_told() {
         checks[0].what,
         "the create of snapshot `one` was cut off; it is settled when the VM is used next"
     );
+    let waiting = json!({"action": "delete", "name": "one", "kind": "external"});
+    storage.unsettled = serde_json::from_value(waiting).unwrap();
+    let hint = of_vm(&storage)[0].hint.clone();
+    assert_eq!(hint.as_deref(), Some("finish it: maqet snapshot delete web one"));
 }
 
 #[test]
