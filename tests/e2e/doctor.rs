@@ -31,6 +31,7 @@ fn a_healthy_installation_has_no_failed_check() {
         "tcg",
         "kvm",
         "qemu-img",
+        "virtiofsd",
         "pidfs-inode",
         "landlock",
         "open-files",

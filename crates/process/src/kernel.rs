@@ -255,6 +255,23 @@ pub(crate) fn end_with_starter(command: &mut Command, parent: rustix::process::P
     }
 }
 
+/// Has a child do something that does not allocate, and end. What it answered.
+#[expect(unsafe_code, reason = "pre_exec is unsafe")]
+pub(crate) fn in_child(mut work: impl FnMut() -> io::Result<()> + Send + Sync + 'static) -> io::Result<()> {
+    /// What a child that is done fails with, so that it becomes no program.
+    const DONE: i32 = libc::ECANCELED;
+    let mut command = Command::new("/proc/self/exe");
+    // SAFETY: by the contract above nothing is allocated between fork and the end of the child.
+    unsafe {
+        command.pre_exec(move || work().and(Err(io::Error::from_raw_os_error(DONE))));
+    }
+    match command.spawn() {
+        Err(error) if error.raw_os_error() == Some(DONE) => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
 /// Takes over a descriptor that this process was started with.
 ///
 /// Each number may be taken once, before anything else is opened; only the gate does so.

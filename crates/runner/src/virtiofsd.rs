@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use maqet_process::confine::{self, Access, Confinement, Rule};
-use maqet_process::enclosure::{Enclosure, PLACE};
+use maqet_process::enclosure::{ALLOW, Enclosure, PLACE, REFUSED};
 use maqet_process::gate::{GateOrder, Gated, PASSED_NUMBER_MIN, spawn_gate};
 use maqet_process::identity::{FileId, Liveness, ProcessIdentity, Role};
 use maqet_process::pidfd::ProcessHandle;
@@ -35,7 +35,7 @@ const SOCKET: i32 = PASSED_NUMBER_MIN;
 /// Number of the directory in the gate.
 const DIRECTORY: i32 = PASSED_NUMBER_MIN + 1;
 /// What every virtiofsd reads.
-const READ: [&str; 2] = ["/proc/self", "/proc/sys/fs/file-max"];
+const READ: [&str; 3] = ["/proc/self", "/proc/sys/fs/file-max", "/proc/sys/fs/nr_open"];
 /// A virtiofsd whose connection was closed is gone within milliseconds; one that waits for a hung disk is not.
 const GONE: Duration = Duration::from_secs(2);
 
@@ -106,7 +106,11 @@ pub(crate) async fn stand(
     let failed = |error: &dyn std::error::Error| {
         let words = format!("virtiofsd cannot be started for share `{}`", share.name);
         let refusal = place.refusal_from(RefusalCode::StartFailed, words, error);
-        refusal.hint(format!("`type: 9p` shares `{}` without it", share.path.display()))
+        let hint = format!("`type: 9p` shares `{}` without it", share.path.display());
+        if error.to_string().contains(REFUSED) {
+            return refusal.hint(format!("{hint}; {ALLOW}"));
+        }
+        refusal.hint(hint)
     };
     let Some(program) = order.program else {
         let words = format!("share `{}` needs virtiofsd, which is not installed", share.name);

@@ -234,7 +234,7 @@ fn prepare(args: &GateArgs) -> Result<(OwnedFd, Vec<OwnedFd>), ProcessError> {
     for number in &args.pass {
         let fd = take(*number)?;
         match args.enclosure {
-            Some(enclosure) if enclosure.directory == *number => enclosure.enter(fd)?,
+            Some(enclosure) if enclosure.directory == *number => enclosure.enter(&fd)?,
             Some(_) | None => passed.push(fd),
         }
     }

@@ -1,5 +1,6 @@
 //! QEMU, its accelerators, and the limits of this process.
 
+use maqet_process::enclosure::{self, ALLOW};
 use maqet_storage::binary::{Binaries, Binary};
 use maqet_storage::kvm::{Kvm, KvmTrouble};
 use maqet_storage::probe::Probes;
@@ -32,6 +33,7 @@ pub(super) async fn programs() -> Vec<Check> {
             Check::new("qemu-img", Outcome::Warn, what).hint("apt install qemu-utils")
         }
     });
+    checks.push(virtiofsd(&binaries));
     checks
 }
 
@@ -75,6 +77,28 @@ async fn kvm(binary: &Binary, probes: &Probes) -> Check {
                 | KvmTrouble::Fails { .. }
                 | KvmTrouble::Untested { .. } => "`accel: auto` takes tcg, which is about ten times slower",
             })
+        }
+    }
+}
+
+/// Whether there is a virtiofsd, and this user may run it as it has to be run.
+fn virtiofsd(binaries: &Binaries) -> Check {
+    let check = |outcome, what: String| Check::new("virtiofsd", outcome, what);
+    let only = "shares of `type: virtiofs` cannot be had";
+    let binary = match maqet_storage::virtiofsd::find(binaries, None) {
+        Ok(binary) => binary,
+        Err(error) => {
+            let hint = error.hint().unwrap_or_default();
+            return check(Outcome::Warn, format!("not found: {only}")).hint(hint);
+        }
+    };
+    let place = binary.path.display();
+    let beside = binary.path.parent().unwrap_or(&binary.path);
+    match enclosure::attempt(beside) {
+        Ok(()) => check(Outcome::Ok, "this user may run it".to_owned()).at(&place),
+        Err(error) => {
+            let what = format!("this user may not run it, {only}: {}", with_sources(&error));
+            check(Outcome::Warn, what).at(&place).hint(ALLOW)
         }
     }
 }
