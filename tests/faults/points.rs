@@ -34,7 +34,8 @@ enum Way {
 }
 
 impl Way {
-    /// `None` for those that [`crate::copies`], [`crate::snapshot`], [`crate::storage`] and [`crate::library`] hold.
+    /// `None` for those that [`crate::copies`], [`crate::snapshot`], [`crate::snapshot_external`],
+    /// [`crate::storage`] and [`crate::library`] hold.
     fn to(point: Point) -> Option<Self> {
         let (operation, _) = point.name().split_once('-').unwrap();
         match operation {
@@ -46,7 +47,8 @@ impl Way {
             "info" => Some(Self::Ask),
             "adopt" => Some(Self::RunnerLost),
             "recovery" => Some(Self::SupervisorLost),
-            "copy" | "restore" | "snapshot" | "disk" | "image" | "work" | "import" | "discard" => None,
+            "copy" | "restore" | "snapshot" | "layers" | "layer" | "disk" | "image" | "work" | "import"
+            | "discard" => None,
             other => panic!("no way to {other}"),
         }
     }
