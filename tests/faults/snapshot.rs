@@ -2,7 +2,6 @@
 #![cfg(debug_assertions)]
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use maqet_process::point::Point;
 use maqet_tests::{Guest, Held, Sandbox, qemu_img};
@@ -55,11 +54,7 @@ impl Scene {
 
     fn write(&self, pattern: u8) {
         for disk in DISKS {
-            let done = Command::new("qemu-io")
-                .args(["-f", "qcow2", "-c", &format!("write -P {pattern} 0 1M")])
-                .arg(self.image(disk))
-                .output();
-            assert!(done.unwrap().status.success());
+            qemu_img::write(&self.image(disk), pattern);
         }
     }
 

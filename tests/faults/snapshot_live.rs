@@ -7,12 +7,15 @@ use std::path::PathBuf;
 use maqet_process::point::Point;
 use maqet_process::signal::Signal;
 use maqet_process::{ProcessHandle, Sent};
-use maqet_tests::{Guest, Held, Sandbox, qemu_img, wait};
+use maqet_tests::{Guest, Held, Running, Sandbox, qemu_img, truth, wait};
 use serde_json::Value;
 
 use crate::scene::{kill, say};
 
 const DISKS: [&str; 2] = ["root", "data"];
+/// What the disks hold when a snapshot is made, and later.
+const OLD: u8 = 1;
+const NOW: u8 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Victim {
@@ -42,6 +45,18 @@ impl Scene {
                 .expect(0);
         }
         Self(sandbox)
+    }
+
+    /// With a snapshot of what the disks held before.
+    fn written_since() -> Self {
+        let scene = Self::new(false);
+        scene.0.maqet(&["stop", "web"]).expect(0);
+        let write = |byte| DISKS.map(|disk| qemu_img::write(&scene.image(disk), byte));
+        write(OLD);
+        scene.0.maqet(&["snapshot", "create", "web", "snap"]).expect(0);
+        write(NOW);
+        scene.0.maqet(&["start", "web"]).expect(0);
+        scene
     }
 
     fn image(&self, disk: &str) -> PathBuf {
@@ -76,6 +91,19 @@ impl Scene {
         assert!(names.is_empty() || names == ["snap"], "{disk}: {names:?}");
         !names.is_empty()
     }
+}
+
+/// Holds whoever passes the point for this time, the first being 1.
+fn hold(sandbox: &Sandbox, point: Point, words: &[&str], time: usize) -> (Running, Held) {
+    let mut held = Held::at(sandbox, point);
+    let client = sandbox.spawn(words);
+    held.reached();
+    for _earlier in 1..time {
+        let next = Held::at(sandbox, point);
+        drop(std::mem::replace(&mut held, next));
+        held.reached();
+    }
+    (client, held)
 }
 
 fn play(words: &[&str], point: Point, victims: &[Victim]) {
@@ -132,6 +160,58 @@ fn a_snapshot_with_memory_is_there_or_not() {
 fn a_snapshot_that_is_being_loaded_stays() {
     let points = [Point::SnapshotAsked, Point::SnapshotJob];
     play_all(&["snapshot", "load", "web", "snap", "--memory"], &points);
+}
+
+/// Kills QEMU, or everybody, at each of the steps that QEMU is asked to do; then all is settled by whoever looks first.
+fn cut_off_at_each_step(
+    words: &[&str],
+    steps: usize,
+    scene: impl Fn() -> Scene,
+    judge: impl Fn(&Scene, &[Value], &str),
+) {
+    for time in 1..=steps {
+        for victims in [SETS[2], SETS[3]] {
+            let scene = scene();
+            let found: Vec<_> = victims.iter().map(|victim| scene.find(*victim)).collect();
+            let (client, held) = hold(&scene.0, Point::SnapshotAsked, words, time);
+            let context = format!("{words:?}, {victims:?} killed at step {time}");
+            say(&context);
+            kill(&found.iter().collect::<Vec<_>>());
+            drop(held);
+            client.output();
+            truth::settled(&scene.0);
+            let list = scene.list();
+            let has = DISKS.map(|disk| scene.has(disk));
+            assert_eq!(has, [!list.is_empty(); 2], "{context}: {list:?}");
+            judge(&scene, &list, &context);
+            scene.0.maqet(&["start", "web"]).expect(0);
+            assert_eq!(scene.list().len(), list.len(), "{context}");
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_that_is_being_deleted_goes_from_every_disk() {
+    let words = ["snapshot", "delete", "web", "snap"];
+    let gone =
+        |_scene: &Scene, list: &[Value], context: &str| assert!(list.is_empty(), "{context}: {list:?}");
+    cut_off_at_each_step(&words, DISKS.len(), || Scene::new(true), gone);
+}
+
+/// A keeper on all disks, the old one gone from each, the new one on all, the keeper gone from each.
+const STEPS_OF_REPLACING: usize = 2 + 2 * DISKS.len();
+
+#[test]
+fn a_snapshot_that_is_being_replaced_is_the_old_or_the_new_one_on_every_disk() {
+    let words = ["snapshot", "create", "web", "snap", "--overwrite"];
+    let one = |scene: &Scene, list: &[Value], context: &str| {
+        assert_eq!(list.len(), 1, "{context}: {list:?}");
+        let kept = DISKS.map(|disk| qemu_img::content_at(&scene.image(disk), "snap")[0]);
+        assert!(kept == [OLD; 2] || kept == [NOW; 2], "{context}: {kept:?}");
+        let now = DISKS.map(|disk| qemu_img::content(&scene.image(disk))[0]);
+        assert_eq!(now, [NOW; 2], "{context}");
+    };
+    cut_off_at_each_step(&words, STEPS_OF_REPLACING, Scene::written_since, one);
 }
 
 #[test]

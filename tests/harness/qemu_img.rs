@@ -88,6 +88,15 @@ fn converted(image: &Path, snapshot: Option<&str>) -> Vec<u8> {
     fs::read(raw).unwrap()
 }
 
+/// Fills the first MiB of a qcow2 image that nobody has open with this byte, as a guest would.
+#[track_caller]
+pub fn write(image: &Path, byte: u8) {
+    let mut command = Command::new("qemu-io");
+    command.args(["-f", "qcow2", "-c", &format!("write -P {byte} 0 1M")]);
+    let done = command.arg(image).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+}
+
 /// What `info` says of an image, which may be in use.
 #[track_caller]
 pub fn info(image: &Path) -> Value {
