@@ -11,6 +11,7 @@ mod elsewhere;
 mod endings;
 mod found;
 mod frozen;
+mod full_disk;
 mod full_host;
 mod hung_disk;
 mod identity;

@@ -47,6 +47,13 @@ impl SmallDisk {
         path
     }
 
+    /// Writes until only this many bytes are left.
+    pub(crate) fn leave(&self, bytes: u64) {
+        let file = File::options().write(true).open(self.fill()).unwrap();
+        let length = file.metadata().unwrap().len();
+        file.set_len(length.saturating_sub(bytes)).unwrap();
+    }
+
     /// Takes away what [`Self::fill`] wrote.
     pub(crate) fn free(&self) {
         fs::remove_file(self.path.join("filler")).unwrap();

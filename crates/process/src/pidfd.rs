@@ -120,6 +120,14 @@ impl ProcessHandle {
         rustix::fs::fstat(&self.fd).ok().map(|stat| stat.st_ino)
     }
 
+    /// Memory that the process holds, bytes: in RAM, swapped out, and in huge pages. `None` when it has ended, or the kernel
+    /// does not tell.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        let held = procfs::memory_bytes(self.pid).ok()?;
+        // The number was its own while it was looked at.
+        (!self.has_exited()).then_some(held)
+    }
+
     /// Whether the whole process has ended, reaped or not.
     ///
     /// A failing poll counts as "not": nothing is ever declared dead by an error.

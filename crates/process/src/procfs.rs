@@ -47,6 +47,27 @@ pub(crate) struct Stat {
     pub(crate) wait_status: i32,
 }
 
+/// Lines of `/proc/PID/status` about memory that a process holds, each in KiB.
+const HELD: [&str; 3] = ["VmRSS:", "VmSwap:", "HugetlbPages:"];
+
+/// Memory that a process holds, bytes: in RAM, swapped out, and in huge pages.
+pub(crate) fn memory_bytes(pid: i32) -> Result<u64, ProcessError> {
+    let path = PathBuf::from(format!("/proc/{pid}/status"));
+    let text = fs::read_to_string(&path).map_err(ProcessError::file("read", &path))?;
+    parse_memory(&text).ok_or(ProcessError::Malformed { path, field: "VmRSS" })
+}
+
+/// The sum of those lines; `None` without the first, as for a process that is ending.
+fn parse_memory(text: &str) -> Option<u64> {
+    let held = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+        kibibytes.checked_mul(1024)
+    };
+    held(HELD[0])?;
+    Some(HELD.iter().filter_map(|name| held(name)).sum())
+}
+
 /// `PF_FORKNOEXEC` of the kernel's `linux/sched.h`: forked, and not exec'd since.
 const PF_FORKNOEXEC: u64 = 0x40;
 
@@ -97,6 +118,19 @@ mod tests {
     use std::fmt::Write;
 
     use super::*;
+
+    #[test]
+    fn memory_is_what_is_in_ram_swapped_out_and_in_huge_pages() {
+        let text =
+            "Name:\tcat\nVmPeak:\t 9 kB\nVmRSS:\t     3 kB\nVmSwap:\t  1 kB\nHugetlbPages:\t 2048 kB\n";
+        assert_eq!(parse_memory(text), Some(2052 << 10));
+        assert_eq!(parse_memory("VmRSS:\t3 kB\n"), Some(3 << 10));
+        for ending in ["", "VmSwap:\t1 kB\n", "VmRSS:\tmuch\n"] {
+            assert_eq!(parse_memory(ending), None);
+        }
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(memory_bytes(own).unwrap() > 1 << 16);
+    }
 
     #[test]
     fn a_name_with_spaces_and_parentheses_does_not_shift_the_fields() {

@@ -23,7 +23,7 @@ pub(crate) fn open(place: &Place, disk: &Disk, policy: &PathPolicy) -> Result<Ch
         Err(error) => {
             let words = format!("disk `{}` cannot be opened", disk.name);
             let refusal = place.refusal_from(RefusalCode::InvalidSpec, words, &error);
-            let hint = if error.is_missing() && disk.size.is_none() {
+            let hint = if error.is_missing() && !disk.is_makeable() {
                 Some("give the disk a `size:` to have its image created".to_owned())
             } else {
                 error.hint()

@@ -154,7 +154,7 @@ fn existing(disk: &Disk, field: &[&str]) -> Option<Finding> {
 /// An image that is to be created needs a size and a directory to be created in.
 fn missing(disk: &Disk, field: &[&str]) -> Option<Finding> {
     let shown = disk.path.display();
-    if disk.size.is_none() && disk.from.is_none() {
+    if !disk.is_makeable() {
         let finding = Finding::new(field, format!("`{shown}` does not exist"));
         return Some(finding.hint("write `size: 10G` to have it created at the first start"));
     }

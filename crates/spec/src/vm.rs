@@ -350,6 +350,13 @@ impl SandboxPaths {
     }
 }
 
+impl Disk {
+    /// Whether the first start makes an image that is missing: its size is known, or what it is to show.
+    pub const fn is_makeable(&self) -> bool {
+        self.size.is_some() || self.from.is_some()
+    }
+}
+
 impl fmt::Display for DiskInterface {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {

@@ -25,7 +25,7 @@ mod version;
 
 pub use blank::is_blank;
 pub use chain::{Chain, Layer, open_chain};
-pub use check::{Checked, Resized, check, resize};
+pub use check::{Checked, Resized, check, resize, resize_needs};
 pub use copy::{Copied, Source, copy};
 pub use create::{Created, Draft, create, draft, draft_overlay, overlay};
 pub use delete::{Deletion, delete};
@@ -36,6 +36,7 @@ pub use look::{Found, Look, look};
 pub use merge::{merge, stand_on};
 pub(crate) use open::pin;
 pub use open::{Image, open};
+pub(crate) use room::counted;
 pub use room::{ROOM_BYTES, free_bytes};
 pub use suspect::is_suspect;
 pub(crate) use unnamed::blocking;

@@ -123,7 +123,7 @@ impl Library {
         }
     }
 
-    /// Names of all images, in order.
+    /// Names of all images, in order. What is no directory was put there by somebody else.
     ///
     /// # Errors
     /// [`StorageError::File`] when the library cannot be read.
@@ -131,6 +131,7 @@ impl Library {
         let mut names: Vec<ImageName> = self
             .entries()?
             .iter()
+            .filter(|name| self.root.join(name).is_dir())
             .filter_map(|name| name.parse().ok())
             .collect();
         names.sort();

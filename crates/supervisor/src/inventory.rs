@@ -42,7 +42,7 @@ pub(crate) fn look_at(disk: &Disk, files: &DiskRecords, boot_id: &str, policy: &
         (_, Some(error)) if !(top.is_none() && error.is_missing()) => FileState::Unusable,
         (Some(_), _) if known.is_some_and(|known| known.file.is_some()) => FileState::Ok,
         (Some(_), _) => FileState::New,
-        (None, _) if known.is_some_and(|known| known.used) || disk.size.is_none() => FileState::Missing,
+        (None, _) if known.is_some_and(|known| known.used) || !disk.is_makeable() => FileState::Missing,
         (None, _) => FileState::ToBeMade,
     };
     let trouble = match (&look.broken, top) {

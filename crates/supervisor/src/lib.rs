@@ -33,6 +33,7 @@ mod panics;
 mod readiness;
 mod reaper;
 mod recovery;
+mod room;
 mod salvage;
 mod settings;
 mod shared;

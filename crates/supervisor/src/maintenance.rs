@@ -285,7 +285,7 @@ fn words(refusal: &Refusal) -> String {
 }
 
 /// Why a disk keeps its size.
-fn not_resized(spec: &VmSpec, disk: &Disk, error: &StorageError) -> Refusal {
+pub(crate) fn not_resized(spec: &VmSpec, disk: &Disk, error: &StorageError) -> Refusal {
     let code = if matches!(error, StorageError::WouldShrink { .. }) {
         RefusalCode::InvalidCall
     } else if matches!(error, StorageError::Chain { .. }) {

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use actix::Addr;
+use maqet_process::ProcessIdentity;
 use maqet_process::point::{Point, pass};
 use maqet_protocol::control::{SnapshotDone, SnapshotListed};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
@@ -24,6 +25,7 @@ use maqet_state::external::Externals;
 use maqet_state::health::Health;
 use maqet_state::id::VmId;
 use maqet_state::snapshot::{SnapshotAction, SnapshotKind, SnapshotWork};
+use maqet_storage::image::ROOM_BYTES;
 use maqet_storage::image::snapshot::is_name;
 
 use self::engine::{Ended, Engine};
@@ -35,6 +37,7 @@ use crate::leases::Leases;
 use crate::link::RunnerLink;
 use crate::messages::RecordSnapshot;
 use crate::operation::Done;
+use crate::room::{self, Room};
 use crate::shared::Shared;
 use crate::soundness;
 use crate::vm::VmActor;
@@ -72,6 +75,8 @@ pub(crate) struct Job {
     pub(crate) externals: Externals,
     /// Work that somebody before left.
     pub(crate) unfinished: Option<Box<SnapshotWork>>,
+    /// Its QEMU, if it runs.
+    pub(crate) qemu: Option<ProcessIdentity>,
     /// The way to its runner, if it runs.
     pub(crate) link: Option<Rc<RunnerLink>>,
     /// Who records.
@@ -222,6 +227,11 @@ impl Job {
                 link: Rc::clone(link),
                 disks: capable(&self.spec).map(|disk| disk.name.clone()).collect(),
                 vm: self.name().to_owned(),
+                room: Room {
+                    images: capable(&self.spec).map(|disk| disk.path.clone()).collect(),
+                    needed: ROOM_BYTES.saturating_add(self.memory_bytes()),
+                    aside: self.shared.asides.of(&self.id),
+                },
             }));
         }
         let touches = self.order.action.is_some() || self.unfinished.is_some();
@@ -326,9 +336,17 @@ impl Job {
         if !work.live || work.action != SnapshotAction::Create {
             return Ok(());
         }
-        let memory = if work.memory { self.spec.memory.0 } else { 0 };
         let files = Files::open(&self.id, &self.spec, &self.files, &self.shared).await?;
-        files.check_room(&work.disks, memory).await
+        files.check_room(&work.disks, self.memory_bytes()).await
+    }
+
+    /// Bytes of memory that are about to be written.
+    fn memory_bytes(&self) -> u64 {
+        if self.order.memory && self.order.action == Some(SnapshotAction::Create) {
+            room::memory_bytes(self.spec.memory.0, self.qemu.as_ref())
+        } else {
+            0
+        }
     }
 
     fn no_such(&self) -> Refusal {

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::header::Header;
+use super::room::counted;
 use super::unnamed::blocking;
 use super::{Chain, Image, QEMU_IMG, format_name};
 use crate::binary::Binaries;
@@ -130,7 +131,7 @@ pub async fn resize(
         let reason = "it stands on a larger image, whose content would show in the new part";
         return Err(StorageError::Chain { path, reason });
     }
-    let needed = HEADROOM_BYTES + (after >> TABLE_SHIFT);
+    let needed = resize_needs(after);
     if after > before && free_bytes < needed {
         return Err(StorageError::NoSpace {
             directory: path.parent().unwrap_or(&path).to_owned(),
@@ -138,7 +139,8 @@ pub async fn resize(
             free: free_bytes,
         });
     }
-    write_size(top, format, after, shrink, binaries).await?;
+    let written = write_size(top, format, after, shrink, binaries).await;
+    written.map_err(|error| counted(error, needed, &path))?;
     Ok(resized)
 }
 
@@ -161,6 +163,11 @@ fn look(Chain { top, below }: Chain, format: DiskFormat) -> Result<Looked, Stora
         free_bytes: free(&top)?,
         top,
     })
+}
+
+/// Bytes that must be free for an image to be made this large: its new tables, and some for the guest to begin with.
+pub const fn resize_needs(bytes: u64) -> u64 {
+    HEADROOM_BYTES + (bytes >> TABLE_SHIFT)
 }
 
 async fn write_size(

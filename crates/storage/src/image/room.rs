@@ -19,6 +19,22 @@ pub fn free_bytes(path: &Path) -> Result<u64, StorageError> {
     Ok(vfs.f_bavail.saturating_mul(vfs.f_frsize))
 }
 
+/// The same failure; where it says that the disk is full, with the bytes that are needed and those that are free by now beside
+/// `path`. A file system that has room, and refuses all the same, keeps its own words.
+pub(crate) fn counted(error: StorageError, needed: u64, path: &Path) -> StorageError {
+    if !error.is_full() {
+        return error;
+    }
+    match free_bytes(path) {
+        Ok(free) if free < needed => StorageError::NoSpace {
+            directory: path.parent().unwrap_or(path).to_owned(),
+            needed,
+            free,
+        },
+        Ok(_) | Err(_) => error,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

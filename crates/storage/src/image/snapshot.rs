@@ -16,6 +16,7 @@ use rustix::fs::fstatvfs;
 use serde::Deserialize;
 
 use super::header::Header;
+use super::room::counted;
 use super::unnamed::blocking;
 use super::{Image, QEMU_IMG, open};
 use crate::binary::Binaries;
@@ -33,8 +34,6 @@ const HEADROOM_BYTES: u64 = 1 << 20;
 const TABLE_SHIFT: u32 = 26;
 /// Longest name of a snapshot, bytes.
 const NAME_BYTES_MAX: usize = 63;
-/// How the kernel's words for a full disk read.
-const FULL: &str = "No space left on device";
 
 /// Whether a snapshot may have this name: letters, digits, `.`, `_` and `-`, at most 63, the first a letter or a digit;
 /// and not digits alone, which QEMU could take for a number it gave itself.
@@ -238,13 +237,8 @@ impl SnapshotFile {
     }
 
     async fn step(&self, words: &[&str], binaries: &Binaries) -> Result<(), StorageError> {
-        match self.tool(words, Access::Write, binaries).await {
-            Ok(_) => Ok(()),
-            Err(StorageError::Tool { words, .. }) if words.contains(FULL) => {
-                Err(self.full(self.needed_bytes(), self.free_bytes().await?))
-            }
-            Err(error) => Err(error),
-        }
+        let done = self.tool(words, Access::Write, binaries).await.map(drop);
+        done.map_err(|error| counted(error, self.needed_bytes(), &self.image.path))
     }
 
     /// Runs qemu-img on the open file; what that stands on is left out.

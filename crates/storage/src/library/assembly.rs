@@ -12,7 +12,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::import::BESIDE_BYTES;
 use crate::error::StorageError;
+use crate::image::counted;
 
 /// How temporary names begin; no image's does.
 const PREFIX: &str = ".new-";
@@ -113,7 +115,10 @@ impl<'l> Assembly<'l> {
 
     /// Makes its entries durable, gives it the image's name unless that is taken, and makes that durable.
     pub(super) fn publish(mut self, image: &ImageName) -> Result<(), StorageError> {
-        let fail = |action| StorageError::file::<Errno>(action, &self.path);
+        let fail = |action| {
+            let failed = StorageError::file::<Errno>(action, &self.path);
+            |error| counted(failed(error), BESIDE_BYTES, &self.path)
+        };
         fsync(&self.directory).map_err(fail("write out"))?;
         let flags = RenameFlags::NOREPLACE;
         match renameat_with(self.root, &self.name, self.root, image.as_str(), flags) {

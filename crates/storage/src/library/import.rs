@@ -15,9 +15,12 @@ use super::assembly::Assembly;
 use super::{FILE, Library, LibraryImage, MODE, RECORD, examine};
 use crate::binary::Binaries;
 use crate::error::StorageError;
-use crate::image::{self, Algorithm, Chain, Checksum, Copied, Image, Source, blocking};
+use crate::image::{self, Algorithm, Chain, Checksum, Copied, Image, Source, blocking, counted};
 use crate::meter::{Meter, Step};
 use crate::policy::PathPolicy;
+
+/// Room for what an image has beside its content, bytes: its directory, its record, and the list of what stands on it.
+pub(super) const BESIDE_BYTES: u64 = 64 << 10;
 
 /// What is to come in.
 #[derive(Clone, Debug)]
@@ -40,7 +43,7 @@ impl Library {
     /// future is dropped.
     ///
     /// # Errors
-    /// [`StorageError::Unsuitable`], [`StorageError::Checksum`], [`StorageError::ImageTaken`]; those of
+    /// [`StorageError::Unsuitable`], [`StorageError::Checksum`], [`StorageError::ImageTaken`], [`StorageError::NoSpace`]; those of
     /// [`image::open`](fn@image::open) and [`image::copy`].
     pub async fn import(
         &self,
@@ -63,7 +66,9 @@ impl Library {
         };
         let (opened, format, before) = blocking(&order.file, opening).await??;
         self.examine(order, &opened, format, binaries, meter).await?;
-        let assembly = Assembly::begin(&root, &self.root)?;
+        // Asked before the assembly goes: what it frees would hide how little there was.
+        let counted = |error| counted(error, BESIDE_BYTES, &self.root);
+        let assembly = Assembly::begin(&root, &self.root).map_err(counted)?;
         pass(Point::ImportBegun);
         let source = Source {
             chain: Chain {
@@ -81,7 +86,8 @@ impl Library {
         }
         let image = describe(order, &opened.path, format, copied, meter).await?;
         let record = assembly.path().join(RECORD);
-        write(&record, &image).map_err(StorageError::file("write", &record))?;
+        let written = write(&record, &image).map_err(StorageError::file("write", &record));
+        written.map_err(counted)?;
         pass(Point::ImportDescribed);
         assembly.publish(&order.name)?;
         pass(Point::ImportPlaced);

@@ -8,8 +8,9 @@ use maqet_process::private::{self, Access};
 use maqet_spec::ImageName;
 
 use super::Library;
+use super::import::BESIDE_BYTES;
 use crate::error::StorageError;
-use crate::image::{self, Header};
+use crate::image::{self, Header, counted};
 
 /// Name of the list in the image's directory: a path in JSON on each line.
 const LIST: &str = "overlays";
@@ -18,7 +19,7 @@ impl Library {
     /// A file is about to be made on this image. Noted before, so that none is ever unknown.
     ///
     /// # Errors
-    /// [`StorageError::File`] when it cannot be noted.
+    /// [`StorageError::NoSpace`]; [`StorageError::File`] when it cannot be noted.
     pub fn note_overlay(&self, name: &ImageName, path: &Path) -> Result<(), StorageError> {
         let list = self.list(name);
         let mut line = serde_json::to_vec(path)
@@ -26,7 +27,8 @@ impl Library {
         line.push(b'\n');
         let noted = private::open(&list, Access::Append)
             .and_then(|mut file| file.write_all(&line).and_then(|()| file.sync_all()));
-        noted.map_err(StorageError::file("note an overlay in", &list))
+        let noted = noted.map_err(StorageError::file("note an overlay in", &list));
+        noted.map_err(|error| counted(error, BESIDE_BYTES, &list))
     }
 
     /// Files that were made on this image and still stand on it, where they were made.

@@ -38,7 +38,7 @@ impl Files {
         let (spec, files) = (spec.clone(), files.clone());
         let (policy, boot_id) = (shared.policy.clone(), shared.boot_id.clone());
         let opening = move || {
-            let there = capable(&spec).filter(|disk| disk.size.is_none() || disk.path.exists());
+            let there = capable(&spec).filter(|disk| !disk.is_makeable() || disk.path.exists());
             let opened = there.map(|disk| open(disk, &spec, &files, (&boot_id, &policy)));
             opened.collect()
         };

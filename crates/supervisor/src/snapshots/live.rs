@@ -9,6 +9,7 @@ use maqet_protocol::runner::{ListSnapshots, RunSnapshot, SnapshotStep};
 
 use super::plan::{Found, Step};
 use crate::link::RunnerLink;
+use crate::room::Room;
 
 /// Time for a step. What writes memory does so at the speed of the disk, and the guest waits for it.
 const STEP_LIMIT: Duration = Duration::from_hours(1);
@@ -25,6 +26,8 @@ pub(crate) struct Live {
     pub(super) disks: Vec<String>,
     /// Name of the VM.
     pub(super) vm: String,
+    /// What a step takes.
+    pub(super) room: Room,
 }
 
 impl Live {
@@ -50,7 +53,10 @@ impl Live {
             }
             Step::Delete { name, disk } => order(SnapshotStep::Delete, name, vec![disk.clone()], None),
         };
-        self.call(&order, STEP_LIMIT + WIRE_MARGIN).await.map(drop)
+        match self.call(&order, STEP_LIMIT + WIRE_MARGIN).await {
+            Ok(_done) => Ok(()),
+            Err(refusal) => Err(self.room.counted(refusal).await),
+        }
     }
 
     async fn disk_with_memory(&self, name: &str) -> Result<String, Refusal> {

@@ -15,15 +15,17 @@ use maqet_spec::vm::Disk;
 use maqet_state::change::Change;
 use maqet_state::lifecycle::{Activity, Command, Decision, Effect, Status};
 use maqet_state::snapshot::SnapshotKind;
+use maqet_storage::image;
 use maqet_storage::meter::Meter;
 
 use super::VmActor;
 use crate::launch::check_writable;
 use crate::leases::Leases;
 use crate::link::RunnerLink;
-use crate::maintenance::{Bench, Wanted};
+use crate::maintenance::{Bench, Wanted, not_resized};
 use crate::messages::{DescribeDisks, ResizeDisk, VerifyDisks};
 use crate::operation::{Accepted, Done, Maintained, Operation};
+use crate::room::Room;
 use crate::soundness;
 
 /// QEMU writes new tables and tells its guest.
@@ -259,12 +261,23 @@ async fn resize_live(
         return Err(refusal.hint(format!("maqet stop {vm}")));
     }
     if bytes > before {
+        let room = Room {
+            images: vec![disk.path.clone()],
+            needed: image::resize_needs(bytes),
+            aside: bench.shared.asides.of(&bench.id),
+        };
+        // QEMU finds out too late, and the guest with it.
+        if let Some(short) = room.short().await {
+            return Err(not_resized(&bench.spec, disk, &short));
+        }
         let command = RunQmp {
             command: "block_resize".to_owned(),
             arguments: Some(serde_json::json!({"node-name": name, "size": bytes})),
             timeout_ms: super::start::millis(RESIZE_DEADLINE),
         };
-        link.call(&command, RESIZE_DEADLINE + WIRE_MARGIN).await?;
+        if let Err(refusal) = link.call(&command, RESIZE_DEADLINE + WIRE_MARGIN).await {
+            return Err(room.counted(refusal).await);
+        }
     }
     Ok(DiskResized {
         vm: vm.to_string(),

@@ -43,6 +43,7 @@ impl VmActor {
             order,
             externals: self.record.externals.clone(),
             unfinished: self.record.snapshot.clone(),
+            qemu: self.record.state.launch().and_then(|launch| launch.qemu.clone()),
             link,
             owner: context.address(),
             shared: Rc::clone(&self.shared),
