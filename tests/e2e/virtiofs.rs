@@ -309,6 +309,48 @@ fn without_virtiofsd_the_way_out_is_told_before_anything_is_made() {
     until_nothing_runs(&sandbox);
 }
 
+/// Whoever is in the place of virtiofsd, taken over by a guest or not, has the share and nothing else of the user's.
+#[test]
+fn what_serves_a_share_touches_nothing_beside_it() {
+    let sandbox = Sandbox::new();
+    let place = sandbox.home().join("virtiofsd");
+    let beside = sandbox.home().join("beside");
+    fs::write(&beside, "secret").unwrap();
+    let attempts = format!(
+        "#!/bin/sh\nexec 2>/dev/null\ntry() {{ sh -c \"$1\" && echo \"could $1\"; }}\n\
+         try 'echo x >/sys/made'; try 'mkdir /sys/deep'; try 'read x </sys/made'\n\
+         try 'read x <{beside}'; try 'echo x >{beside}'; try 'read x </etc/passwd'; try 'read x <{data}/control.key'\n\
+         try 'echo x >{beside}.new'; try 'mknod /sys/null c 1 3'; try 'ls /sys/kernel >/dev/null'\n\
+         try \"kill -0 $PPID\"; try 'mount -t tmpfs none /mnt'\necho over\nexit 3\n",
+        beside = beside.display(),
+        data = sandbox.data_dir().display(),
+    );
+    fs::write(&place, attempts).unwrap();
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
+    let config = format!("storage: {{virtiofsd: {}}}\n", place.display());
+    fs::write(sandbox.config(), config).unwrap();
+    let id = tiny(&sandbox).add(&sandbox);
+    sandbox.maqet(&["start", "web"]).expect(1);
+    let log = sandbox.data_dir().join("vms").join(id).join("virtiofsd.log");
+    let said = fs::read_to_string(log).unwrap();
+    let done: Vec<&str> = said.lines().collect();
+    let inside = [
+        "could echo x >/sys/made",
+        "could mkdir /sys/deep",
+        "could read x </sys/made",
+    ];
+    let (could, last) = done.split_at(inside.len().min(done.len()));
+    assert_eq!(could, inside, "{said}");
+    let abi = maqet_process::confine::Level::of_this_kernel().abi();
+    // Signals can be kept from others since ABI 6.
+    let confined = last
+        .iter()
+        .all(|line| *line == "over" || abi < Some(6) && line.starts_with("could kill -0"));
+    assert!(confined || abi.is_none(), "{said}");
+    assert!(sandbox.home().join("src/made").exists());
+    assert_eq!(fs::read_to_string(beside).unwrap(), "secret");
+}
+
 #[test]
 fn memory_is_not_kept_with_such_a_share() {
     let sandbox = Sandbox::new();

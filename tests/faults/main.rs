@@ -42,3 +42,4 @@ mod start;
 mod storage;
 mod supervisor;
 mod unfinished;
+mod virtiofs;
