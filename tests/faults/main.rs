@@ -23,6 +23,7 @@ mod oom;
 mod panic;
 mod play;
 mod points;
+mod progress;
 mod qemu;
 mod rebuild;
 mod records;

@@ -4,10 +4,14 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
+use std::convert::Infallible;
+
 use indicatif::{ProgressBar, ProgressStyle};
+use maqet_protocol::control::FollowWork;
 
 use crate::output::Output;
 use crate::render::units;
+use crate::session::Session;
 
 /// What takes less than this shows no progress.
 const PROGRESS_AFTER: Duration = Duration::from_millis(500);
@@ -31,15 +35,54 @@ pub(crate) async fn during<T>(output: &Output, label: &str, work: impl Future<Ou
     done
 }
 
+/// Waits for work on a VM's disks, with a bar on the terminal when it takes long, as far as the supervisor tells of it.
+pub(crate) async fn following<T>(
+    session: &Session<'_>,
+    vm: &str,
+    label: &str,
+    work: impl Future<Output = T>,
+) -> T {
+    let output = session.output;
+    if !output.shows_progress() || output.line.borrow().is_some() {
+        return work.await;
+    }
+    let mut work = pin!(work);
+    if let Ok(done) = tokio::time::timeout(PROGRESS_AFTER, &mut work).await {
+        return done;
+    }
+    let bar = Bar::new(output);
+    bar.show(label, 0, 0);
+    tokio::select! {
+        done = &mut work => done,
+        never = follow(session, vm, &bar) => match never {},
+    }
+}
+
+/// What cannot be told of is worked on nevertheless.
+async fn follow(session: &Session<'_>, vm: &str, bar: &Bar<'_>) -> Infallible {
+    let method = FollowWork { vm: vm.to_owned() };
+    if let Ok(mut stream) = session.stream(&method).await {
+        while let Some(Ok(told)) = stream.next().await {
+            if let Some(progress) = told.progress {
+                bar.show(&progress.what, progress.done, progress.total);
+            }
+        }
+    }
+    std::future::pending().await
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
 fn line(output: &Output, label: &str) -> ProgressBar {
     let template = if output.colors_progress() {
         "{spinner:.cyan} {msg} {elapsed:.dim}"
     } else {
         "{spinner} {msg} {elapsed}"
     };
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner());
     let line = ProgressBar::new_spinner()
-        .with_style(style)
+        .with_style(style(template))
         .with_message(label.to_owned());
     line.enable_steady_tick(TICK);
     line
@@ -63,11 +106,24 @@ impl<'o> Bar<'o> {
     /// How far it is, bytes; of `total` 0 only what is done.
     pub(crate) fn show(&self, what: &str, done: u64, total: u64) {
         let Some(bar) = &self.bar else { return };
-        let percent = done.min(total).saturating_mul(100).checked_div(total);
-        bar.set_message(percent.map_or_else(
-            || what.to_owned(),
-            |percent| format!("{what} {percent} % of {}", units::size(total)),
-        ));
+        bar.set_message(what.to_owned());
+        if total == 0 {
+            return;
+        }
+        if bar.length() != Some(total) {
+            bar.set_style(self.gauge().progress_chars("=> "));
+            bar.set_length(total);
+            bar.set_prefix(units::size(total));
+        }
+        bar.set_position(done.min(total));
+    }
+
+    fn gauge(&self) -> ProgressStyle {
+        style(if self.output.colors_progress() {
+            "{spinner:.cyan} {msg} [{bar:30.cyan}] {percent} % of {prefix} {elapsed:.dim}"
+        } else {
+            "{spinner} {msg} [{bar:30}] {percent} % of {prefix} {elapsed}"
+        })
     }
 }
 

@@ -46,7 +46,7 @@ pub use image::{
     ImageVerified, ImageVerify, ImagesListed,
 };
 pub use leaks::{Leak, LeakKind, LeakReport, Leaks, LookedAt, Repair};
-pub use progress::Progress;
+pub use progress::{FollowWork, Progress, WorkProgress};
 pub use snapshot::{
     SnapshotCreate, SnapshotDelete, SnapshotDone, SnapshotEntry, SnapshotInfo, SnapshotList, SnapshotListed,
     SnapshotLoad,

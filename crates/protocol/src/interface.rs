@@ -72,6 +72,7 @@ pub const CONTROL: InterfaceDescription = InterfaceDescription {
         control::ImageVerify::NAME,
         control::StorageAttach::NAME,
         control::StorageClone::NAME,
+        control::FollowWork::NAME,
         control::StateBackup::NAME,
         control::StateVerify::NAME,
         control::StateDump::NAME,
@@ -81,6 +82,7 @@ pub const CONTROL: InterfaceDescription = InterfaceDescription {
         control::Events::NAME,
         control::ImageImport::NAME,
         control::ImageVerify::NAME,
+        control::FollowWork::NAME,
         control::StateDump::NAME,
     ],
 };

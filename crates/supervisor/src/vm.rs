@@ -48,7 +48,8 @@ use maqet_state::lifecycle::{
 };
 use maqet_state::record::VmRecord;
 use maqet_state::secret::Secret;
-use tokio::sync::{Mutex, Notify, mpsc, oneshot};
+use maqet_storage::meter;
+use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
 
 pub(crate) use self::adopt::pause;
 pub(crate) use self::attach::tie;
@@ -84,6 +85,8 @@ pub(crate) struct VmActor {
     due: Option<SpawnHandle>,
     /// Held by whoever has to do with a runner that is not `live`: one after the other has the runtime directory.
     turn: Arc<Mutex<()>>,
+    /// How far the last work on its disks is or was; it has ended when nobody tells any more.
+    progress: Option<watch::Receiver<meter::Progress>>,
     /// What is about to go into the journal.
     untold: troubles::Untold,
     /// How recovery found it; taken when the actor starts.
@@ -208,6 +211,7 @@ impl VmActor {
             tally,
             due: None,
             turn: Arc::default(),
+            progress: None,
             untold: troubles::Untold::default(),
             settled: Some(settled),
         };

@@ -2,7 +2,26 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Sent ahead of the answer by methods that reply more than once. Whoever hangs up on such a method ends its work.
+use crate::method::Method;
+
+/// Hear how far the work on a VM's disks is, until it ends; ends at once when there is none. Whoever hangs up ends nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FollowWork {
+    /// The VM.
+    pub vm: String,
+}
+method!(FollowWork, "FollowWork", WorkProgress);
+
+/// A reply to [`FollowWork`]; the last one is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkProgress {
+    /// How far it is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+}
+
+/// How far it is. Methods that send it ahead of their own answer end their work when whoever asked hangs up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// What is being done: `hashing`, `checking`, `copying`.

@@ -7,10 +7,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::control::{
-    Add, AuditVerify, Describe, Disable, Enable, Events, ImageImport, ImageList, ImageRemove, ImageVerify,
-    Info, Leaks, List, Pause, Qmp, Remove, Reset, Restart, Resume, SnapshotCreate, SnapshotDelete,
-    SnapshotList, SnapshotLoad, Start, StateBackup, StateDump, StateVerify, Stop, SupervisorInfo,
-    SupervisorStop, WriteTinyGuest,
+    Add, AuditVerify, Describe, Disable, Enable, Events, FollowWork, ImageImport, ImageList, ImageRemove,
+    ImageVerify, Info, Leaks, List, Pause, Qmp, Remove, Reset, Restart, Resume, SnapshotCreate,
+    SnapshotDelete, SnapshotList, SnapshotLoad, Start, StateBackup, StateDump, StateVerify, Stop,
+    SupervisorInfo, SupervisorStop, WriteTinyGuest,
 };
 use crate::handshake::{Hello, HelloReply, Prove};
 use crate::method::Method;
@@ -302,6 +302,7 @@ fn images() -> Vec<Sample> {
                 "checksum": format!("sha256:{}", "cd".repeat(32))}),
             json!({"progress": progress, "image": image}),
         ),
+        of::<FollowWork>(json!({"vm": "web"}), json!({"progress": progress})),
         of::<ImageList>(json!({}), json!({"images": [image], "damaged": [damaged]})),
         of::<ImageRemove>(json!({"name": "debian-12"}), json!({"name": "debian-12"})),
         of::<ImageVerify>(

@@ -6,9 +6,9 @@ use std::time::Duration;
 use actix::{Addr, Handler, Message};
 use maqet_protocol::ProtocolError;
 use maqet_protocol::control::{
-    Add, AutostartSet, Changed, Describe, Disable, Empty, Enable, Events, ImageImport, ImageVerify, Info,
-    Leaks, List, Pause, Qmp, Remove, Removed, Reset, Restart, Resume, Start, Started, StateDump, Stop,
-    StopReport, SupervisorInfo, SupervisorStop, WriteTinyGuest,
+    Add, AutostartSet, Changed, Describe, Disable, Empty, Enable, Events, FollowWork, ImageImport,
+    ImageVerify, Info, Leaks, List, Pause, Qmp, Remove, Removed, Reset, Restart, Resume, Start, Started,
+    StateDump, Stop, StopReport, SupervisorInfo, SupervisorStop, WriteTinyGuest,
 };
 use maqet_protocol::endpoint::server::{IncomingCall, ServerConnection};
 use maqet_protocol::method::Method;
@@ -38,6 +38,7 @@ pub(super) async fn answer(
         Events::NAME => events::stream(connection, &call, desk).await,
         ImageImport::NAME => images::import(connection, &call, desk).await,
         ImageVerify::NAME => images::verify(connection, &call, desk).await,
+        FollowWork::NAME => images::follow(connection, &call, desk).await,
         StateDump::NAME => store::dump(connection, &call, desk).await,
         _ => answer_once(connection, &call, desk).await,
     }

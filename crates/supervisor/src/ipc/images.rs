@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use maqet_protocol::ProtocolError;
 use maqet_protocol::control::{
-    DamagedImage, ImageImport, ImageImported, ImageInfo, ImageList, ImageRemove, ImageRemoved, ImageVerdict,
-    ImageVerified, ImageVerify, ImagesListed, Progress,
+    DamagedImage, FollowWork, ImageImport, ImageImported, ImageInfo, ImageList, ImageRemove, ImageRemoved,
+    ImageVerdict, ImageVerified, ImageVerify, ImagesListed, Progress, WorkProgress,
 };
 use maqet_protocol::endpoint::server::{IncomingCall, ServerConnection};
 use maqet_protocol::method::Method;
@@ -20,10 +20,10 @@ use maqet_storage::meter::{self, Meter, Step};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::dispatch::{Reply, ask, value};
+use super::dispatch::{Reply, ask, find, value};
 use super::{Desk, snapshots};
 use crate::library::{Uses, refusal};
-use crate::messages::ReadVms;
+use crate::messages::{FollowDisks, ReadVms};
 
 /// Carries out one of them.
 pub(super) async fn carry_out(call: &IncomingCall, desk: &Desk) -> Reply {
@@ -128,6 +128,40 @@ pub(super) async fn verify(
             .await?;
     }
     connection.reply(&ImageVerified::default()).await
+}
+
+/// Answers `FollowWork`.
+pub(super) async fn follow(
+    connection: &mut ServerConnection,
+    call: &IncomingCall,
+    desk: &Desk,
+) -> Result<(), ProtocolError> {
+    let seen = match work_of(call, desk).await {
+        Ok(seen) => seen,
+        Err(refusal) => return connection.refuse(&refusal).await,
+    };
+    if let Some(seen) = seen {
+        let mut ended = seen.clone();
+        // It has ended when nobody tells of it any more.
+        let work = async move {
+            while ended.changed().await.is_ok() {}
+            Ok(())
+        };
+        let told = |progress| WorkProgress {
+            progress: Some(progress),
+        };
+        // Nothing in it can fail.
+        drop(told_on(connection, work, seen, told).await?);
+    }
+    connection.reply(&WorkProgress::default()).await
+}
+
+async fn work_of(
+    call: &IncomingCall,
+    desk: &Desk,
+) -> Result<Option<watch::Receiver<meter::Progress>>, Refusal> {
+    let FollowWork { vm } = call.parse()?;
+    ask(&find(&vm, desk).await?, FollowDisks).await
 }
 
 /// Tells on a connection how far some work is until it is done. When the client hangs up, the work is given up.

@@ -9,7 +9,8 @@ use maqet_protocol::refusal::Refusal;
 use maqet_spec::vm::{Disk, DiskFormat};
 use maqet_state::external::{Discarded, ExternalSnapshot, ExternalWork};
 use maqet_state::snapshot::SnapshotWork;
-use tokio::sync::oneshot;
+use maqet_storage::meter::Progress;
+use tokio::sync::{oneshot, watch};
 
 use crate::maintenance::Wanted;
 use crate::operation::Accepted;
@@ -141,3 +142,8 @@ pub(crate) enum RecordExternal {
         gone: Vec<PathBuf>,
     },
 }
+
+/// How far the work on its disks is, for as long as there is some.
+#[derive(Debug, Message)]
+#[rtype(result = "Option<watch::Receiver<Progress>>")]
+pub(crate) struct FollowDisks;

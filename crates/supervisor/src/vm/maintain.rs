@@ -16,14 +16,15 @@ use maqet_state::change::Change;
 use maqet_state::lifecycle::{Activity, Command, Decision, Effect, Status};
 use maqet_state::snapshot::SnapshotKind;
 use maqet_storage::image;
-use maqet_storage::meter::Meter;
+use maqet_storage::meter::{Meter, Progress};
+use tokio::sync::watch;
 
 use super::VmActor;
 use crate::launch::check_writable;
 use crate::leases::Leases;
 use crate::link::RunnerLink;
 use crate::maintenance::{Bench, Wanted, not_resized};
-use crate::messages::{DescribeDisks, ResizeDisk, VerifyDisks};
+use crate::messages::{DescribeDisks, FollowDisks, ResizeDisk, VerifyDisks};
 use crate::operation::{Accepted, Done, Maintained, Operation};
 use crate::room::Room;
 use crate::soundness;
@@ -47,6 +48,16 @@ impl VmActor {
         }
     }
 
+    /// The same, for work that can be followed.
+    fn measured(&mut self) -> Bench {
+        let (meter, seen) = Meter::new();
+        self.progress = Some(seen);
+        Bench {
+            meter,
+            ..self.bench()
+        }
+    }
+
     /// Begins work on the disks of a VM that rests. It holds their leases; what comes of it is recorded by `settle`.
     pub(super) fn maintain<T: 'static>(
         &mut self,
@@ -62,7 +73,7 @@ impl VmActor {
             }
         }
         let accepted = self.begin(Activity::Maintaining);
-        let bench = self.bench();
+        let bench = self.measured();
         let working = async move {
             Leases::take(&bench.id, &bench.spec, &bench.shared).await?;
             pass(Point::WorkBegun);
@@ -119,10 +130,10 @@ impl VmActor {
     }
 
     /// QEMU has the images: only what is outside of them is looked at, beside whatever else is done to the VM.
-    fn verify_running(&self) -> Accepted {
+    fn verify_running(&mut self) -> Accepted {
         let operation = Operation::new(self.name());
         let accepted = operation.follow();
-        let bench = self.bench();
+        let bench = self.measured();
         actix_rt::spawn(async move {
             let verified = verified(&bench, false, false).await;
             operation.finish(Ok(Done::Maintained(Maintained::Verified(verified))));
@@ -323,6 +334,14 @@ impl VmActor {
                 kind: SnapshotKind::External,
             })
         })
+    }
+}
+
+impl Handler<FollowDisks> for VmActor {
+    type Result = Option<watch::Receiver<Progress>>;
+
+    fn handle(&mut self, _message: FollowDisks, _context: &mut Context<Self>) -> Self::Result {
+        self.progress.clone()
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) async fn run(session: &Session<'_>, args: &CloneArgs) -> Result<(), C
     };
     let label = format!("cloning {}", method.disk);
     let cloning = session.once(&method, OPERATION_DEADLINE);
-    let cloned = progress::during(session.output, &label, cloning).await?;
+    let cloned = progress::following(session, &method.vm, &label, cloning).await?;
     let path = cloned.path.display();
     session.output.answer(
         &cloned,

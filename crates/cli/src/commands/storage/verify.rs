@@ -17,7 +17,7 @@ pub(crate) async fn run(session: &Session<'_>, args: &VerifyArgs) -> Result<(), 
         repair: args.repair,
     };
     let checking = session.repeat(&method, OPERATION_DEADLINE);
-    let verified = progress::during(session.output, "checking", checking).await?;
+    let verified = progress::following(session, &method.vm, "checking", checking).await?;
     session
         .output
         .answer(&verified, || text(&verified), || wrong(&verified).join("\n"))?;

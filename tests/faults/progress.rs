@@ -1,0 +1,42 @@
+//! Long work tells on a terminal how far it is.
+
+use std::process::Command;
+
+use maqet_process::{Sent, Signal};
+use maqet_tests::wait::{self, PATIENCE};
+use maqet_tests::{Guest, Running, Sandbox, qemu_img};
+
+/// `maqet` with these words on a terminal of its own.
+fn on_a_terminal(sandbox: &Sandbox, words: &str) -> Running {
+    let maqet = sandbox.command("maqet-under-test");
+    let line = format!("{} {words}", maqet.get_program().display());
+    let mut script = Command::new("script");
+    script.args(["-q", "-e", "-c", &line, "/dev/null"]);
+    let variables = maqet.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    script.env_clear().envs(variables).env("TERM", "xterm");
+    script.current_dir(sandbox.home());
+    Running::start(script)
+}
+
+#[test]
+fn a_clone_tells_how_far_it_is() {
+    let sandbox = Sandbox::new();
+    qemu_img::filled(&sandbox.home().join("big.qcow2"), 96);
+    Guest::tiny("web")
+        .line("disks: {root: {path: ./big.qcow2}}")
+        .add(&sandbox);
+    let clone = on_a_terminal(&sandbox, "storage clone web root copy.qcow2");
+    let copying = wait::until("qemu-img at work", PATIENCE, || {
+        let mut found = sandbox.processes();
+        found.retain(|process| process.line.contains("qemu-img convert"));
+        found.pop().ok_or(())
+    });
+    assert_eq!(copying.handle.signal(Signal::Stop).unwrap(), Sent::Delivered);
+    clone.says("copying");
+    assert_eq!(copying.handle.signal(Signal::Cont).unwrap(), Sent::Delivered);
+    let told = clone.output().expect(0).stdout;
+    assert!(told.contains("copy.qcow2: 96M for the guest"), "{told}");
+    // What a pipe gets has no trace of it.
+    let plain = sandbox.maqet(&["storage", "verify", "web"]).expect(0);
+    assert_eq!(plain.stderr, "");
+}
