@@ -266,7 +266,14 @@ fn a_disk_without_a_path_has_one_of_its_own() {
     sandbox
         .maqet(&[&["config", "check"], &words[..]].concat())
         .expect(0);
-    sandbox.maqet(&[&add[..], &["--start"]].concat()).expect(0);
+    sandbox.maqet(&add).expect(0);
+    // The first start makes it; until then nothing is missing.
+    let info = sandbox.json(&["storage", "info", "web"]);
+    assert_eq!(info["disks"][0]["state"], "to-be-made", "{info}");
+    sandbox.maqet(&["storage", "verify", "web"]).expect(0);
+    sandbox.maqet(&["snapshot", "list", "web"]).expect(0);
+    sandbox.maqet(&["doctor"]).expect(0);
+    sandbox.maqet(&["start", "web"]).expect(0);
     let disk = sandbox.data_dir().join("disks/web/root.qcow2");
     assert_eq!(sandbox.status("web")["disks"][0]["path"], disk.to_str().unwrap());
     let info = sandbox.maqet(&["storage", "info", "web"]).expect(0).stdout;

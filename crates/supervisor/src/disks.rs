@@ -94,7 +94,7 @@ fn lost(plan: &Plan, disk: &Disk) -> Refusal {
     let path = disk.path.display();
     Refusal::new(RefusalCode::Conflict, message)
         .vm(vm)
-        .cause(format!("`{path}` was there when `{vm}` was started before"))
+        .cause(format!("`{path}` is on record, and there is no file"))
         .hint(format!(
             "put it back; if it is lost for good: maqet storage accept {vm} {name}"
         ))

@@ -129,6 +129,9 @@ pub(crate) async fn verify(session: &Session<'_>, args: &VerifyArgs) -> Result<(
         verdicts.extend(reply.verdict);
     }
     drop(bar);
+    if verdicts.is_empty() {
+        session.output.say("the library is empty")?;
+    }
     let names = || {
         let unsound = verdicts.iter().filter(|verdict| !verdict.sound);
         let names = unsound.map(|verdict| verdict.name.as_str());

@@ -1,6 +1,6 @@
 //! `maqet storage info`.
 
-use maqet_protocol::control::{DiskStorage, ImageStatus, StorageInfo, UnsettledWork, VmStorage};
+use maqet_protocol::control::{DiskStorage, FileState, ImageStatus, StorageInfo, UnsettledWork, VmStorage};
 use maqet_state::snapshot::{SnapshotAction, SnapshotKind};
 
 use crate::args::vm::OneArgs;
@@ -74,7 +74,9 @@ fn block(disk: &DiskStorage) -> String {
         lines.push(("stands on", below.join("\n")));
     }
     lines.extend(disk.free_bytes.map(|free| ("free there", units::size(free))));
-    lines.push(("made by", made_by(disk)));
+    if disk.state != FileState::ToBeMade {
+        lines.push(("made by", made_by(disk)));
+    }
     if let Some(holder) = &disk.holder {
         lines.push(("in use by", format!("{} (disk {})", holder.vm, holder.disk)));
     }

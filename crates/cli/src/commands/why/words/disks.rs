@@ -31,6 +31,23 @@ pub(super) fn tell(event: &Event) -> Option<String> {
                 bytes("before")
             )
         }
+        _ => return snapshot(event),
+    })
+}
+
+fn snapshot(event: &Event) -> Option<String> {
+    let name = text(event, "name");
+    let is = |key: &str| event.data.get(key) == Some(&Value::Bool(true));
+    let memory = if is("memory") { " with memory" } else { "" };
+    Some(match event.kind.as_str() {
+        "vm.snapshot-created" => format!("snapshot `{name}` was made{memory}"),
+        "vm.snapshot-loaded" => format!("its disks went back to snapshot `{name}`{memory}"),
+        "vm.snapshot-deleted" => format!("snapshot `{name}` was deleted"),
+        "vm.snapshot-failed" => format!("work on a snapshot failed: {}", text(event, "message")),
+        "vm.snapshot-recovered" if is("achieved") => {
+            format!("work on snapshot `{name}` was cut off, and is done")
+        }
+        "vm.snapshot-recovered" => format!("work on snapshot `{name}` was cut off, and was taken back"),
         _ => return None,
     })
 }

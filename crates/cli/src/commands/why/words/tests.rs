@@ -83,11 +83,17 @@ fn what_happened_to_disks_is_told() {
             "vm.disk-resized",
             json!({"disk": "root", "before": 1 << 30, "after": 2_u64 << 30}),
         ),
+        ("vm.snapshot-created", json!({"name": "one", "memory": true})),
+        ("vm.snapshot-loaded", json!({"name": "one", "memory": false})),
+        ("vm.snapshot-deleted", json!({"name": "one", "memory": false})),
+        ("vm.snapshot-failed", json!({"message": "no room"})),
+        ("vm.snapshot-recovered", json!({"name": "one", "achieved": true})),
+        ("vm.snapshot-recovered", json!({"name": "one", "achieved": false})),
     ]
     .iter()
     .filter_map(|(kind, data)| tell(&event(kind, data)))
     .collect();
-    assert_eq!(told.len(), 14);
+    assert_eq!(told.len(), 20);
     insta::assert_snapshot!(told.join("\n"));
 }
 
