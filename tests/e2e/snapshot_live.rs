@@ -107,6 +107,42 @@ fn a_linux_guest_goes_on_from_its_snapshot_and_its_disk_is_what_it_was() {
     until_serial(&sandbox, "linux", &format!("maqet found: {now}\\b"));
 }
 
+/// How often the guest has found this on its disk at its boot.
+fn boots_that_found(sandbox: &Sandbox, number: u64) -> usize {
+    let line = Regex::new(&format!(r"(?m)^maqet found: {number}\s*$")).unwrap();
+    line.find_iter(&serial(sandbox, "linux")).count()
+}
+
+/// It boots, and finds this on its disk for the `time`th time.
+fn boots_with(sandbox: &Sandbox, number: u64, time: usize) {
+    sandbox.maqet(&["start", "linux"]).expect(0);
+    wait::until("the guest finds what it wrote", wait::PATIENCE, || {
+        let found = boots_that_found(sandbox, number);
+        if found == time { Ok(()) } else { Err(found) }
+    });
+}
+
+#[test]
+fn a_linux_guest_reads_what_it_wrote_before_an_offline_snapshot() {
+    let sandbox = Sandbox::new();
+    linux::start(&sandbox, "linux", "maqet.count", "");
+    until_serial(&sandbox, "linux", "maqet linux guest ready");
+    counted(&sandbox, "linux", 3);
+    sandbox.maqet(&["stop", "linux"]).expect(0);
+    let before = kept(&sandbox);
+    let made = sandbox.json(&["snapshot", "create", "linux", "first"]);
+    assert_eq!(made["live"], false, "{made}");
+    boots_with(&sandbox, before, 1);
+    // It writes over it, from 1 on.
+    until_serial(&sandbox, "linux", &format!("maqet count {}\\b", before + 2));
+    sandbox.maqet(&["stop", "linux", "--force"]).expect(0);
+    assert!(kept(&sandbox) > before);
+    sandbox.maqet(&["snapshot", "load", "linux", "first"]).expect(0);
+    assert_eq!(kept(&sandbox), before);
+    boots_with(&sandbox, before, 2);
+    sandbox.maqet(&["stop", "linux", "--force"]).expect(0);
+}
+
 #[test]
 fn disks_of_a_running_vm_are_kept_at_one_moment() {
     let sandbox = running();
