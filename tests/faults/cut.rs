@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use maqet_process::ProcessHandle;
 use maqet_process::point::Point;
+use maqet_process::{ProcessHandle, Sent, Signal};
+use maqet_tests::leftovers::Leftover;
 use maqet_tests::truth::Kind;
+use maqet_tests::wait::{self, PATIENCE};
 use maqet_tests::{Held, Output, Running, Sandbox, qemu_img, truth};
 use serde_json::{Value, json};
 
@@ -111,4 +113,36 @@ pub(crate) fn disk(sandbox: &Sandbox, name: &str) -> Value {
 pub(crate) fn assert_boots(sandbox: &Sandbox) {
     sandbox.maqet(&["start", VM]).expect(0);
     sandbox.maqet(&["stop", VM]).expect(0);
+}
+
+/// A clone to `copy.qcow2` whose qemu-img is stopped in the middle of its copy.
+pub(crate) fn frozen_clone(sandbox: &Sandbox, clone: impl Fn() -> Running) -> (Running, Leftover) {
+    // A copy may be done before anybody has seen it.
+    let caught = (0..50).find_map(|_attempt| {
+        let client = clone();
+        match copying(sandbox, &client) {
+            Some(copying) if copying.handle.signal(Signal::Stop).unwrap() == Sent::Delivered => {
+                Some((client, copying))
+            }
+            Some(_) | None => {
+                client.output().expect(0);
+                fs::remove_file(sandbox.home().join("copy.qcow2")).unwrap();
+                None
+            }
+        }
+    });
+    caught.unwrap()
+}
+
+/// The qemu-img that copies; `None` when the client has ended first.
+fn copying(sandbox: &Sandbox, client: &Running) -> Option<Leftover> {
+    wait::until("qemu-img at work", PATIENCE, || {
+        let mut found = sandbox.processes();
+        found.retain(|process| process.line.contains("qemu-img convert") && !process.handle.has_exited());
+        match found.pop() {
+            Some(copying) => Ok(Some(copying)),
+            None if client.handle().has_exited() => Ok(None),
+            None => Err("none"),
+        }
+    })
 }

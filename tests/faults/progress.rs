@@ -1,12 +1,11 @@
 //! Long work tells on a terminal how far it is.
 
-use std::fs;
 use std::process::Command;
 
 use maqet_process::{Sent, Signal};
-use maqet_tests::leftovers::Leftover;
-use maqet_tests::wait::{self, PATIENCE};
 use maqet_tests::{Guest, Running, Sandbox, qemu_img};
+
+use crate::cut::frozen_clone;
 
 /// `maqet` with these words on a terminal of its own.
 fn on_a_terminal(sandbox: &Sandbox, words: &str) -> Running {
@@ -20,19 +19,6 @@ fn on_a_terminal(sandbox: &Sandbox, words: &str) -> Running {
     Running::start(script)
 }
 
-/// The qemu-img that copies; `None` when the client has ended first.
-fn at_work(sandbox: &Sandbox, client: &Running) -> Option<Leftover> {
-    wait::until("qemu-img at work", PATIENCE, || {
-        let mut found = sandbox.processes();
-        found.retain(|process| process.line.contains("qemu-img convert") && !process.handle.has_exited());
-        match found.pop() {
-            Some(copying) => Ok(Some(copying)),
-            None if client.handle().has_exited() => Ok(None),
-            None => Err("none"),
-        }
-    })
-}
-
 #[test]
 fn a_clone_tells_how_far_it_is() {
     let sandbox = Sandbox::new();
@@ -40,20 +26,8 @@ fn a_clone_tells_how_far_it_is() {
     Guest::tiny("web")
         .line("disks: {root: {path: ./big.qcow2}}")
         .add(&sandbox);
-    // A copy may be done before anybody has seen it.
-    let (clone, copying) = (0..20)
-        .find_map(|_attempt| {
-            let clone = on_a_terminal(&sandbox, "storage clone web root copy.qcow2");
-            let copying = at_work(&sandbox, &clone);
-            if copying.is_none() {
-                clone.output().expect(0);
-                fs::remove_file(sandbox.home().join("copy.qcow2")).unwrap();
-                return None;
-            }
-            Some((clone, copying?))
-        })
-        .unwrap();
-    assert_eq!(copying.handle.signal(Signal::Stop).unwrap(), Sent::Delivered);
+    let clone = || on_a_terminal(&sandbox, "storage clone web root copy.qcow2");
+    let (clone, copying) = frozen_clone(&sandbox, clone);
     clone.says("copying");
     assert_eq!(copying.handle.signal(Signal::Cont).unwrap(), Sent::Delivered);
     let told = clone.output().expect(0).stdout;

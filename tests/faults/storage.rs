@@ -9,7 +9,7 @@ use maqet_tests::wait::{self, PATIENCE};
 use maqet_tests::{Guest, Sandbox, qemu_img, truth};
 use serde_json::{Value, json};
 
-use crate::cut::{assert_boots, assert_whole, bereave, cut_off, disk, files, supervisor};
+use crate::cut::{assert_boots, assert_whole, bereave, cut_off, disk, files, frozen_clone, supervisor};
 use crate::scene::{Scene, VM, kill};
 
 const MEBIBYTE: u64 = 1 << 20;
@@ -166,12 +166,8 @@ fn a_clone_in_the_middle_of_its_copy_goes_with_its_supervisor() {
         .add(&sandbox);
     let before = files(&sandbox.home());
     let supervisor = supervisor(&sandbox);
-    let client = sandbox.spawn(&["storage", "clone", VM, "root", "copy.qcow2"]);
-    let copying = wait::until("qemu-img at work", PATIENCE, || {
-        let mut found = sandbox.processes();
-        found.retain(|process| process.line.contains("qemu-img convert"));
-        found.pop().ok_or("none")
-    });
+    let clone = || sandbox.spawn(&["storage", "clone", VM, "root", "copy.qcow2"]);
+    let (client, copying) = frozen_clone(&sandbox, clone);
     kill(&[&supervisor]);
     assert!(
         wait::exited(&copying.handle, PATIENCE),
