@@ -3,9 +3,10 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
+use maqet_tests::leftovers;
 use rustix::process::geteuid;
 
 use crate::scene::say;
@@ -73,13 +74,6 @@ fn fill(file: &mut File, size: usize) {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        unmount(&self.path);
-    }
-}
-
-fn unmount(path: &Path) {
-    let unmounted = Command::new("umount").arg("-l").arg(path).output().unwrap();
-    if !unmounted.status.success() {
-        say(&format!("{unmounted:?}"));
+        leftovers::unmount(&self.path);
     }
 }

@@ -1,9 +1,10 @@
-//! Processes that belong to a directory.
+//! Processes and mounts that belong to a directory.
 
 use std::fmt;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use maqet_process::{ProcessHandle, Signal};
@@ -86,6 +87,17 @@ pub fn end(dir: &Path, mut left: Vec<Leftover>) -> Vec<Leftover> {
         left = find(dir);
     }
     left
+}
+
+/// Takes away what is mounted at `dir` or below: a directory with a mount in it cannot be deleted.
+pub fn unmount(dir: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    for place in places.map(Path::new).filter(|place| place.starts_with(dir)) {
+        let unmounted = Command::new("umount").arg("-l").arg(place).output().unwrap();
+        let done = unmounted.status.success() || std::thread::panicking();
+        assert!(done, "{}: {unmounted:?}", place.display());
+    }
 }
 
 #[cfg(test)]

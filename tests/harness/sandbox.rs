@@ -231,6 +231,7 @@ impl Drop for Sandbox {
         let left = leftovers::after(self.path(), grace);
         trouble.extend(left.iter().map(|left| format!("left behind: {left}")));
         let immortal = leftovers::end(self.path(), left);
+        leftovers::unmount(self.path());
         trouble.extend(immortal.iter().map(|left| format!("cannot be ended: {left}")));
         assert!(
             tolerated || trouble.is_empty(),
