@@ -3,7 +3,7 @@
 use maqet_process::Signal;
 use maqet_tests::wait::{self, PATIENCE};
 
-use crate::scene::{Scene, kill, signal, wait_for};
+use crate::scene::{Scene, count, kill, signal, wait_for};
 
 #[test]
 fn a_killed_runner_is_replaced_and_the_guest_notices_nothing() {
@@ -129,9 +129,19 @@ fn a_stop_that_a_frozen_runner_holds_up_can_be_forced() {
     scene.assert_processes(1);
 }
 
+/// The start is acknowledged before it is durable that QEMU runs; a supervisor that dies in between and finds the runner
+/// frozen takes the start for one that nobody heard of.
+fn confirmed(scene: &Scene) {
+    wait::until("it is durable that it runs", PATIENCE, || {
+        let seen = count(&scene.sandbox, "vm.running");
+        if seen > 0 { Ok(()) } else { Err(seen) }
+    });
+}
+
 #[test]
 fn a_runner_that_was_frozen_for_a_new_supervisor_is_heard_again() {
     let scene = Scene::new();
+    confirmed(&scene);
     let (runner, qemu) = scene.processes();
     signal(&runner, Signal::Stop);
     kill(&[&scene.supervisor()]);
@@ -155,6 +165,7 @@ fn a_runner_that_was_frozen_for_a_new_supervisor_is_heard_again() {
 #[test]
 fn a_frozen_runner_that_dies_is_replaced() {
     let scene = Scene::new();
+    confirmed(&scene);
     let (runner, _qemu) = scene.processes();
     signal(&runner, Signal::Stop);
     kill(&[&scene.supervisor()]);
