@@ -220,7 +220,8 @@ impl Recorded {
                 end_all([Some(qemu), Some(runner)], shared).await;
                 self.ended(exit, shared)
             }
-            Err(Unanswered::Silent) if launch.is_confirmed() => Settled::Frozen {
+            // Whoever wanted the start may have been told of it, a moment before that was durable.
+            Err(Unanswered::Silent) if has_become_qemu(launch, &qemu, shared) => Settled::Frozen {
                 record: Box::new(self.record),
                 link,
                 runner,
@@ -242,10 +243,7 @@ impl Recorded {
 
     /// QEMU (or its gate) lives, its runner does not.
     async fn without_runner(self, launch: &Launch, qemu: ProcessHandle, shared: &Rc<Shared>) -> Settled {
-        let shows = FileId::of_path(format!("/proc/{}/exe", qemu.pid()).as_ref()).ok();
-        let gate = FileId::of_path(&shared.runner_program).ok();
-        // One that was confirmed is QEMU, whatever /proc lets us see of it.
-        if !launch.is_confirmed() && (shows.is_none() || shows == gate) {
+        if !has_become_qemu(launch, &qemu, shared) {
             // A gate whose runner is gone ends by itself, never having become QEMU.
             end_all([Some(qemu)], shared).await;
             return self.ended(interrupted(), shared);
@@ -288,6 +286,13 @@ impl Recorded {
             }
         }
     }
+}
+
+/// Whether a gate was released. One that was confirmed is QEMU, whatever /proc lets us see of it.
+fn has_become_qemu(launch: &Launch, qemu: &ProcessHandle, shared: &Shared) -> bool {
+    let shows = FileId::of_path(format!("/proc/{}/exe", qemu.pid()).as_ref()).ok();
+    let gate = FileId::of_path(&shared.runner_program).ok();
+    launch.is_confirmed() || (shows.is_some() && shows != gate)
 }
 
 /// What keeps a runner from being asked.

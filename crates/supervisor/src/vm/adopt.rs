@@ -13,6 +13,7 @@ use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::{Adopt, Query, RunnerState, Running, Watch};
 use maqet_state::change::Change;
 use maqet_state::lifecycle::Fact;
+use maqet_state::record::Launch;
 use rand::RngExt;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -271,11 +272,12 @@ impl VmActor {
         context: &mut Context<Self>,
     ) {
         match result {
-            Ok((state, watch)) => self.heard_again(state, watch, context),
+            Ok((state, watch)) if self.is_known_to_run(&state) => self.heard_again(state, watch, context),
             Err(refusal) if refusal.code == RefusalCode::AuthenticationFailed => {
                 self.replace_stranger(context);
             }
-            Err(_refusal) => {
+            // One that was frozen in the middle of a start goes on with it first.
+            Ok(_) | Err(_) => {
                 self.beckon();
                 context.run_later(pause(attempt), move |actor, context| {
                     actor.reconnect(pid, attempt.saturating_add(1), context);
@@ -286,6 +288,12 @@ impl VmActor {
 }
 
 impl VmActor {
+    /// Whether its start is over, by the record or by what its runner says.
+    fn is_known_to_run(&self, state: &RunnerState) -> bool {
+        let confirmed = self.record.state.launch().is_some_and(Launch::is_confirmed);
+        confirmed || state.running.is_some() || state.exit.is_some()
+    }
+
     /// A runner that was frozen when this supervisor came says what it knows, and goes on with what was under way.
     fn heard_again(&mut self, state: RunnerState, watch: ReplyStream<Watch>, context: &mut Context<Self>) {
         self.follow(watch, context);
