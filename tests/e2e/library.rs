@@ -32,6 +32,15 @@ fn change(path: &Path) {
     fs::write(path, bytes).unwrap();
 }
 
+/// An image `base` of 2 MiB in the library.
+fn import_base(sandbox: &Sandbox) {
+    let file = sandbox.home().join("base.qcow2");
+    qemu_img::filled(&file, 2);
+    sandbox
+        .maqet(&["image", "import", file.to_str().unwrap()])
+        .expect(0);
+}
+
 #[test]
 fn an_image_is_imported_listed_verified_and_deleted() {
     let sandbox = Sandbox::new();
@@ -233,11 +242,7 @@ fn a_disk_from_an_image_that_is_missing_or_larger_is_refused() {
 #[test]
 fn an_image_is_not_deleted_under_a_disk_that_was_kept() {
     let sandbox = Sandbox::new();
-    let file = sandbox.home().join("base.qcow2");
-    qemu_img::filled(&file, 2);
-    sandbox
-        .maqet(&["image", "import", file.to_str().unwrap()])
-        .expect(0);
+    import_base(&sandbox);
     Guest::tiny("web")
         .line("disks: {root: {path: ./root.qcow2, from: base, interface: ide}}")
         .start(&sandbox);
@@ -255,11 +260,7 @@ fn an_image_is_not_deleted_under_a_disk_that_was_kept() {
 #[test]
 fn a_disk_without_a_path_has_one_of_its_own() {
     let sandbox = Sandbox::new();
-    let file = sandbox.home().join("base.qcow2");
-    qemu_img::filled(&file, 2);
-    sandbox
-        .maqet(&["image", "import", file.to_str().unwrap()])
-        .expect(0);
+    import_base(&sandbox);
     let vm = Guest::tiny("web").write(&sandbox);
     let words = [vm.to_str().unwrap(), "--set", "disks.root.from=base"];
     let add = [&["add"], &words[..]].concat();

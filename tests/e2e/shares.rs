@@ -1,8 +1,10 @@
 //! Directories shared with a guest: what it reads and writes there, and what it never gets at.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use maqet_tests::monitor::Monitor;
 use maqet_tests::{Guest, Sandbox};
@@ -11,21 +13,39 @@ use serde_json::json;
 use crate::facts::{one, status, until_serial};
 use crate::linux;
 
-/// A directory with a script that the guest runs.
-fn shared(sandbox: &Sandbox, script: &str) -> PathBuf {
+/// What a guest tries in a share, in the words of its shell: to read, to write, and to get out.
+pub(crate) const WALK: &str = "cd /share\n\
+    echo share: $(cat hello)\n\
+    mkdir deep && echo from the guest >deep/file && mv deep/file deep/moved && rm hello && echo share: wrote\n\
+    ln -s /etc/passwd made && echo share: linked $(readlink made)\n\
+    cat planted 2>/dev/null | grep root && echo share: ESCAPED by a link\n\
+    cat up/../../secret 2>/dev/null && echo share: ESCAPED by dots\n\
+    cat away/secret 2>/dev/null && echo share: ESCAPED by a directory\n";
+
+/// A directory with a script that the guest runs, and what the host has put there to lead it astray.
+pub(crate) fn shared(sandbox: &Sandbox, script: &str) -> PathBuf {
     let directory = sandbox.home().join("src");
     fs::create_dir(&directory).unwrap();
     fs::write(directory.join("run.sh"), script).unwrap();
     fs::write(directory.join("hello"), "from the host\n").unwrap();
+    fs::write(sandbox.home().join("secret"), "root\n").unwrap();
+    symlink("/etc/passwd", directory.join("planted")).unwrap();
+    symlink("..", directory.join("up")).unwrap();
+    symlink(sandbox.home(), directory.join("away")).unwrap();
     directory
 }
 
 /// What the guest's script said, without its prefix.
-fn said(sandbox: &Sandbox) -> Vec<String> {
+pub(crate) fn said(sandbox: &Sandbox) -> Vec<String> {
     until_serial(sandbox, "linux", "maqet linux guest ready");
     let log = sandbox.maqet(&["logs", "linux"]).expect(0).stdout;
     let lines = log.lines().filter_map(|line| line.trim().strip_prefix("share: "));
     lines.map(ToOwned::to_owned).collect()
+}
+
+fn names(directory: &Path) -> BTreeSet<OsString> {
+    let entries = fs::read_dir(directory).unwrap();
+    entries.map(|entry| entry.unwrap().file_name()).collect()
 }
 
 #[test]
@@ -33,21 +53,13 @@ fn a_guest_reads_and_writes_and_stays_inside() {
     let sandbox = Sandbox::new();
     let directory = shared(
         &sandbox,
-        "cd /share\n\
-         echo share: $(cat hello)\n\
-         mkdir deep && echo from the guest >deep/file && mv deep/file deep/moved && rm hello && echo share: wrote\n\
-         ln -s /etc/passwd made && echo share: linked $(readlink made)\n\
-         cat planted 2>/dev/null | grep root && echo share: ESCAPED by a link\n\
-         cat up/../../secret 2>/dev/null && echo share: ESCAPED by dots\n\
-         cat away/secret 2>/dev/null && echo share: ESCAPED by a directory\n\
-         chown 12:34 deep/moved && echo share: owned $(stat -c %u:%g deep/moved)\n\
+        &[
+            WALK,
+            "chown 12:34 deep/moved && echo share: owned $(stat -c %u:%g deep/moved)\n\
          mknod null c 1 3 && echo share: made a device\n",
+        ]
+        .concat(),
     );
-    // What somebody on the host has put there, and what lies beside.
-    fs::write(sandbox.home().join("secret"), "root\n").unwrap();
-    symlink("/etc/passwd", directory.join("planted")).unwrap();
-    symlink("..", directory.join("up")).unwrap();
-    symlink(sandbox.home(), directory.join("away")).unwrap();
     linux::start(
         &sandbox,
         "linux",
@@ -91,6 +103,7 @@ fn a_read_only_share_refuses_every_change() {
          rm hello || echo share: no removal\n\
          mkdir deep || echo share: no directory\n",
     );
+    let before = names(&directory);
     linux::start(
         &sandbox,
         "linux",
@@ -105,7 +118,7 @@ fn a_read_only_share_refuses_every_change() {
         "no directory",
     ];
     assert_eq!(said(&sandbox), expected);
-    assert_eq!(fs::read_dir(directory).unwrap().count(), 2);
+    assert_eq!(names(&directory), before);
 }
 
 #[test]

@@ -1,40 +1,20 @@
 //! Directories shared by virtiofs: what a guest does there, and what becomes of who serves them.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use maqet_process::{ProcessHandle, Sent, Signal};
 use maqet_tests::{Guest, Sandbox, wait};
 
-use crate::facts::{kinds, nothing_runs, one, qemu, runner, status, until_nothing_runs, until_serial};
+use crate::facts::{kinds, nothing_runs, one, qemu, runner, status, until_nothing_runs};
 use crate::linux;
-
-/// A directory with a script that the guest runs, and what lies beside it.
-fn shared(sandbox: &Sandbox, script: &str) -> PathBuf {
-    let directory = sandbox.home().join("src");
-    fs::create_dir(&directory).unwrap();
-    fs::write(directory.join("run.sh"), script).unwrap();
-    fs::write(directory.join("hello"), "from the host\n").unwrap();
-    fs::write(sandbox.home().join("secret"), "root\n").unwrap();
-    symlink("/etc/passwd", directory.join("planted")).unwrap();
-    symlink("..", directory.join("up")).unwrap();
-    symlink(sandbox.home(), directory.join("away")).unwrap();
-    directory
-}
+use crate::shares::{WALK, said, shared};
 
 /// A guest with a share by virtiofs that never asks for it: the device is there and shook hands with its virtiofsd.
 fn tiny(sandbox: &Sandbox) -> Guest {
     fs::create_dir(sandbox.home().join("src")).unwrap();
     Guest::tiny("web").line("shares: {src: {path: ./src, type: virtiofs}}")
-}
-
-/// What the guest's script said, without its prefix.
-fn said(sandbox: &Sandbox) -> Vec<String> {
-    until_serial(sandbox, "linux", "maqet linux guest ready");
-    let log = sandbox.maqet(&["logs", "linux"]).expect(0).stdout;
-    let lines = log.lines().filter_map(|line| line.trim().strip_prefix("share: "));
-    lines.map(ToOwned::to_owned).collect()
 }
 
 /// The virtiofsd of a running VM.
@@ -88,15 +68,12 @@ fn a_guest_reads_and_writes_and_stays_inside() {
     let sandbox = Sandbox::new();
     let directory = shared(
         &sandbox,
-        "cd /share\n\
-         echo share: $(cat hello)\n\
-         mkdir deep && echo from the guest >deep/file && mv deep/file deep/moved && rm hello && echo share: wrote\n\
-         ln -s /etc/passwd made && echo share: linked $(readlink made)\n\
-         cat planted 2>/dev/null | grep root && echo share: ESCAPED by a link\n\
-         cat up/../../secret 2>/dev/null && echo share: ESCAPED by dots\n\
-         cat away/secret 2>/dev/null && echo share: ESCAPED by a directory\n\
-         mknod null c 1 3 2>/dev/null || echo share: made no device\n\
+        &[
+            WALK,
+            "mknod null c 1 3 2>/dev/null || echo share: made no device\n\
          chown 12:34 deep/moved 2>/dev/null && echo share: owned $(stat -c %u:%g deep/moved)\n",
+        ]
+        .concat(),
     );
     let shares = "shares: {src: {path: ./src, tag: code, type: virtiofs}}\n";
     linux::start(&sandbox, "linux", "maqet.virtiofs=code", shares);

@@ -9,6 +9,7 @@ pub(crate) mod external;
 mod files;
 mod live;
 pub(crate) mod plan;
+mod scope;
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -19,7 +20,7 @@ use maqet_process::point::{Point, pass};
 use maqet_protocol::control::{SnapshotDone, SnapshotListed};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::VmSpec;
-use maqet_spec::vm::{Disk, DiskFormat, Share, ShareKind};
+use maqet_spec::vm::{Disk, Share, ShareKind};
 use maqet_state::disk::DiskRecords;
 use maqet_state::external::Externals;
 use maqet_state::health::Health;
@@ -32,6 +33,7 @@ use self::engine::{Ended, Engine};
 use self::files::Files;
 use self::live::Live;
 use self::plan::Found;
+use self::scope::{capable, names};
 use crate::launch::Plan;
 use crate::leases::Leases;
 use crate::link::RunnerLink;
@@ -182,50 +184,18 @@ impl Job {
 
     /// The disks it is about.
     fn disks(&self) -> Result<Vec<String>, Refusal> {
-        let name = self.name();
-        let Some(wanted) = &self.order.disk else {
-            let raw = self
-                .spec
-                .disks
-                .iter()
-                .find(|disk| !disk.readonly && disk.format == DiskFormat::Raw);
-            return match raw {
-                Some(disk) if self.order.action == Some(SnapshotAction::Create) => Err(is_raw(name, disk)),
-                Some(_) | None => self.every_disk(),
-            };
-        };
-        let disk = self.spec.disks.iter().find(|disk| disk.name.as_str() == wanted);
-        match disk {
-            None => Err(Refusal::new(
-                RefusalCode::DiskNotFound,
-                format!("`{name}` has no disk `{wanted}`"),
-            )
-            .hint(format!("maqet status {name}"))),
-            Some(disk) if disk.readonly => Err(Refusal::new(
-                RefusalCode::WrongState,
-                format!("disk `{wanted}` of `{name}` is read-only: it never changes"),
-            )),
-            Some(disk) if disk.format == DiskFormat::Raw => Err(is_raw(name, disk)),
-            Some(disk) => Ok(vec![disk.name.clone()]),
+        match (&self.order.disk, self.order.action) {
+            (Some(wanted), _) => Ok(vec![scope::inside(&self.spec, wanted)?.name.clone()]),
+            (None, None) => Ok(names(capable(&self.spec))),
+            (None, Some(action)) => scope::all_inside(&self.spec, action),
         }
-    }
-
-    fn every_disk(&self) -> Result<Vec<String>, Refusal> {
-        let disks: Vec<_> = capable(&self.spec).map(|disk| disk.name.clone()).collect();
-        if disks.is_empty() && self.order.action.is_some() {
-            let message = format!("`{}` has no disk that can have snapshots", self.name());
-            return Err(
-                Refusal::new(RefusalCode::WrongState, message).hint("give it a disk with `format: qcow2`")
-            );
-        }
-        Ok(disks)
     }
 
     async fn engine(&self) -> Result<Engine, Refusal> {
         if let Some(link) = &self.link {
             return Ok(Engine::Live(Live {
                 link: Rc::clone(link),
-                disks: capable(&self.spec).map(|disk| disk.name.clone()).collect(),
+                disks: names(capable(&self.spec)),
                 vm: self.name().to_owned(),
                 room: Room {
                     images: capable(&self.spec).map(|disk| disk.path.clone()).collect(),
@@ -403,19 +373,4 @@ async fn record(owner: &Addr<VmActor>, step: RecordSnapshot) -> Result<(), Refus
     owner.send(step).await.unwrap_or_else(|gone| {
         Err(Refusal::new(RefusalCode::Internal, "the VM's owner is gone").cause(gone.to_string()))
     })
-}
-
-/// The disks that can have snapshots in their images.
-pub(crate) fn capable(spec: &VmSpec) -> impl Iterator<Item = &Disk> {
-    spec.disks
-        .iter()
-        .filter(|disk| !disk.readonly && disk.format == DiskFormat::Qcow2)
-}
-
-fn is_raw(vm: &str, disk: &Disk) -> Refusal {
-    let message = format!("disk `{}` of `{vm}` is raw: it cannot have snapshots", disk.name);
-    Refusal::new(RefusalCode::WrongState, message).hint(format!(
-        "name the disks one by one with --disk, or convert it: qemu-img convert -f raw -O qcow2 {} COPY.qcow2",
-        disk.path.display()
-    ))
 }

@@ -18,7 +18,7 @@ use maqet_state::external::{Discarded, ExternalSnapshot, ExternalStep, ExternalW
 use maqet_state::snapshot::{SnapshotAction, SnapshotKind};
 
 pub(crate) use self::files::Desk;
-use super::Job;
+use super::{Job, scope};
 use crate::leases::Leases;
 use crate::messages::RecordExternal;
 use crate::operation::Done;
@@ -111,7 +111,7 @@ impl<'j> Work<'j> {
 
     async fn create(&self) -> Result<SnapshotDone, Refusal> {
         let disks = self.chosen()?;
-        self.job.check_soundness(&names(&disks)).await?;
+        self.job.check_soundness(&scope::names(disks.iter())).await?;
         let listed = self.job.engine().await?.list().await?;
         let mut internal = listed.into_values().flatten();
         if internal.any(|entry| entry.name == self.job.order.name) {
@@ -251,23 +251,15 @@ impl<'j> Work<'j> {
         }
     }
 
-    /// The disks it is about: those that the guest writes to.
+    /// The disks it is about, which are those that the guest writes to.
     fn chosen(&self) -> Result<Vec<Disk>, Refusal> {
-        let (vm, wanted) = (self.job.name(), self.job.order.disk.as_deref());
-        let writable = self.job.spec.disks.iter().filter(|disk| !disk.readonly);
-        let chosen: Vec<Disk> = writable
-            .filter(|disk| wanted.is_none_or(|wanted| disk.name == wanted))
-            .cloned()
-            .collect();
-        match (chosen.is_empty(), wanted) {
-            (false, _) => Ok(chosen),
-            // Says which of the two it is: there is none, or it is read-only.
-            (true, Some(_)) => self.job.disks().map(|_named| Vec::new()),
-            (true, None) => {
-                let message = format!("`{vm}` has no disk that its guest writes to");
-                Err(Refusal::new(RefusalCode::WrongState, message))
-            }
-        }
+        let spec = &self.job.spec;
+        let names = match &self.job.order.disk {
+            Some(wanted) => vec![scope::outside(spec, wanted)?.name.clone()],
+            None => scope::all_outside(spec)?,
+        };
+        let chosen = scope::writable(spec).filter(|disk| names.contains(&disk.name));
+        Ok(chosen.cloned().collect())
     }
 
     /// The layers that the snapshot has on the disks it is about.
@@ -317,10 +309,6 @@ impl<'j> Work<'j> {
             kind: SnapshotKind::External,
         }
     }
-}
-
-fn names(disks: &[Disk]) -> Vec<String> {
-    disks.iter().map(|disk| disk.name.clone()).collect()
 }
 
 fn exists(job: &Job) -> Refusal {

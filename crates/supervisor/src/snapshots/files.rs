@@ -14,8 +14,8 @@ use maqet_storage::PathPolicy;
 use maqet_storage::error::StorageError;
 use maqet_storage::image::snapshot::{Snapshot, SnapshotFile};
 
-use super::capable;
 use super::plan::{Found, Step};
+use super::scope::capable;
 use crate::link::chain;
 use crate::shared::Shared;
 
