@@ -3,7 +3,10 @@
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
 
+use maqet_process::ProcessHandle;
 use maqet_process::identity::FileId;
 use maqet_process::private::{self, Access};
 use maqet_state::clock::{self, Timestamp};
@@ -11,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 /// Name of the lock file.
 const LOCK: &str = "supervisor.lock";
+/// Time that a child of a supervisor that is gone has to let go of its lock.
+const OUTLASTED: Duration = Duration::from_secs(2);
 
 /// Who holds a data directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +49,30 @@ fn named(holder: Option<&Holder>) -> String {
     holder.map_or_else(String::new, |holder| {
         format!(" (pid {}, since {})", holder.pid, holder.since)
     })
+}
+
+impl Holder {
+    /// What cannot be told is there.
+    fn is_gone(&self) -> bool {
+        let Ok(pid) = i32::try_from(self.pid) else {
+            return false;
+        };
+        let found = ProcessHandle::open(pid);
+        found.is_ok_and(|found| found.is_none_or(|process| process.has_exited()))
+    }
+}
+
+/// A supervisor that was killed while it started a child leaves the lock to that child until it is exec'd, which is a matter
+/// of moments. Waits for that; whether it has come.
+fn outlast(file: &File) -> std::io::Result<bool> {
+    let lock = file.try_clone()?;
+    let (told, taken) = mpsc::channel();
+    // Were it to wait for longer than anybody wants, it would end with this process, which gives up.
+    std::thread::Builder::new().spawn(move || told.send(lock.lock()))?;
+    match taken.recv_timeout(OUTLASTED) {
+        Ok(locked) => locked.map(|()| true),
+        Err(_elapsed) => Ok(false),
+    }
 }
 
 /// The lock; the kernel gives it back when this process ends, however it ends.
@@ -86,8 +115,10 @@ impl Instance {
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
                 let read = file.read_to_string(&mut text).ok();
-                let holder = read.and_then(|_| serde_json::from_str(&text).ok());
-                return Err(InstanceError::Held { what, holder });
+                let holder: Option<Holder> = read.and_then(|_| serde_json::from_str(&text).ok());
+                if !holder.as_ref().is_some_and(Holder::is_gone) || !outlast(&file).map_err(io)? {
+                    return Err(InstanceError::Held { what, holder });
+                }
             }
             Err(TryLockError::Error(source)) => return Err(io(source)),
         }
@@ -106,6 +137,8 @@ impl Instance {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -119,6 +152,41 @@ mod tests {
         );
         drop(first);
         Instance::of_data(dir.path()).unwrap();
+    }
+
+    /// A child between fork and exec still has what its parent had open.
+    #[test]
+    fn a_child_of_one_that_is_gone_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut gone = Command::new("true").spawn().unwrap();
+        gone.wait().unwrap();
+        let Instance { mut file } = Instance::of_data(dir.path()).unwrap();
+        let name = |file: &mut File, pid: u32| {
+            let since = clock::now();
+            let text = serde_json::to_string(&Holder { pid, since }).unwrap();
+            file.set_len(0).unwrap();
+            file.rewind().unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+        };
+        let mut child = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(file.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        name(&mut file, child.id());
+        // Of one that lives nobody waits for anything.
+        assert!(matches!(
+            Instance::of_data(dir.path()),
+            Err(InstanceError::Held { .. })
+        ));
+        name(&mut file, gone.id());
+        drop(file);
+        let (directory, (told, taken)) = (dir.path().to_owned(), mpsc::channel());
+        std::thread::spawn(move || told.send(Instance::of_data(&directory).map(drop)));
+        assert!(taken.recv_timeout(Duration::from_millis(20)).is_err());
+        drop(child.stdin.take());
+        taken.recv().unwrap().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]
