@@ -310,3 +310,117 @@ fn a_linux_guest_finds_what_it_wrote_before_the_snapshot() {
     assert_eq!(found[0], "", "{log}");
     assert!(!found[1].is_empty() && found[1] == found[2], "{found:?}");
 }
+
+/// What is inside an image, and how large it is, is asked of the one on top.
+fn assert_on_top(sandbox: &Sandbox) {
+    snapshot(sandbox, &["create", "inside"]);
+    let list = snapshot(sandbox, &["list"]);
+    let names: Vec<_> = list.as_array().unwrap().iter().map(|one| &one["name"]).collect();
+    assert_eq!(names, ["a", "b", "inside"], "{list}");
+    sandbox
+        .maqet(&["storage", "resize", "web", "data", "8M"])
+        .expect(0);
+    assert_eq!(
+        sandbox.json(&["storage", "info", "web"])["disks"][1]["chain"][0]["virtual_bytes"],
+        8 << 20
+    );
+    snapshot(sandbox, &["delete", "inside"]);
+}
+
+/// QEMU is put on new images, and everything that asks for a disk afterwards finds them.
+#[test]
+fn a_vm_that_runs_is_put_on_new_images() {
+    let sandbox = stopped();
+    sandbox.maqet(&["start", "web"]).expect(0);
+    let pid = sandbox.status("web")["pid"].clone();
+    for name in ["a", "b"] {
+        let done = snapshot(&sandbox, &["create", name, "--external"]);
+        assert_eq!(
+            (&done["kind"], &done["live"], &done["disks"]),
+            (&json!("external"), &json!(true), &json!(DISKS))
+        );
+    }
+    let paths: Vec<PathBuf> = disks(&sandbox).into_iter().map(|(path, _format)| path).collect();
+    assert_eq!(
+        paths,
+        ["root.b.qcow2", "data.b.qcow2"].map(|name| sandbox.home().join(name))
+    );
+    assert_on_top(&sandbox);
+    let error = sandbox
+        .maqet(&["snapshot", "load", "web", "b", "-o", "json"])
+        .expect(3)
+        .error();
+    assert!(
+        error["hint"].as_str().unwrap().contains("maqet stop web"),
+        "{error}"
+    );
+    assert_eq!(sandbox.status("web")["pid"], pid);
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    assert_eq!(held(&sandbox), [1, 1]);
+    assert_eq!(sandbox.maqet(&["storage", "verify", "web"]).code, 0);
+    assert_eq!(sandbox.json(&["storage", "orphaned"])["images"], json!([]));
+    write(&sandbox, 2);
+    snapshot(&sandbox, &["delete", "a"]);
+    snapshot(&sandbox, &["load", "b"]);
+    assert_eq!(held(&sandbox), [1, 1]);
+    sandbox.maqet(&["start", "web"]).expect(0);
+}
+
+#[test]
+fn a_disk_that_no_device_has_stays_where_it_is() {
+    let sandbox = Sandbox::new();
+    let disks = "disks: {root: {path: ./root.qcow2, size: 4M, interface: ide}, \
+                 spare: {path: ./spare.qcow2, size: 4M, interface: none}}";
+    Guest::tiny("web").line(disks).start(&sandbox);
+    let error = sandbox
+        .maqet(&["snapshot", "create", "web", "snap", "--external", "-o", "json"])
+        .expect(3)
+        .error();
+    assert!(error["message"].as_str().unwrap().contains("`spare`"), "{error}");
+    assert!(!sandbox.home().join("root.snap.qcow2").exists());
+    snapshot(&sandbox, &["create", "snap", "--external", "--disk", "root"]);
+    assert!(sandbox.home().join("root.snap.qcow2").exists());
+}
+
+/// The guest is not halted for it, and the disk it goes back to is that of the moment.
+#[test]
+fn a_linux_guest_that_counts_goes_on_over_a_new_image() {
+    let sandbox = Sandbox::new();
+    linux::start(&sandbox, "linux", "maqet.count", "");
+    let log = || sandbox.maqet(&["logs", "linux"]).expect(0).stdout;
+    let counts = Regex::new(r"(?m)^maqet count (\d+) kept (\d*)").unwrap();
+    let last = || {
+        let log = log();
+        let last = counts.captures_iter(&log).last();
+        last.map_or(0, |count| count[1].parse::<u64>().unwrap())
+    };
+    let until = |wanted: u64| {
+        wait::until("the guest counts", wait::PATIENCE, || {
+            let count = last();
+            if count >= wanted { Ok(()) } else { Err(count) }
+        });
+    };
+    until(3);
+    let before = last();
+    let done = sandbox.json(&["snapshot", "create", "linux", "snap", "--external"]);
+    assert_eq!(done["live"], true, "{done}");
+    let after = last();
+    until(after + 4);
+    // Each number was read back before the next one was written, across the new image too.
+    let told = log();
+    let told: Vec<(u64, u64)> = counts
+        .captures_iter(&told)
+        .map(|count| (count[1].parse().unwrap(), count[2].parse().unwrap_or(0)))
+        .collect();
+    assert!(told.iter().all(|(count, kept)| kept + 1 == *count), "{told:?}");
+    sandbox.maqet(&["stop", "linux"]).expect(0);
+    sandbox.maqet(&["snapshot", "load", "linux", "snap"]).expect(0);
+    sandbox.maqet(&["start", "linux"]).expect(0);
+    let found = Regex::new(r"(?m)^maqet found: (\d+)").unwrap();
+    let kept = wait::until("the guest has found a number", wait::PATIENCE, || {
+        let log = log();
+        let found = found.captures(&log).map(|found| found[1].parse::<u64>().unwrap());
+        found.ok_or(log)
+    });
+    assert!((before..=after + 1).contains(&kept), "{before} {kept} {after}");
+}

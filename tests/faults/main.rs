@@ -38,6 +38,7 @@ mod small_disk;
 mod snapshot;
 mod snapshot_external;
 mod snapshot_live;
+mod snapshot_stack;
 mod soak;
 mod start;
 mod storage;

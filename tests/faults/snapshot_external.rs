@@ -52,7 +52,7 @@ fn write(sandbox: &Sandbox, pattern: u8) {
 }
 
 /// What the disks hold, all the same; every image of theirs is sound, and there is no other image.
-fn held(sandbox: &Sandbox, context: &str) -> u8 {
+pub(crate) fn held(sandbox: &Sandbox, context: &str) -> u8 {
     let disks = info(sandbox);
     let chains = disks.iter().flat_map(|disk| disk["chain"].as_array().unwrap());
     let mut used: Vec<PathBuf> = chains.map(path_of).collect();

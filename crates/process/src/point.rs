@@ -88,6 +88,9 @@ points! {
     RecoverySettled, "recovery-settled", "supervisor", "every VM is settled, nobody listens";
     LayersIntended, "layers-intended", "supervisor", "work on images on top of others is durable, none was touched";
     LayerDone, "layer-done", "supervisor", "one image on top of another is made or merged, not recorded";
+    LayersMade, "layers-made", "supervisor", "images for a QEMU that runs are durable and recorded, it was not told";
+    LayersAsked, "layers-asked", "runner", "QEMU has new images, and its disks are not on them";
+    LayersSwitched, "layers-switched", "runner", "QEMU has put its disks on new images, or has refused to; nobody else knows";
     LayersRecorded, "layers-recorded", "supervisor", "what disks stand on is recorded, what nobody needs is still there";
     SnapshotIntended, "snapshot-intended", "supervisor", "work on a snapshot is durable, no image was touched";
     SnapshotAsked, "snapshot-asked", "runner", "QEMU is to do a step, and was not told";

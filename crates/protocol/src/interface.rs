@@ -100,6 +100,8 @@ pub const RUNNER: InterfaceDescription = InterfaceDescription {
         runner::RunQmp::NAME,
         runner::RunSnapshot::NAME,
         runner::ListSnapshots::NAME,
+        runner::StackImages::NAME,
+        runner::ListTops::NAME,
         runner::Watch::NAME,
     ],
     streams: &[runner::Watch::NAME],

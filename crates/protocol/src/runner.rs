@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::control::{DiskTrouble, Empty, PortStatus, QmpReturn, SandboxStatus, ShareLoss, StopHow};
 use crate::method::Method;
 
+mod layer;
 mod snapshot;
 
+pub use layer::{ListTops, NewTop, StackImages, Top, Tops};
 pub use snapshot::{ListSnapshots, RunSnapshot, SnapshotEntries, SnapshotStep};
 
 macro_rules! method {

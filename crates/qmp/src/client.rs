@@ -1,6 +1,7 @@
 //! The handle callers hold.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,7 +131,22 @@ impl Qmp {
     /// [`QmpError::Malformed`] when the reply has another shape than [`Command::Reply`].
     pub async fn execute<C: Command>(&self, command: &C, deadline: Duration) -> Result<C::Reply, QmpError> {
         let arguments = (!C::BARE).then_some(command);
-        let text = self.exchange(C::NAME, arguments, deadline).await?;
+        let text = self.exchange(C::NAME, arguments, None, deadline).await?;
+        read(&text)
+    }
+
+    /// Runs a typed command that hands QEMU a descriptor; QEMU has its own of the same file then.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`].
+    pub async fn hand_over<C: Command>(
+        &self,
+        command: &C,
+        fd: OwnedFd,
+        deadline: Duration,
+    ) -> Result<C::Reply, QmpError> {
+        let arguments = (!C::BARE).then_some(command);
+        let text = self.exchange(C::NAME, arguments, Some(fd), deadline).await?;
         read(&text)
     }
 
@@ -144,7 +160,7 @@ impl Qmp {
         arguments: Option<Value>,
         deadline: Duration,
     ) -> Result<Value, QmpError> {
-        let text = self.exchange(name, arguments.as_ref(), deadline).await?;
+        let text = self.exchange(name, arguments.as_ref(), None, deadline).await?;
         read(&text)
     }
 
@@ -153,7 +169,9 @@ impl Qmp {
     /// # Errors
     /// As [`Qmp::execute`].
     pub async fn schema(&self, deadline: Duration) -> Result<Schema, QmpError> {
-        let text = self.exchange::<Value>(Schema::COMMAND, None, deadline).await?;
+        let text = self
+            .exchange::<Value>(Schema::COMMAND, None, None, deadline)
+            .await?;
         Schema::read(&text)
     }
 
@@ -161,9 +179,11 @@ impl Qmp {
         &self,
         name: &str,
         arguments: Option<&A>,
+        fd: Option<OwnedFd>,
         deadline: Duration,
     ) -> Result<Box<RawValue>, QmpError> {
-        let mut ticket = self.inner.connection.send(|id| request(name, arguments, id))?;
+        let line = |id: &str| request(name, arguments, id);
+        let mut ticket = self.inner.connection.send(fd, line)?;
         match timeout(deadline, ticket.outcome()).await {
             Ok(delivery) => settle(name, delivery),
             Err(_) => Err(QmpError::Deadline {
@@ -194,7 +214,7 @@ async fn greeting(lines: &mut Lines, connection: &Connection) -> Result<Version,
 
 /// Leaves negotiation mode.
 async fn negotiate(lines: &mut Lines, connection: &Arc<Connection>) -> Result<(), QmpError> {
-    let mut ticket = connection.send(|id| request::<()>(CAPABILITIES, None, id))?;
+    let mut ticket = connection.send(None, |id| request::<()>(CAPABILITIES, None, id))?;
     connection.drain().await?;
     let delivery = loop {
         tokio::select! {

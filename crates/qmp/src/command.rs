@@ -2,6 +2,7 @@
 //!
 //! A reply names only the members maqet looks at; whatever else QEMU adds, in this version or the next, is ignored.
 
+mod layer;
 mod snapshot;
 
 use std::fmt;
@@ -9,6 +10,9 @@ use std::fmt;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
+pub use layer::{
+    AddFd, AddedFd, BlockCommit, BlockdevAdd, BlockdevDel, BlockdevReopen, JobCancel, JobComplete, RemoveFd,
+};
 pub use snapshot::{
     BlockNode, DeleteInternalSnapshot, ImageInfo, JobDismiss, JobInfo, QueryJobs, QueryNamedBlockNodes,
     SnapshotInfo, SnapshotJob, SnapshotLoad, SnapshotSave, Transaction,

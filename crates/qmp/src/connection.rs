@@ -6,10 +6,15 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::value::RawValue;
+use tokio::io::Interest;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::codec::FramedRead;
@@ -59,6 +64,8 @@ struct Outgoing {
     number: u64,
     line: Vec<u8>,
     written: usize,
+    /// Goes with its first byte.
+    fd: Option<OwnedFd>,
 }
 
 /// A command under way. Dropping it forgets the command: unsent it is never sent, sent its reply is discarded.
@@ -94,12 +101,13 @@ impl Connection {
         state.discarded = state.discarded.saturating_add(1);
     }
 
-    /// Sends the line that `write` makes for a fresh id.
+    /// Sends the line that `write` makes for a fresh id, and a descriptor with it.
     ///
     /// # Errors
     /// [`QmpError::Busy`] without room, [`QmpError::Closed`] after the end, [`QmpError::TooLong`].
     pub(crate) fn send(
         &self,
+        fd: Option<OwnedFd>,
         write: impl FnOnce(&str) -> Result<Vec<u8>, QmpError>,
     ) -> Result<Ticket<'_>, QmpError> {
         let mut state = self.lock();
@@ -115,6 +123,7 @@ impl Connection {
             number,
             line,
             written: 0,
+            fd,
         };
         if state.queue.is_empty() {
             self.write_some(&mut outgoing)?;
@@ -135,14 +144,35 @@ impl Connection {
     /// Gives the socket as much of `outgoing` as it takes without waiting.
     fn write_some(&self, outgoing: &mut Outgoing) -> Result<(), QmpError> {
         while !outgoing.is_done() {
-            match self.socket.try_write(outgoing.rest()) {
+            let taken = match &outgoing.fd {
+                Some(fd) => self.try_hand_over(fd, outgoing.rest()),
+                None => self.socket.try_write(outgoing.rest()),
+            };
+            match taken {
                 Ok(0) => return Err(QmpError::Closed),
-                Ok(count) => outgoing.written = outgoing.written.saturating_add(count),
+                Ok(count) => {
+                    outgoing.written = outgoing.written.saturating_add(count);
+                    outgoing.fd = None;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(())
+    }
+
+    fn try_hand_over(&self, fd: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
+        let socket = self.socket.as_ref();
+        socket.try_io(Interest::WRITABLE, || {
+            let fds = [fd.as_fd()];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut rights = SendAncillaryBuffer::new(&mut space);
+            if !rights.push(SendAncillaryMessage::ScmRights(&fds)) {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            let sent = sendmsg(socket, &[IoSlice::new(bytes)], &mut rights, SendFlags::NOSIGNAL)?;
+            Ok(sent)
+        })
     }
 
     /// Carries queued lines to the socket until the connection ends.

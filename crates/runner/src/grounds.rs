@@ -45,8 +45,20 @@ impl Grounds {
         })
     }
 
+    /// Where images may be.
+    ///
+    /// # Errors
+    /// As for [`PathPolicy::for_host`].
+    pub(crate) fn policy(&self) -> Result<PathPolicy, StorageError> {
+        PathPolicy::for_host(self.known().roots)
+    }
+
+    fn known(&self) -> Known {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn judge(&self, file: &Path) -> Result<(), StorageError> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = self.known();
         let policy = PathPolicy::for_host(known.roots)?;
         policy.check(file)?;
         let real = real(file);

@@ -60,6 +60,8 @@ pub(crate) enum Ask {
     Stop(StopQemu, Answer<Ended>),
     /// A way to QEMU for one command.
     Qmp(Answer<Qmp>),
+    /// Names of the disks, in the order of the spec.
+    Disks(Answer<Vec<String>>),
     /// Follow what happens.
     Watch(Answer<mpsc::Receiver<RunnerFact>>),
 }

@@ -6,6 +6,7 @@ use maqet_protocol::control::QmpReturn;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::RunQmp;
 use maqet_qmp::{Qmp, QmpError};
+use serde::Serialize;
 
 use crate::confinement;
 use crate::mail::{Mail, News, post};
@@ -75,4 +76,14 @@ pub(crate) fn refusal(error: QmpError, counter: &Counter) -> Refusal {
         .cause(words),
     };
     refusal.vm(name)
+}
+
+/// A reply as it goes on the wire.
+///
+/// # Errors
+/// `internal`.
+pub(crate) fn value<T: Serialize>(reply: &T) -> Result<serde_json::Value, Refusal> {
+    serde_json::to_value(reply).map_err(|error| {
+        Refusal::new(RefusalCode::Internal, "the reply cannot be written").cause(error.to_string())
+    })
 }

@@ -73,12 +73,17 @@ impl Place {
         message: impl Into<String>,
         error: &dyn std::error::Error,
     ) -> Refusal {
-        let mut refusal = self.refusal(code, message).cause(error.to_string());
-        let mut source = error.source();
-        while let Some(cause) = source {
-            refusal = refusal.cause(cause.to_string());
-            source = cause.source();
-        }
-        refusal
+        because(self.refusal(code, message), error)
     }
+}
+
+/// A refusal with an error, and all that is behind that, as causes.
+pub(crate) fn because(refusal: Refusal, error: &dyn std::error::Error) -> Refusal {
+    let mut refusal = refusal.cause(error.to_string());
+    let mut source = error.source();
+    while let Some(cause) = source {
+        refusal = refusal.cause(cause.to_string());
+        source = cause.source();
+    }
+    refusal
 }

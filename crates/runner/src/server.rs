@@ -10,10 +10,11 @@ use maqet_protocol::interface::RUNNER_INTERFACES;
 use maqet_protocol::method::Method;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::{
-    Adopt, FactReply, ListSnapshots, Prepare, Query, Release, RunQmp, RunSnapshot, RunnerFact, StopQemu,
-    Watch,
+    Adopt, FactReply, ListSnapshots, ListTops, Prepare, Query, Release, RunQmp, RunSnapshot, RunnerFact,
+    StackImages, StopQemu, Watch,
 };
 use maqet_protocol::{ProtocolError, SocketRole};
+use maqet_qmp::Qmp;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -22,7 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::barred::Barred;
 use crate::grounds::Grounds;
 use crate::mail::{Answer, Ask, Connection, Desk, Mail, post};
-use crate::{passage, snapshots};
+use crate::{layers, passage, snapshots};
 
 /// Connections at once; the supervisor needs a handful, strangers wait.
 const CONNECTIONS_MAX: usize = 64;
@@ -137,7 +138,9 @@ impl Client {
         }
         match call.method.as_str() {
             RunQmp::NAME => self.run_qmp(connection, call).await,
-            RunSnapshot::NAME | ListSnapshots::NAME => self.snapshot(connection, call).await,
+            RunSnapshot::NAME | ListSnapshots::NAME | StackImages::NAME | ListTops::NAME => {
+                self.work_on_disks(connection, call).await
+            }
             Watch::NAME => self.watch(connection, call).await,
             StopQemu::NAME => self.ask(connection, call, Ask::Stop).await,
             Query::NAME => {
@@ -234,6 +237,17 @@ impl Client {
         }
     }
 
+    async fn work_on_disks(
+        &self,
+        connection: &mut ServerConnection,
+        call: &IncomingCall,
+    ) -> Result<(), ProtocolError> {
+        match call.method.as_str() {
+            StackImages::NAME | ListTops::NAME => self.layers(connection, call).await,
+            _ => self.snapshot(connection, call).await,
+        }
+    }
+
     /// A client that hangs up leaves the work to QEMU; whoever comes next waits for it.
     async fn snapshot(
         &self,
@@ -242,15 +256,16 @@ impl Client {
     ) -> Result<(), ProtocolError> {
         // Before the first command, so that no news of it is missed.
         let facts = self.put(connection, Ask::Watch).await?;
-        let qmp = self.put(connection, Ask::Qmp).await?;
-        let (facts, qmp) = match facts.and_then(|facts| Ok((facts, qmp?))) {
-            Ok(both) => both,
+        let (qmp, disks) = self.way(connection).await?;
+        let (facts, qmp, disks) = match facts.and_then(|facts| Ok((facts, qmp?, disks?))) {
+            Ok(all) => all,
             Err(refusal) => return connection.refuse(&refusal).await,
         };
         let work = snapshots::Work {
             qmp: &qmp,
             facts,
             counter: &self.counter,
+            disks: &disks,
         };
         let outcome = tokio::select! {
             outcome = work.carry_out(call) => outcome,
@@ -260,6 +275,45 @@ impl Client {
             Ok(value) => connection.reply(&value).await,
             Err(refusal) => connection.refuse(&refusal).await,
         }
+    }
+
+    /// A client that hangs up leaves the work to this runner, which does it to its end.
+    async fn layers(
+        &self,
+        connection: &mut ServerConnection,
+        call: &IncomingCall,
+    ) -> Result<(), ProtocolError> {
+        let (qmp, disks) = self.way(connection).await?;
+        let work = match qmp.and_then(|qmp| Ok((qmp, disks?))) {
+            Ok((qmp, disks)) => layers::Work {
+                qmp,
+                counter: self.counter.clone(),
+                disks,
+            },
+            Err(refusal) => return connection.refuse(&refusal).await,
+        };
+        let task = tokio::spawn(work.carry_out(call.clone()));
+        let outcome = tokio::select! {
+            outcome = task => outcome,
+            closed = connection.closed() => return closed,
+        };
+        match outcome {
+            Ok(Ok(value)) => connection.reply(&value).await,
+            Ok(Err(refusal)) => connection.refuse(&refusal).await,
+            Err(error) => {
+                let refusal = Refusal::new(RefusalCode::Internal, "work on images was cut off");
+                connection.refuse(&refusal.cause(error.to_string())).await
+            }
+        }
+    }
+
+    /// The way to QEMU, and what its disks are called.
+    async fn way(
+        &self,
+        connection: &ServerConnection,
+    ) -> Result<(Result<Qmp, Refusal>, Result<Vec<String>, Refusal>), ProtocolError> {
+        let qmp = self.put(connection, Ask::Qmp).await?;
+        Ok((qmp, self.put(connection, Ask::Disks).await?))
     }
 
     async fn watch(

@@ -172,6 +172,7 @@ impl Session {
             Ask::Query(answer) => give(answer, Ok(self.state())),
             Ask::Stop(order, answer) => self.stop(order, answer),
             Ask::Qmp(answer) => give(answer, self.qmp()),
+            Ask::Disks(answer) => give(answer, Ok(self.disk_names())),
             Ask::Watch(answer) => {
                 let mut known = self.troubles_told();
                 known.extend(self.losses());

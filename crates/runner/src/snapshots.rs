@@ -13,16 +13,16 @@ use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::{ListSnapshots, RunSnapshot, RunnerFact, SnapshotEntries, SnapshotStep};
 use maqet_qmp::command::{DeleteInternalSnapshot, SnapshotInfo};
 use maqet_qmp::command::{
-    JobDismiss, JobInfo, QueryJobs, QueryNamedBlockNodes, QueryStatus, SnapshotJob, SnapshotLoad,
+    JobDismiss, JobInfo, QueryBlock, QueryJobs, QueryNamedBlockNodes, QueryStatus, SnapshotJob, SnapshotLoad,
     SnapshotSave, Transaction,
 };
 use maqet_qmp::{Command, Qmp, QmpError};
 use maqet_state::clock::Timestamp;
-use serde::Serialize;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
-use crate::passage;
+use crate::nodes::Nodes;
+use crate::passage::{self, value};
 use crate::server::Counter;
 
 /// Name of the job in QEMU; one at a time.
@@ -41,6 +41,8 @@ pub(crate) struct Work<'w> {
     pub(crate) facts: Receiver<RunnerFact>,
     /// Whom it is about.
     pub(crate) counter: &'w Counter,
+    /// The disks, in the order of the spec.
+    pub(crate) disks: &'w [String],
 }
 
 impl Work<'_> {
@@ -73,16 +75,27 @@ impl Work<'_> {
 
     async fn look(mut self, order: ListSnapshots) -> Result<SnapshotEntries, Refusal> {
         self.await_old_job().await?;
-        let nodes = self.execute(&QueryNamedBlockNodes { flat: true }).await?;
+        let known = self.execute(&QueryNamedBlockNodes { flat: false }).await?;
+        let devices = self.execute(&QueryBlock).await?;
+        let nodes = Nodes::new(self.disks, known.clone(), devices);
         let mut entries = Vec::new();
-        for node in nodes {
-            let Some(disk) = node.node_name.filter(|name| order.disks.contains(name)) else {
-                continue;
-            };
-            let told = node.image.snapshots.into_iter();
+        for disk in order.disks {
+            let top = nodes.top(&disk);
+            let image = known.iter().find(|node| node.node_name.as_ref() == Some(&top));
+            let told = image.into_iter().flat_map(|node| node.image.snapshots.clone());
             entries.extend(told.map(|snapshot| entry(&disk, snapshot)));
         }
         Ok(SnapshotEntries { entries })
+    }
+
+    /// The order with the nodes that disks have now in the place of disks.
+    async fn on_nodes(&self, mut order: RunSnapshot) -> Result<RunSnapshot, Refusal> {
+        let known = self.execute(&QueryNamedBlockNodes { flat: false }).await?;
+        let devices = self.execute(&QueryBlock).await?;
+        let nodes = Nodes::new(self.disks, known, devices);
+        order.disks.iter_mut().for_each(|disk| *disk = nodes.top(disk));
+        order.vmstate = order.vmstate.map(|disk| nodes.top(&disk));
+        Ok(order)
     }
 
     /// One step.
@@ -95,6 +108,7 @@ impl Work<'_> {
         let work = async {
             self.await_old_job().await?;
             pass(Point::SnapshotAsked);
+            let order = self.on_nodes(order).await?;
             self.step(order).await
         };
         timeout(limit, work).await.unwrap_or_else(|_elapsed| {
@@ -213,12 +227,6 @@ impl Work<'_> {
         let done: Result<C::Reply, QmpError> = self.qmp.execute(command, DEADLINE_MAX).await;
         done.map_err(|error| passage::refusal(error, self.counter))
     }
-}
-
-fn value<T: Serialize>(reply: &T) -> Result<serde_json::Value, Refusal> {
-    serde_json::to_value(reply).map_err(|error| {
-        Refusal::new(RefusalCode::Internal, "the reply cannot be written").cause(error.to_string())
-    })
 }
 
 fn job(order: RunSnapshot) -> SnapshotJob {

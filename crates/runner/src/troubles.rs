@@ -4,6 +4,7 @@
 //! for, with growing pauses; and a guest that was let run counts as running only once it has not been halted again at once.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use maqet_protocol::control::{DiskProblem, DiskTrouble};
@@ -12,6 +13,8 @@ use maqet_qmp::command::BlockInfo;
 use maqet_state::clock::Timestamp;
 use serde_json::Value;
 use tokio::time::Instant;
+
+use crate::nodes::disk_of;
 
 /// First pause before room is looked for; it doubles.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -23,6 +26,8 @@ const CONFIRMED: Duration = Duration::from_secs(1);
 /// What is wrong with the disks of one QEMU.
 #[derive(Debug, Default)]
 pub(crate) struct Troubles {
+    /// Names of the disks, in the order of the spec.
+    names: Vec<String>,
     disks: BTreeMap<String, DiskTrouble>,
     stall: Option<Stall>,
 }
@@ -71,6 +76,18 @@ pub(crate) enum Wants {
 }
 
 impl Troubles {
+    /// Nothing is wrong with these disks, of which QEMU speaks as nodes.
+    pub(crate) fn of(images: &[(String, PathBuf)]) -> Self {
+        Self {
+            names: images.iter().map(|(name, _path)| name.clone()).collect(),
+            ..Self::default()
+        }
+    }
+
+    fn disk(&self, node: &str) -> String {
+        disk_of(node, &self.names).unwrap_or(node).to_owned()
+    }
+
     /// What is wrong now.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&String, &DiskTrouble)> {
         self.disks.iter()
@@ -90,7 +107,7 @@ impl Troubles {
                 .and_then(Value::as_str)
                 .filter(|word| !word.is_empty())
         };
-        let disk = word("node-name").or_else(|| word("device"))?.to_owned();
+        let disk = self.disk(word("node-name").or_else(|| word("device"))?);
         let (problem, detail) = match name {
             "BLOCK_IMAGE_CORRUPTED" => (DiskProblem::Damaged, word("msg").map(ToOwned::to_owned)),
             // One that halts the guest is seen by its run state.
@@ -133,7 +150,7 @@ impl Troubles {
             Some("failed") => DiskProblem::Error,
             Some(_) | None => return None,
         };
-        let disk = block.inserted.as_ref()?.node_name.clone()?;
+        let disk = self.disk(block.inserted.as_ref()?.node_name.as_ref()?);
         let detail = (problem == DiskProblem::Error).then(|| "the guest is halted".to_owned());
         self.put(disk, problem, detail, at)
     }

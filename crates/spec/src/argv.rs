@@ -4,10 +4,12 @@
 //! last, so that they can override what QEMU lets be overridden.
 
 mod devices;
+pub mod nodes;
 mod shares;
 
 use std::path::{Path, PathBuf};
 
+pub use devices::set_below;
 pub use shares::opened;
 
 use crate::machine::{Family, qemu_architecture};

@@ -50,8 +50,8 @@ impl DiskRecord {
 #[serde(transparent)]
 pub struct DiskRecords(Vec<DiskRecord>);
 
-/// A file that a start has opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A file that a QEMU has open, or is about to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opened {
     /// Where it is, as the spec says.
     pub path: PathBuf,

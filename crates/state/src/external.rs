@@ -10,6 +10,7 @@ use maqet_spec::vm::{Disk, DiskFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::disk::{DiskRecords, Opened};
 use crate::snapshot::SnapshotAction;
 
 /// One disk of such a snapshot.
@@ -60,6 +61,19 @@ pub struct Discarded {
     pub file: FileMark,
 }
 
+/// New images that a QEMU which runs is being put on. They are whole, durable and blank.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Switch {
+    /// The snapshot that it makes; its layers have the images.
+    pub snapshot: ExternalSnapshot,
+    /// Which files the images are, one for each layer.
+    pub made: Vec<Opened>,
+    /// Images that each disk had before, itself counted, one for each layer.
+    pub images: Vec<usize>,
+    /// Boot of the host.
+    pub boot_id: String,
+}
+
 /// Work that may be cut off.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExternalWork {
@@ -82,6 +96,9 @@ pub enum ExternalStep {
         /// Where they will be, each on the base of its layer.
         layers: Vec<Layer>,
     },
+    /// QEMU is being put on new images, all at one moment. Only QEMU knows whether it was; once it has ended the disks are on
+    /// them, because nobody can have written to what is below since, and without that moment they show the same.
+    Switching(Box<Switch>),
     /// What lies on top of a snapshot is being written into it. The disks are whole at every moment; the snapshot is not what
     /// it was any more. It is done again by whoever wants to.
     Merging {
@@ -148,6 +165,17 @@ impl Externals {
     /// Whether the snapshot of this name is being merged away: it cannot be gone back to.
     pub fn is_merging(&self, name: &str) -> bool {
         self.merging().is_some_and(|merging| merging == name)
+    }
+
+    /// The images that QEMU is being put on, if it is.
+    pub fn switching(&self) -> Option<&Switch> {
+        match self.work.as_ref().map(|work| &work.step) {
+            Some(ExternalStep::Switching(switch)) => Some(switch),
+            Some(
+                ExternalStep::Making { .. } | ExternalStep::Merging { .. } | ExternalStep::Discarding { .. },
+            )
+            | None => None,
+        }
     }
 
     /// New images are on top of disks: those of `snapshot` are the layers of a new snapshot, or take the place of those that
@@ -220,6 +248,16 @@ pub fn lowered(mut spec: VmSpec, layers: &[Layer]) -> VmSpec {
         }
     }
     spec
+}
+
+/// What is known of a VM's files once these are below it: maqet made them, and none is ever made anew, so that one which is
+/// missing is lost.
+#[must_use]
+pub fn with_images(files: DiskRecords, made: &[Opened], boot_id: &str, at: Timestamp) -> DiskRecords {
+    let files = made.iter().fold(files, |files, Opened { path, file }| {
+        files.made(path.clone(), *file, boot_id, at)
+    });
+    files.used(made, boot_id, at)
 }
 
 fn stand(disk: &mut Disk, layer: &Layer) {

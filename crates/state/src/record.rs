@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::disk::DiskRecords;
-use crate::external::Externals;
+use crate::external::{Externals, raised, with_images};
 use crate::health::Health;
 use crate::id::VmId;
 use crate::lifecycle::{Activity, Fact, FactKind, ImpossibleFact, LastExit, Status, View, apply};
@@ -258,7 +258,8 @@ impl VmRecord {
         } else {
             at
         };
-        Ok(Self {
+        let ended = exit.is_some();
+        let after = Self {
             state,
             since,
             generation,
@@ -268,7 +269,19 @@ impl VmRecord {
             },
             last_exit: exit.or_else(|| self.last_exit.clone()),
             ..self.clone()
-        })
+        };
+        Ok(if ended { after.switched(at) } else { after })
+    }
+
+    /// The record with its disks on the images that a QEMU was being put on, if one was: it has been, or has ended.
+    #[must_use]
+    pub fn switched(mut self, at: Timestamp) -> Self {
+        if let Some(switch) = self.externals.switching().cloned() {
+            self.spec = raised(self.spec, &switch.snapshot.layers);
+            self.files = with_images(self.files, &switch.made, &switch.boot_id, at);
+            self.externals = self.externals.stacked(switch.snapshot);
+        }
+        self
     }
 
     /// The record after an end, with what its restart policy makes of it.

@@ -26,8 +26,8 @@ use crate::operation::Accepted;
 use crate::vm::{Lost, VmActor};
 
 pub(crate) use self::disks::{
-    AcceptDisk, AttachDisk, CloneDisk, DescribeDisks, FollowDisks, RecordExternal, RecordSnapshot,
-    ResizeDisk, SnapshotVm, VerifyDisks,
+    AcceptDisk, AskDisks, AttachDisk, CloneDisk, DescribeDisks, DisksNow, FollowDisks, RecordExternal,
+    RecordSnapshot, ResizeDisk, SnapshotVm, VerifyDisks,
 };
 pub(crate) use self::state::{
     BackUpStore, CheckWritable, DescribeStore, Keep, LoadVm, NewestCursor, Persist, ReadJournal,

@@ -37,7 +37,7 @@ use self::scope::{capable, names};
 use crate::launch::Plan;
 use crate::leases::Leases;
 use crate::link::RunnerLink;
-use crate::messages::RecordSnapshot;
+use crate::messages::{AskDisks, RecordSnapshot};
 use crate::operation::Done;
 use crate::room::{self, Room};
 use crate::shared::Shared;
@@ -88,6 +88,19 @@ pub(crate) struct Job {
 }
 
 impl SnapshotOrder {
+    /// To list all.
+    pub(crate) const fn list() -> Self {
+        Self {
+            action: None,
+            name: String::new(),
+            disk: None,
+            memory: false,
+            overwrite: false,
+            external: false,
+            key: None,
+        }
+    }
+
     /// Refuses a name that no snapshot can have.
     ///
     /// # Errors
@@ -114,8 +127,26 @@ impl Job {
     ///
     /// # Errors
     /// The refusal, about the VM.
-    pub(crate) async fn run(&self) -> Result<Done, Refusal> {
-        self.carry_out().await.map_err(|refusal| refusal.vm(self.name()))
+    pub(crate) async fn run(mut self) -> Result<Done, Refusal> {
+        let done = match self.catch_up().await {
+            Ok(()) => self.carry_out().await,
+            Err(refusal) => Err(refusal),
+        };
+        done.map_err(|refusal| refusal.vm(self.name()))
+    }
+
+    /// A switch to other images that was cut off changes what this is about.
+    async fn catch_up(&mut self) -> Result<(), Refusal> {
+        let (Some(link), Some(switch)) = (&self.link, self.externals.switching()) else {
+            return Ok(());
+        };
+        external::running::settle(self, link, switch).await?;
+        let now = self.owner.send(AskDisks).await;
+        let now = now.map_err(|gone| {
+            Refusal::new(RefusalCode::Internal, "the VM's owner is gone").cause(gone.to_string())
+        })?;
+        (self.spec, self.files, self.externals) = (now.spec, now.files, now.externals);
+        Ok(())
     }
 
     async fn carry_out(&self) -> Result<Done, Refusal> {

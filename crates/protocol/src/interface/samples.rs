@@ -14,7 +14,10 @@ use crate::control::{
 };
 use crate::handshake::{Hello, HelloReply, Prove};
 use crate::method::Method;
-use crate::runner::{Adopt, ListSnapshots, Prepare, Query, Release, RunQmp, RunSnapshot, StopQemu, Watch};
+use crate::runner::{
+    Adopt, ListSnapshots, ListTops, Prepare, Query, Release, RunQmp, RunSnapshot, StackImages, StopQemu,
+    Watch,
+};
 use crate::varlink::Parameters;
 
 /// Writes what it could read; `None` when it could not.
@@ -350,6 +353,15 @@ pub(super) fn runner() -> Vec<Sample> {
             json!({"disks": ["root"]}),
             json!({"entries": [{"disk": "root", "id": "1", "name": "before", "at": AT, "vm_state_bytes": 4096,
                 "vm_clock_ms": 1234}]}),
+        ),
+        of::<StackImages>(
+            json!({"disks": [{"disk": spec()["disks"][0], "image": {"path": "/vm/root.a.qcow2", "file": mark()}, "images": 1}],
+                "timeout_ms": 1000}),
+            json!({}),
+        ),
+        of::<ListTops>(
+            json!({"disks": ["root"]}),
+            json!({"tops": [{"disk": "root", "node": "over.0.1", "images": 2, "attached": true}]}),
         ),
         of::<Watch>(json!({}), json!({"fact": fact()})),
     ]

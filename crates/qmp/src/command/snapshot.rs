@@ -48,6 +48,7 @@ pub struct Transaction {
 #[serde(tag = "type", content = "data", rename_all = "kebab-case")]
 enum Action {
     BlockdevSnapshotInternalSync { device: String, name: String },
+    BlockdevSnapshot { node: String, overlay: String },
 }
 
 impl Transaction {
@@ -59,6 +60,17 @@ impl Transaction {
         };
         Self {
             actions: nodes.iter().map(action).collect(),
+        }
+    }
+
+    /// New images on top, each a pair of the node that is and the one that comes on it, which stands on nothing yet.
+    pub fn overlays(pairs: &[(String, String)]) -> Self {
+        let action = |(node, overlay): &(String, String)| Action::BlockdevSnapshot {
+            node: node.clone(),
+            overlay: overlay.clone(),
+        };
+        Self {
+            actions: pairs.iter().map(action).collect(),
         }
     }
 }
@@ -135,6 +147,9 @@ pub struct BlockNode {
     /// Its name.
     #[serde(default, rename = "node-name")]
     pub node_name: Option<String>,
+    /// It is not written to now.
+    #[serde(default, rename = "ro")]
+    pub readonly: bool,
     /// Its image.
     pub image: ImageInfo,
 }
@@ -145,6 +160,9 @@ pub struct ImageInfo {
     /// Internal snapshots.
     #[serde(default)]
     pub snapshots: Vec<SnapshotInfo>,
+    /// What it stands on.
+    #[serde(default, rename = "backing-image")]
+    pub backing: Option<Box<Self>>,
 }
 
 /// One internal snapshot.

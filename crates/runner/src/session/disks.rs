@@ -93,6 +93,17 @@ impl Session {
         }
     }
 
+    pub(super) fn disk_names(&self) -> Vec<String> {
+        let Stage::Up(live) = &self.stage else {
+            return Vec::new();
+        };
+        live.qemu
+            .images
+            .iter()
+            .map(|(name, _path)| name.clone())
+            .collect()
+    }
+
     fn tell_of_disks(&mut self, told: impl IntoIterator<Item = Told>) {
         for (disk, trouble) in told {
             tracing::warn!(disk, ?trouble, "a disk is in trouble, or is not any more");

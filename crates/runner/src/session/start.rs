@@ -214,6 +214,7 @@ impl Session {
                 tracing::warn!(%error, "the adopted QEMU does not answer");
                 self.reconnect(qemu.identity.clone());
                 Live {
+                    troubles: Troubles::of(&qemu.images),
                     qemu,
                     qmp: None,
                     version: String::new(),
@@ -221,7 +222,6 @@ impl Session {
                     silent: true,
                     listening: false,
                     asking: None,
-                    troubles: Troubles::default(),
                     dead_until: None,
                 }
             }
@@ -235,6 +235,7 @@ impl Session {
         }
         self.listen(up.monitor.events);
         Live {
+            troubles: Troubles::of(&qemu.images),
             qemu,
             version: up.monitor.qmp.version().to_string(),
             qmp: Some(up.monitor.qmp),
@@ -242,7 +243,6 @@ impl Session {
             silent: false,
             listening: true,
             asking: None,
-            troubles: Troubles::default(),
             dead_until: None,
         }
     }

@@ -1,6 +1,6 @@
 //! Disks and networks on QEMU's command line.
 
-use crate::argv::{DiskWiring, Wiring, WiringError, Words, comma};
+use crate::argv::{DiskWiring, Wiring, WiringError, Words, comma, nodes as names};
 use crate::machine::Family;
 use crate::vm::{
     Aio, DetectZeroes, Discard, Disk, DiskFormat, DiskInterface, Media, Network, NetworkKind, VmSpec,
@@ -68,9 +68,9 @@ fn nodes(words: &mut Words, disk: &Disk, set: usize, wired: &DiskWiring) {
     // QEMU wants a node to be there before another stands on it.
     let mut stands_on = String::new();
     for (depth, layer) in wired.below.iter().enumerate().rev() {
-        let place = format!("{set}.{}", depth + 1);
-        let name = format!("below.{place}");
-        let set = SETS_PER_DISK * (set + 1) + depth;
+        let place = names::under(set, depth + 1);
+        let name = names::below(set, depth + 1);
+        let set = set_below(set, depth + 1);
         let of_file = format!(",read-only=on{}", requests(disk));
         let of_format = format!(",read-only=on{}{stands_on}", caching(disk));
         node(
@@ -101,6 +101,11 @@ fn nodes(words: &mut Words, disk: &Disk, set: usize, wired: &DiskWiring) {
         &format!("{readonly}{}{discard}", requests(disk)),
         &format!("{readonly}{}{discard}{zeroes}{stands_on}", caching(disk)),
     );
+}
+
+/// Number of the descriptor set of an image below another, the nearest of a disk at depth 1.
+pub const fn set_below(place: usize, depth: usize) -> usize {
+    SETS_PER_DISK * (place + 1) + depth - 1
 }
 
 /// How each file of a disk is read and written.

@@ -1,10 +1,13 @@
 //! External snapshots, stacked and merged.
 
-use maqet_process::identity::FileId;
+use maqet_process::identity::{FileId, ProcessIdentity, Role};
 use maqet_spec::vm::DiskInterface;
 use serde_json::json;
 
 use super::*;
+use crate::id::VmId;
+use crate::lifecycle::{Cause, Fact, LastExit};
+use crate::record::{Launch, VmRecord};
 
 fn spec() -> VmSpec {
     let mut spec = empty();
@@ -153,4 +156,76 @@ fn nothing_is_stored_for_nothing_and_work_is_read_again() {
         let stored = serde_json::to_value(&externals).unwrap();
         assert_eq!(serde_json::from_value::<Externals>(stored).unwrap(), externals);
     }
+}
+
+const AT: Timestamp = Timestamp(5);
+
+/// A VM in its first launch.
+fn running() -> VmRecord {
+    let runner = ProcessIdentity {
+        role: Role::Runner,
+        boot_id: "b".to_owned(),
+        pidns_inode: 1,
+        pid: 100,
+        pidfs_inode: None,
+        pidfs_handle: None,
+        start_ticks: 5,
+        executables: Vec::new(),
+        launch_id: "l".to_owned(),
+        generation: 1,
+    };
+    let launch = Launch::new("l", 1, runner, AT);
+    let record = VmRecord::new(VmId::random(), spec(), AT);
+    record.apply(Fact::Launching(Box::new(launch)), AT).unwrap()
+}
+
+/// QEMU is being put on new images for a snapshot of all disks.
+fn switch(name: &str) -> Switch {
+    let layers = layers(&spec(), name);
+    let made = |(inode, layer): (u64, &Layer)| Opened {
+        path: layer.overlay.clone(),
+        file: FileMark {
+            id: FileId { dev: 1, inode },
+            born_ns: None,
+        },
+    };
+    Switch {
+        made: (7..).zip(&layers).map(made).collect(),
+        images: vec![1, 1],
+        boot_id: "b".to_owned(),
+        snapshot: ExternalSnapshot {
+            name: name.to_owned(),
+            at: AT,
+            layers,
+        },
+    }
+}
+
+/// A QEMU that was being put on new images and has ended: its disks are on them, whether it was or not.
+#[test]
+fn the_end_of_qemu_settles_a_switch() {
+    let mut record = running();
+    record.externals.work = Some(ExternalWork {
+        action: SnapshotAction::Create,
+        name: "a".to_owned(),
+        step: ExternalStep::Switching(Box::new(switch("a"))),
+    });
+    let stored = serde_json::to_value(&record).unwrap();
+    assert_eq!(serde_json::from_value::<VmRecord>(stored).unwrap(), record);
+    assert_eq!(paths(&record.spec), ["/vm/root", "/vm/data"]);
+    let exit = LastExit {
+        cause: Cause::QemuKilled,
+        at: AT,
+        exit_code: None,
+        signal: Some(9),
+        detail: None,
+    };
+    let ended = record.apply(Fact::Ended { generation: 1, exit }, AT).unwrap();
+    assert_eq!(paths(&ended.spec), ["/vm/root.a.qcow2", "/vm/data.a.qcow2"]);
+    assert_eq!(
+        (ended.externals.snapshots.len(), &ended.externals.work),
+        (1, &None)
+    );
+    let known = ended.files.get(Path::new("/vm/data.a.qcow2")).unwrap();
+    assert!(known.made && known.used && known.file.unwrap().id.inode == 8);
 }

@@ -77,13 +77,8 @@ fn deleted(call: SnapshotDelete) -> (String, SnapshotOrder) {
 
 fn listed(call: SnapshotList) -> (String, SnapshotOrder) {
     let order = SnapshotOrder {
-        action: None,
-        name: String::new(),
         disk: call.disk,
-        memory: false,
-        overwrite: false,
-        external: false,
-        key: None,
+        ..SnapshotOrder::list()
     };
     (call.vm, order)
 }

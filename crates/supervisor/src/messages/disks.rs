@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use actix::Message;
-use maqet_process::identity::FileMark;
+use actix::{Message, MessageResponse};
 use maqet_protocol::control::{DiskAccepted, SnapshotDone, VmStorage};
 use maqet_protocol::refusal::Refusal;
+use maqet_spec::VmSpec;
 use maqet_spec::vm::{Disk, DiskFormat};
-use maqet_state::external::{Discarded, ExternalSnapshot, ExternalWork};
+use maqet_state::disk::{DiskRecords, Opened};
+use maqet_state::external::{Discarded, ExternalSnapshot, ExternalWork, Externals};
 use maqet_state::snapshot::SnapshotWork;
 use maqet_storage::meter::Progress;
 use tokio::sync::{oneshot, watch};
@@ -112,7 +113,7 @@ pub(crate) enum RecordExternal {
         /// A new snapshot, or other images on top of one there is.
         snapshot: Box<ExternalSnapshot>,
         /// The new images.
-        made: Vec<(PathBuf, FileMark)>,
+        made: Vec<Opened>,
         /// Images that nobody needs any more.
         discard: Vec<Discarded>,
         /// For whoever asked.
@@ -120,6 +121,15 @@ pub(crate) enum RecordExternal {
         /// Idempotency key of the call.
         key: Option<String>,
     },
+    /// QEMU is on the images that were recorded for it.
+    Switched {
+        /// For whoever asked.
+        done: Box<SnapshotDone>,
+        /// Idempotency key of the call.
+        key: Option<String>,
+    },
+    /// QEMU, which runs, is not on them, and they are taken away. Refused once it has ended: then the disks are on them.
+    NotSwitched,
     /// What was on top of a snapshot is in it.
     Merged {
         /// Images that nobody needs any more.
@@ -141,6 +151,19 @@ pub(crate) enum RecordExternal {
         /// Where they were.
         gone: Vec<PathBuf>,
     },
+}
+
+/// What a VM's disks are on record as. From: work that has changed it. To: `VmActor`.
+#[derive(Debug, Message)]
+#[rtype(result = "DisksNow")]
+pub(crate) struct AskDisks;
+
+/// Reply to [`AskDisks`].
+#[derive(Debug, MessageResponse)]
+pub(crate) struct DisksNow {
+    pub(crate) spec: VmSpec,
+    pub(crate) files: DiskRecords,
+    pub(crate) externals: Externals,
 }
 
 /// How far the work on its disks is, for as long as there is some.

@@ -1,19 +1,17 @@
-//! Snapshots as files of their own, of a VM that does not run: an image stays what it was, and a new one on top of it takes what
-//! is written.
+//! Snapshots as files of their own: an image stays what it was, and a new one on top of it takes what is written.
 //!
 //! What is about to be made is recorded first. Nobody writes to a new image before the spec names it, which one commit
 //! does for all disks; so whoever finds work that was cut off deletes what there is of it. See decision 36.
 
 mod files;
+pub(crate) mod running;
 
-use std::path::PathBuf;
-
-use maqet_process::identity::FileMark;
 use maqet_process::point::{Point, pass};
 use maqet_protocol::control::{SnapshotDone, SnapshotInfo};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::vm::Disk;
 use maqet_state::clock;
+use maqet_state::disk::Opened;
 use maqet_state::external::{Discarded, ExternalSnapshot, ExternalStep, ExternalWork, Externals, Layer};
 use maqet_state::snapshot::{SnapshotAction, SnapshotKind};
 
@@ -48,7 +46,7 @@ pub(super) async fn carry_out(job: &Job) -> Result<Option<Done>, Refusal> {
 /// The snapshots there are, once nothing is left of work that was cut off.
 async fn tidied(job: &Job) -> Result<Externals, Refusal> {
     let mut externals = job.externals.clone();
-    if externals.work.is_some() && job.link.is_none() {
+    if externals.work.is_some() {
         Leases::take(&job.id, &job.spec, &job.shared).await?;
         if Desk::of(job).tidy(&externals).await? {
             externals.work = None;
@@ -93,7 +91,7 @@ impl<'j> Work<'j> {
                 .parameter("memory")
                 .hint("leave out --memory or --external"));
         }
-        if job.link.is_some() {
+        if job.link.is_some() && job.order.action != Some(SnapshotAction::Create) {
             return Err(running(job));
         }
         Leases::take(&job.id, &job.spec, &job.shared).await?;
@@ -111,6 +109,9 @@ impl<'j> Work<'j> {
 
     async fn create(&self) -> Result<SnapshotDone, Refusal> {
         let disks = self.chosen()?;
+        if let Some(link) = &self.job.link {
+            running::can_stack(link, &self.job.spec, &disks).await?;
+        }
         self.job.check_soundness(&scope::names(disks.iter())).await?;
         let listed = self.job.engine().await?.list().await?;
         let mut internal = listed.into_values().flatten();
@@ -202,6 +203,9 @@ impl<'j> Work<'j> {
         };
         let disks = layers.iter().map(|layer| layer.disk().to_owned()).collect();
         let done = self.done(action, disks);
+        if let Some(link) = &self.job.link {
+            return self.switch(link, snapshot, made, done).await;
+        }
         let stacked = RecordExternal::Stacked {
             snapshot: Box::new(snapshot),
             made,
@@ -223,10 +227,10 @@ impl<'j> Work<'j> {
         self.desk.record(RecordExternal::Begun(work)).await
     }
 
-    async fn make(&self, layers: &[Layer]) -> Result<Vec<(PathBuf, FileMark)>, Refusal> {
+    async fn make(&self, layers: &[Layer]) -> Result<Vec<Opened>, Refusal> {
         let mut made = Vec::new();
         for layer in layers {
-            made.push((layer.overlay.clone(), self.desk.make(layer).await?));
+            made.push(self.desk.make(layer).await?);
             pass(Point::LayerDone);
         }
         Ok(made)
@@ -302,7 +306,7 @@ impl<'j> Work<'j> {
             action,
             name: self.job.order.name.clone(),
             disks,
-            live: false,
+            live: self.job.link.is_some(),
             memory: false,
             memory_left_out: false,
             took_ms: u64::try_from(self.job.asked.elapsed().as_millis()).unwrap_or(u64::MAX),

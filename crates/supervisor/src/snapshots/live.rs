@@ -76,21 +76,20 @@ impl Live {
 
     async fn call<M: Method>(&self, method: &M, limit: Duration) -> Result<M::Reply, Refusal> {
         let called = self.link.call(method, limit).await;
-        called.map_err(|refusal| self.explained(refusal))
+        called.map_err(|refusal| of_this_version(&self.vm, refusal))
     }
+}
 
-    /// A runner of an earlier version lives as long as its QEMU.
-    fn explained(&self, refusal: Refusal) -> Refusal {
-        let unknown = refusal.code == RefusalCode::InvalidCall && refusal.message.contains("has no method");
-        if !unknown {
-            return refusal;
-        }
-        let vm = &self.vm;
-        let message = format!("the runner of `{vm}` is of an earlier version and has no snapshots");
-        Refusal::new(RefusalCode::WrongState, message)
-            .state("running")
-            .hint(format!("maqet restart {vm}"))
+/// A runner of an earlier version lives as long as its QEMU.
+pub(super) fn of_this_version(vm: &str, refusal: Refusal) -> Refusal {
+    let unknown = refusal.code == RefusalCode::InvalidCall && refusal.message.contains("has no method");
+    if !unknown {
+        return refusal;
     }
+    let message = format!("the runner of `{vm}` is of an earlier version and cannot do this");
+    Refusal::new(RefusalCode::WrongState, message)
+        .state("running")
+        .hint(format!("maqet restart {vm}"))
 }
 
 fn order(step: SnapshotStep, name: &str, disks: Vec<String>, vmstate: Option<String>) -> RunSnapshot {

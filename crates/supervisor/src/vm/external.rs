@@ -2,22 +2,32 @@
 
 use std::path::{Path, PathBuf};
 
+use actix::fut::ready;
 use actix::{ActorFutureExt, Context, Handler, ResponseActFuture, WrapFuture};
-use maqet_process::identity::FileMark;
 use maqet_protocol::control::SnapshotDone;
-use maqet_protocol::refusal::Refusal;
+use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_state::change::Change;
 use maqet_state::clock;
-use maqet_state::disk::{DiskRecords, Opened};
-use maqet_state::external::{Discarded, ExternalStep, ExternalWork, lowered, raised};
+use maqet_state::external::{Discarded, ExternalStep, ExternalWork, lowered, raised, with_images};
+use maqet_state::lifecycle::Status;
+use maqet_state::snapshot::SnapshotAction;
 
 use super::VmActor;
-use crate::messages::RecordExternal;
+use crate::messages::{AskDisks, DisksNow, RecordExternal};
 
 impl VmActor {
-    fn external_change(&mut self, step: RecordExternal) -> Change {
-        match step {
+    /// What is recorded of a step.
+    ///
+    /// # Errors
+    /// `wrong-state` for one that comes too late.
+    fn external_change(&mut self, step: RecordExternal) -> Result<Change, Refusal> {
+        Ok(match step {
+            RecordExternal::NotSwitched => {
+                self.unswitch()?;
+                Change::update(self.record.clone())
+            }
             RecordExternal::Begun(work) => {
+                self.may_begin(&work.step)?;
                 self.record.externals.work = Some(work);
                 Change::update(self.record.clone())
             }
@@ -32,18 +42,15 @@ impl VmActor {
                 let externals = std::mem::take(&mut self.record.externals);
                 self.record.externals = externals.stacked(*snapshot);
                 let files = std::mem::take(&mut self.record.files);
-                self.record.files = with_made(files, made, &self.shared.boot_id);
+                self.record.files = with_images(files, &made, &self.shared.boot_id, clock::now());
                 self.external_done(discard, *done, key)
             }
+            RecordExternal::Switched { done, key } => {
+                self.record = self.record.clone().switched(clock::now());
+                self.external_done(Vec::new(), *done, key)
+            }
             RecordExternal::Merged { discard, done, key } => {
-                let layers = done
-                    .disks
-                    .iter()
-                    .filter_map(|disk| self.record.externals.layer(&done.name, disk).cloned())
-                    .collect::<Vec<_>>();
-                self.record.spec = lowered(self.record.spec.clone(), &layers);
-                let externals = std::mem::take(&mut self.record.externals);
-                self.record.externals = externals.merged(&done.name, &done.disks);
+                self.lower(&done);
                 self.external_done(discard, *done, key)
             }
             RecordExternal::Failed { settled, refusal } => {
@@ -61,7 +68,42 @@ impl VmActor {
                     .fold(files, |files, path: &PathBuf| files.forgotten(Path::new(path)));
                 Change::update(self.record.clone())
             }
+        })
+    }
+
+    /// Disks stand on the base of a snapshot again.
+    fn lower(&mut self, done: &SnapshotDone) {
+        let of = |disk: &String| self.record.externals.layer(&done.name, disk).cloned();
+        let layers: Vec<_> = done.disks.iter().filter_map(of).collect();
+        self.record.spec = lowered(self.record.spec.clone(), &layers);
+        let externals = std::mem::take(&mut self.record.externals);
+        self.record.externals = externals.merged(&done.name, &done.disks);
+    }
+
+    /// Nothing that a QEMU is to do begins once it has ended.
+    fn may_begin(&self, step: &ExternalStep) -> Result<(), Refusal> {
+        let switches = matches!(step, ExternalStep::Switching(_));
+        if switches && self.record.status() != Status::Running {
+            let message = format!("`{}` has ended meanwhile", self.name());
+            return Err(Refusal::new(RefusalCode::WrongState, message));
         }
+        Ok(())
+    }
+
+    /// QEMU is not on the new images: from now on they are what somebody has made and deletes.
+    fn unswitch(&mut self) -> Result<(), Refusal> {
+        let Some(switch) = self.record.externals.switching() else {
+            let message = format!("`{}` has ended, and its disks are on the new images", self.name());
+            return Err(Refusal::new(RefusalCode::WrongState, message));
+        };
+        self.record.externals.work = Some(ExternalWork {
+            action: SnapshotAction::Create,
+            name: switch.snapshot.name.clone(),
+            step: ExternalStep::Making {
+                layers: switch.snapshot.layers.clone(),
+            },
+        });
+        Ok(())
     }
 
     fn external_done(&mut self, discard: Vec<Discarded>, done: SnapshotDone, key: Option<String>) -> Change {
@@ -82,18 +124,6 @@ impl VmActor {
     }
 }
 
-/// maqet made them, and none is ever made anew: one that is missing is lost.
-fn with_made(files: DiskRecords, made: Vec<(PathBuf, FileMark)>, boot_id: &str) -> DiskRecords {
-    made.into_iter().fold(files, |files, (path, file)| {
-        let opened = Opened {
-            path: path.clone(),
-            file,
-        };
-        let files = files.made(path, file, boot_id, clock::now());
-        files.used(&[opened], boot_id, clock::now())
-    })
-}
-
 impl Handler<RecordExternal> for VmActor {
     type Result = ResponseActFuture<Self, Result<(), Refusal>>;
 
@@ -108,7 +138,10 @@ impl Handler<RecordExternal> for VmActor {
             self.record.externals.clone(),
             self.record.files.clone(),
         );
-        let change = self.external_change(step);
+        let change = match self.external_change(step) {
+            Ok(change) => change,
+            Err(refusal) => return Box::pin(ready(Err(refusal))),
+        };
         if fact {
             let kept = self.persist_fact(change).into_actor(self);
             return Box::pin(kept.map(|kept, actor, _context| {
@@ -124,5 +157,17 @@ impl Handler<RecordExternal> for VmActor {
             }
             durable
         }))
+    }
+}
+
+impl Handler<AskDisks> for VmActor {
+    type Result = DisksNow;
+
+    fn handle(&mut self, _message: AskDisks, _context: &mut Context<Self>) -> DisksNow {
+        DisksNow {
+            spec: self.record.spec.clone(),
+            files: self.record.files.clone(),
+            externals: self.record.externals.clone(),
+        }
     }
 }

@@ -27,6 +27,7 @@ use crate::maintenance::{Bench, Wanted, not_resized};
 use crate::messages::{DescribeDisks, FollowDisks, ResizeDisk, VerifyDisks};
 use crate::operation::{Accepted, Done, Maintained, Operation};
 use crate::room::Room;
+use crate::snapshots::external::running::top_of;
 use crate::soundness;
 
 /// QEMU writes new tables and tells its guest.
@@ -281,9 +282,10 @@ async fn resize_live(
         if let Some(short) = room.short().await {
             return Err(not_resized(&bench.spec, disk, &short));
         }
+        let top = top_of(link, vm.as_str(), name).await?;
         let command = RunQmp {
             command: "block_resize".to_owned(),
-            arguments: Some(serde_json::json!({"node-name": name, "size": bytes})),
+            arguments: Some(serde_json::json!({"node-name": top, "size": bytes})),
             timeout_ms: super::start::millis(RESIZE_DEADLINE),
         };
         if let Err(refusal) = link.call(&command, RESIZE_DEADLINE + WIRE_MARGIN).await {

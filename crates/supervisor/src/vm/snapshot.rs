@@ -57,6 +57,16 @@ impl VmActor {
         Ok(accepted)
     }
 
+    /// A QEMU that was taken over may have been put on other images meanwhile: only it knows, and it is asked.
+    pub(super) fn resume_switch(&mut self, context: &mut Context<Self>) {
+        if self.record.externals.switching().is_none() {
+            return;
+        }
+        if let Err(refusal) = self.snapshot(SnapshotOrder::list(), context) {
+            tracing::warn!(vm = self.name(), %refusal, "what QEMU's disks are on is asked later");
+        }
+    }
+
     /// Another command may have come in its place meanwhile, which then has the say.
     fn snapshot_ended(&mut self, outcome: Outcome, token: &Rc<Notify>, context: &mut Context<Self>) {
         let own = self

@@ -9,7 +9,7 @@ use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::VmSpec;
 use maqet_spec::size::Size;
 use maqet_spec::vm::{Disk, DiskFormat};
-use maqet_state::disk::DiskRecords;
+use maqet_state::disk::{DiskRecords, Opened};
 use maqet_state::external::{Discarded, ExternalStep, Externals, Layer};
 use maqet_state::id::VmId;
 use maqet_storage::PathPolicy;
@@ -65,7 +65,8 @@ impl Desk {
     pub(crate) async fn tidy(&self, externals: &Externals) -> Result<bool, Refusal> {
         match externals.work.as_ref().map(|work| &work.step) {
             None => return Ok(true),
-            Some(ExternalStep::Merging { .. }) => return Ok(false),
+            // Of a QEMU that has ended it is settled by its end.
+            Some(ExternalStep::Merging { .. } | ExternalStep::Switching(_)) => return Ok(false),
             Some(ExternalStep::Making { layers }) => {
                 self.take_back(layers).await?;
                 self.record(RecordExternal::Struck { gone: Vec::new() }).await?;
@@ -100,7 +101,7 @@ impl Desk {
     }
 
     /// Makes the image on top of a layer's base, which must be the file on record.
-    pub(super) async fn make(&self, layer: &Layer) -> Result<FileMark, Refusal> {
+    pub(super) async fn make(&self, layer: &Layer) -> Result<Opened, Refusal> {
         let disk = layer.disk();
         let chain = self.open(layer.base(), layer.before.format, disk).await?;
         let base = chain.top.path;
@@ -113,10 +114,19 @@ impl Desk {
         let (policy, binaries) = (&self.shared.policy, &self.shared.binaries);
         let made = image::overlay(&layer.overlay, (&base, format), Size(size), policy, binaries).await;
         let made = made.map_err(|error| failed(disk, &error))?;
-        Ok(FileMark {
-            id: made.file_id,
-            born_ns: None,
+        Ok(Opened {
+            path: layer.overlay.clone(),
+            file: FileMark {
+                id: made.file_id,
+                born_ns: None,
+            },
         })
+    }
+
+    /// How many images the disk of a layer has without the new one.
+    pub(super) async fn images_of(&self, layer: &Layer) -> Result<usize, Refusal> {
+        let chain = self.open(layer.base(), layer.before.format, layer.disk()).await?;
+        Ok(chain.below.len() + 1)
     }
 
     /// Writes what is on top of a snapshot into it.

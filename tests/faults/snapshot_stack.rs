@@ -1,0 +1,176 @@
+//! QEMU is put on new images while its guest writes, and whoever takes part is killed: nothing that was written is lost, all
+//! disks are on the same side of the snapshot, no image is left over, and the VM starts.
+#![cfg(debug_assertions)]
+
+use maqet_process::ProcessHandle;
+use maqet_process::point::Point;
+use maqet_tests::monitor::Monitor;
+use maqet_tests::{Guest, Held, Sandbox, wait};
+use serde_json::{Value, json};
+
+use crate::scene::{kill, process, say};
+use crate::snapshot_external::held;
+
+const POINTS: [Point; 6] = [
+    Point::LayersIntended,
+    Point::LayerDone,
+    Point::LayersMade,
+    Point::LayersAsked,
+    Point::LayersSwitched,
+    Point::LayersRecorded,
+];
+const DISKS: &str = "disks: {root: {path: ./root.qcow2, size: 4M, interface: ide}, \
+                     data: {path: ./data.qcow2, size: 4M, interface: ide}}";
+const CREATE: [&str; 5] = ["snapshot", "create", "web", "snap", "--external"];
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Victim {
+    Supervisor,
+    Runner,
+    Qemu,
+}
+use Victim::{Qemu, Runner, Supervisor};
+
+const SETS: [&[Victim]; 6] = [
+    &[Supervisor],
+    &[Runner],
+    &[Qemu],
+    &[Supervisor, Runner],
+    &[Supervisor, Qemu],
+    &[Supervisor, Runner, Qemu],
+];
+
+struct Scene {
+    sandbox: Sandbox,
+    id: String,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let sandbox = Sandbox::new();
+        let id = Guest::tiny("web").line(DISKS).start(&sandbox);
+        Self { sandbox, id }
+    }
+
+    /// What the guest writes to the beginning of each disk, and flushes.
+    fn write(&self, pattern: u8) {
+        let mut monitor = Monitor::of(&self.sandbox, &self.id);
+        let devices = monitor.run("query-block", &json!({})).unwrap();
+        for device in devices.as_array().unwrap() {
+            for command in [&format!("write -P {pattern} 0 1M"), "flush"] {
+                let device = device["qdev"].as_str().unwrap();
+                let line = format!("qemu-io -d {device} \"{command}\"");
+                let done = monitor
+                    .run("human-monitor-command", &json!({"command-line": line}))
+                    .unwrap();
+                assert!(!done.as_str().unwrap().contains("rror"), "{line}: {done}");
+            }
+        }
+    }
+
+    fn find(&self, victim: Victim) -> ProcessHandle {
+        let status = self.sandbox.status("web");
+        process(&match victim {
+            Supervisor => self.sandbox.json(&["supervisor", "status"])["pid"].clone(),
+            Runner => status["runner_pid"].clone(),
+            Qemu => status["pid"].clone(),
+        })
+    }
+
+    /// The snapshots, as soon as somebody can tell; a runner may just be replaced.
+    fn list(&self) -> Vec<Value> {
+        let listed = wait::until("the snapshots are listed", wait::PATIENCE, || {
+            let output = self.sandbox.maqet(&["-o", "json", "snapshot", "list", "web"]);
+            if output.code == 0 { Ok(output) } else { Err(output) }
+        });
+        listed.json().as_array().unwrap().clone()
+    }
+}
+
+fn play(point: Point, victims: &[Victim]) {
+    let context = format!("at {}, {victims:?} killed", point.name());
+    say(&context);
+    let scene = Scene::new();
+    scene.write(1);
+    let found: Vec<_> = victims.iter().map(|victim| scene.find(*victim)).collect();
+    let mut held_at = Held::at(&scene.sandbox, point);
+    let client = scene.sandbox.spawn(&CREATE);
+    held_at.reached();
+    scene.write(2);
+    kill(&found.iter().collect::<Vec<_>>());
+    drop(held_at);
+    let output = client.output();
+    let list = scene.list();
+    assert!(output.code != 0 || list.len() == 1, "{context}: {output:#?}");
+    let lives = scene.sandbox.status("web")["status"] == "running";
+    assert_eq!(lives, !victims.contains(&Qemu), "{context}");
+    if lives {
+        scene.write(3);
+        scene.sandbox.maqet(&["stop", "web", "--force"]).expect(0);
+    }
+    assert_eq!(
+        held(&scene.sandbox, &context),
+        if lives { 3 } else { 2 },
+        "{context}"
+    );
+    scene.sandbox.maqet(&["start", "web"]).expect(0);
+    assert_eq!(scene.list().len(), list.len(), "{context}");
+    // The same again is no trouble, and what is kept is of one moment.
+    if list.is_empty() {
+        scene.sandbox.maqet(&CREATE).expect(0);
+    }
+    scene.sandbox.maqet(&["stop", "web"]).expect(0);
+    scene
+        .sandbox
+        .maqet(&["snapshot", "load", "web", "snap"])
+        .expect(0);
+    let kept = held(&scene.sandbox, &context);
+    assert!((1..=3).contains(&kept), "{context}: {kept}");
+}
+
+fn play_all(points: &[Point]) {
+    for point in points {
+        for victims in SETS {
+            play(*point, victims);
+        }
+    }
+}
+
+#[test]
+fn before_qemu_is_told() {
+    play_all(&POINTS[..3]);
+}
+
+#[test]
+fn once_qemu_is_told() {
+    play_all(&POINTS[3..]);
+}
+
+/// What QEMU refuses leaves nothing behind, not in QEMU either.
+#[test]
+fn an_image_that_was_exchanged_is_not_given_to_qemu() {
+    let scene = Scene::new();
+    scene.write(1);
+    let mut held_at = Held::at(&scene.sandbox, Point::LayersMade);
+    let client = scene.sandbox.spawn(&CREATE);
+    held_at.reached();
+    let overlay = scene.sandbox.home().join("data.snap.qcow2");
+    let aside = scene.sandbox.home().join("aside");
+    std::fs::rename(&overlay, &aside).unwrap();
+    std::fs::copy(&aside, &overlay).unwrap();
+    drop(held_at);
+    let output = client.output();
+    assert_eq!(output.code, 5, "{output:#?}");
+    assert!(scene.list().is_empty());
+    std::fs::remove_file(&aside).unwrap();
+    scene.write(2);
+    scene.sandbox.maqet(&CREATE).expect(0);
+    scene.write(3);
+    scene.sandbox.maqet(&["stop", "web"]).expect(0);
+    assert_eq!(held(&scene.sandbox, "exchanged"), 3);
+    scene
+        .sandbox
+        .maqet(&["snapshot", "load", "web", "snap"])
+        .expect(0);
+    assert_eq!(held(&scene.sandbox, "loaded"), 2);
+}
