@@ -36,6 +36,7 @@ mod scene;
 mod silence;
 mod small_disk;
 mod snapshot;
+mod snapshot_cut;
 mod snapshot_external;
 mod snapshot_live;
 mod snapshot_stack;

@@ -128,6 +128,10 @@ fn play(words: &[&str], point: Point, victims: &[Victim]) {
     assert_eq!(has, [!list.is_empty(); 2], "{context}: {list:?}");
     assert!(output.code != 0 || !list.is_empty(), "{context}: {output:#?}");
     assert!(!loads || !list.is_empty(), "{context}");
+    if loads && !running {
+        scene.0.maqet(&["start", "web"]).expect(3);
+        scene.0.maqet(&["snapshot", "load", "web", "snap"]).expect(0);
+    }
     scene.0.maqet(&["start", "web"]).expect(0);
     assert_eq!(scene.list().len(), list.len(), "{context}");
 }

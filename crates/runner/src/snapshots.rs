@@ -85,7 +85,11 @@ impl Work<'_> {
             let told = image.into_iter().flat_map(|node| node.image.snapshots.clone());
             entries.extend(told.map(|snapshot| entry(&disk, snapshot)));
         }
-        Ok(SnapshotEntries { entries })
+        let status = self.execute(&QueryStatus).await?;
+        Ok(SnapshotEntries {
+            entries,
+            run_state: Some(status.status.as_str().to_owned()),
+        })
     }
 
     /// The order with the nodes that disks have now in the place of disks.

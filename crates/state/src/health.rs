@@ -17,6 +17,21 @@ pub struct Health {
     /// Images that were found damaged, by their paths.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     damaged: BTreeMap<PathBuf, Damage>,
+    /// Images that a load by QEMU was cut off in, by their paths: they may hold different moments.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    between: BTreeMap<PathBuf, CutLoad>,
+}
+
+/// A load that may have reached some disks and not others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutLoad {
+    /// Name of the snapshot.
+    pub snapshot: String,
+    /// When it was noticed.
+    pub at: Timestamp,
+    /// A person said that the image be used as it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accepted: bool,
 }
 
 /// What is wrong with an image.
@@ -40,6 +55,8 @@ pub enum Verdict<'h> {
     Check,
     /// Not before it was repaired or accepted.
     Quarantined(&'h Damage),
+    /// Not before a snapshot was loaded in all disks, or a person accepted what the image holds.
+    Between(&'h CutLoad),
 }
 
 impl Health {
@@ -48,6 +65,7 @@ impl Health {
         Self {
             unclean: false,
             damaged: BTreeMap::new(),
+            between: BTreeMap::new(),
         }
     }
 
@@ -58,17 +76,58 @@ impl Health {
 
     /// What a start has to do about the image at `path`, which says of itself that it is `suspect` or not.
     pub fn judge(&self, path: &Path, suspect: bool) -> Verdict<'_> {
-        match self.damaged.get(path) {
-            Some(damage) if damage.accepted => Verdict::Go,
-            Some(damage) => Verdict::Quarantined(damage),
-            None if self.unclean || suspect => Verdict::Check,
-            None => Verdict::Go,
+        match (self.damaged.get(path), self.between(path)) {
+            (Some(damage), _) if !damage.accepted => Verdict::Quarantined(damage),
+            (_, Some(load)) => Verdict::Between(load),
+            (Some(_accepted), None) => Verdict::Go,
+            (None, None) if self.unclean || suspect => Verdict::Check,
+            (None, None) => Verdict::Go,
         }
     }
 
     /// What is wrong with the image at `path`, if something is.
     pub fn of(&self, path: &Path) -> Option<&Damage> {
         self.damaged.get(path)
+    }
+
+    /// The load that was cut off in the image at `path`, if nobody has accepted what it holds.
+    pub fn between(&self, path: &Path) -> Option<&CutLoad> {
+        self.between.get(path).filter(|load| !load.accepted)
+    }
+
+    /// A load of `snapshot` into the images at these paths was cut off: which of them it reached is not known.
+    #[must_use]
+    pub fn cut_off(mut self, paths: Vec<PathBuf>, snapshot: &str, at: Timestamp) -> Self {
+        let load = |path| {
+            let (snapshot, accepted) = (snapshot.to_owned(), false);
+            (
+                path,
+                CutLoad {
+                    snapshot,
+                    at,
+                    accepted,
+                },
+            )
+        };
+        self.between.extend(paths.into_iter().map(load));
+        self
+    }
+
+    /// One snapshot was loaded into all images at these paths. Only a load that reaches every image which another was cut off
+    /// in makes them agree.
+    #[must_use]
+    pub fn loaded(mut self, paths: &[PathBuf]) -> Self {
+        if self.between.keys().all(|path| paths.contains(path)) {
+            self.between.clear();
+        }
+        self
+    }
+
+    /// The same without the loads that were cut off: for whoever is about to load a snapshot, which mends that.
+    #[must_use]
+    pub fn for_load(mut self) -> Self {
+        self.between.clear();
+        self
     }
 
     /// The image at `path` was found damaged.
@@ -85,13 +144,24 @@ impl Health {
         if let Some(damage) = self.damaged.get_mut(path) {
             damage.accepted = true;
         }
+        if let Some(load) = self.between.get_mut(path) {
+            load.accepted = true;
+        }
         self
     }
 
-    /// The image at `path` is whole, or gone.
+    /// The tables of the image at `path` are whole.
     #[must_use]
     pub fn mended(mut self, path: &Path) -> Self {
         self.damaged.remove(path);
+        self
+    }
+
+    /// The image at `path` is gone.
+    #[must_use]
+    pub fn gone(mut self, path: &Path) -> Self {
+        self.damaged.remove(path);
+        self.between.remove(path);
         self
     }
 
@@ -103,6 +173,7 @@ impl Health {
         }
         self.unclean = !is_clean(cause);
         self.damaged.retain(|_path, damage| !damage.accepted);
+        self.between.retain(|_path, load| !load.accepted);
         self
     }
 }
@@ -173,11 +244,43 @@ mod tests {
     }
 
     #[test]
+    fn a_load_that_was_cut_off_is_mended_by_a_load_of_all_these_disks_alone() {
+        let paths = ["/vm/root", "/vm/data"].map(PathBuf::from);
+        let cut = Health::good().cut_off(paths.to_vec(), "snap", AT);
+        let is_between = |health: &Health, path: &Path| matches!(health.judge(path, false), Verdict::Between(load) if load.snapshot == "snap");
+        let [root, data] = &paths;
+        let still = cut
+            .clone()
+            .ended(Cause::QemuKilled)
+            .ended(Cause::Stop)
+            .mended(root);
+        let still = still.loaded(std::slice::from_ref(root));
+        assert!(is_between(&still, root) && is_between(&still, data));
+        assert!(cut.clone().loaded(&paths).is_good());
+        assert!(cut.clone().gone(root).gone(data).is_good());
+        assert_eq!(cut.clone().for_load().judge(root, false), Verdict::Go);
+    }
+
+    #[test]
+    fn a_load_that_was_cut_off_is_accepted_disk_by_disk_and_outlasts_a_repair() {
+        let paths = ["/vm/root", "/vm/data"].map(PathBuf::from);
+        let [root, data] = &paths;
+        let cut = Health::good().cut_off(paths.to_vec(), "snap", AT);
+        let accepted = cut.clone().accepted(root);
+        assert_eq!(accepted.judge(root, false), Verdict::Go);
+        assert!(accepted.between(data).is_some());
+        assert!(accepted.accepted(data).ended(Cause::Stop).is_good());
+        let damaged = cut.damaged(root.clone(), "3 errors".to_owned(), AT);
+        assert!(matches!(damaged.judge(root, false), Verdict::Quarantined(_)));
+        assert!(damaged.mended(root).between(root).is_some());
+    }
+
+    #[test]
     fn it_is_stored_and_read() {
-        let health =
-            Health::good()
-                .ended(Cause::QemuKilled)
-                .damaged("/vm/root".into(), "3 errors".to_owned(), AT);
+        let health = Health::good()
+            .ended(Cause::QemuKilled)
+            .damaged("/vm/root".into(), "3 errors".to_owned(), AT)
+            .cut_off(vec!["/vm/root".into()], "snap", AT);
         let text = serde_json::to_string(&health).unwrap();
         assert_eq!(serde_json::from_str::<Health>(&text).unwrap(), health);
         assert_eq!(serde_json::from_str::<Health>("{}").unwrap(), Health::good());

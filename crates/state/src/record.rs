@@ -1,5 +1,7 @@
 //! What is stored about one VM.
 
+use std::path::PathBuf;
+
 use maqet_process::identity::ProcessIdentity;
 use maqet_spec::VmSpec;
 use serde::{Deserialize, Serialize};
@@ -270,7 +272,11 @@ impl VmRecord {
             last_exit: exit.or_else(|| self.last_exit.clone()),
             ..self.clone()
         };
-        Ok(if ended { after.switched(at) } else { after })
+        Ok(if ended {
+            after.switched(at).cut_off(at)
+        } else {
+            after
+        })
     }
 
     /// The record with its disks on the images that a QEMU was being put on, if one was: it has been, or has ended.
@@ -282,6 +288,30 @@ impl VmRecord {
             self.externals = self.externals.stacked(switch.snapshot);
         }
         self
+    }
+
+    /// The record where a QEMU that was loading a snapshot has ended: how far it came is not known, nor how long a guest ran
+    /// afterwards.
+    #[must_use]
+    pub fn cut_off(mut self, at: Timestamp) -> Self {
+        if let Some(work) = self.snapshot.take_if(|work| work.is_load_by_qemu()) {
+            let paths = self.paths_of(&work.disks);
+            self.health = self.health.cut_off(paths, &work.name, at);
+        }
+        self
+    }
+
+    /// Name of the snapshot whose load was cut off, where that may have left disks of different moments.
+    pub fn load_cut_off(&self) -> Option<&str> {
+        let mut disks = self.spec.disks.iter();
+        let load = disks.find_map(|disk| self.health.between(&disk.path))?;
+        Some(&load.snapshot)
+    }
+
+    /// Where the images of these disks are.
+    pub fn paths_of(&self, disks: &[String]) -> Vec<PathBuf> {
+        let named = self.spec.disks.iter().filter(|disk| disks.contains(&disk.name));
+        named.map(|disk| disk.path.clone()).collect()
     }
 
     /// The record after an end, with what its restart policy makes of it.

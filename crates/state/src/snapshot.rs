@@ -61,4 +61,9 @@ pub struct SnapshotWork {
 impl SnapshotWork {
     /// Name of the snapshot that keeps what could be lost until the work is done. No snapshot of a person has such a name.
     pub const KEEPER: &'static str = ".maqet-work";
+
+    /// Whether a QEMU goes back to the snapshot, from disk to disk: where it is cut off, disks may hold different moments.
+    pub fn is_load_by_qemu(&self) -> bool {
+        self.live && self.action == SnapshotAction::Load
+    }
 }

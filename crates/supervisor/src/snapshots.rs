@@ -4,9 +4,11 @@
 //! [`plan`]. What a supervisor that died left recorded is settled the same way, before the VM starts or anything else is done
 //! with its snapshots.
 
+mod between;
 mod engine;
 pub(crate) mod external;
 mod files;
+mod left;
 mod live;
 pub(crate) mod plan;
 mod scope;
@@ -29,12 +31,14 @@ use maqet_state::snapshot::{SnapshotAction, SnapshotKind, SnapshotWork};
 use maqet_storage::image::ROOM_BYTES;
 use maqet_storage::image::snapshot::is_name;
 
+pub(crate) use self::between::torn;
 use self::engine::{Ended, Engine};
 use self::files::Files;
+pub(crate) use self::left::finish_before_start;
+use self::left::finish_recorded;
 use self::live::Live;
 use self::plan::Found;
 use self::scope::{capable, names};
-use crate::launch::Plan;
 use crate::leases::Leases;
 use crate::link::RunnerLink;
 use crate::messages::{AskDisks, RecordSnapshot};
@@ -150,13 +154,14 @@ impl Job {
     }
 
     async fn carry_out(&self) -> Result<Done, Refusal> {
+        self.may_be_at_one_moment()?;
         if let Some(done) = external::carry_out(self).await? {
             return Ok(done);
         }
         let disks = self.disks()?;
         let engine = self.engine().await?;
         if let Some(work) = &self.unfinished {
-            finish_recorded(work, &engine, &self.owner).await?;
+            self.go_on_after(work, finish_recorded(work, &engine, &self.owner).await?)?;
         }
         self.check_soundness(&disks).await?;
         let found = engine.list().await?;
@@ -179,11 +184,16 @@ impl Job {
         self.check_room(&work).await?;
         record(&self.owner, RecordSnapshot::Begun(Box::new(work.clone()))).await?;
         pass(Point::SnapshotIntended);
-        let Ended { result, settled } = engine.work(&work).await;
+        let Ended {
+            result,
+            settled,
+            between,
+        } = engine.work(&work).await;
         pass(Point::SnapshotSettled);
         let done = self.done(&work, plan::has_memory(&found, &work.disks, &work.name));
         let told = RecordSnapshot::Ended {
             settled,
+            between,
             outcome: Box::new(result.clone().map(|()| done.clone())),
             key: self.order.key.clone(),
         };
@@ -202,7 +212,7 @@ impl Job {
             id: &self.id,
             vm: self.name(),
             disks: &disks,
-            health: &self.health,
+            health: &self.health_for_order(),
             owner: &self.owner,
             shared: &self.shared,
         })
@@ -372,32 +382,6 @@ impl Job {
             kind: SnapshotKind::Internal,
         }
     }
-}
-
-/// Settles what is left of work that was cut off; called before the VM starts.
-///
-/// # Errors
-/// The refusal of the step that failed; the work stays recorded.
-pub(crate) async fn finish_before_start(work: &SnapshotWork, plan: &Plan) -> Result<(), Refusal> {
-    let files = Files::open(&plan.id, &plan.spec, &plan.files, &plan.shared);
-    let engine = Engine::Files(files.await?);
-    finish_recorded(work, &engine, &plan.owner).await
-}
-
-async fn finish_recorded(work: &SnapshotWork, engine: &Engine, owner: &Addr<VmActor>) -> Result<(), Refusal> {
-    engine.mend().await?;
-    let achieved = match engine.settle(work).await {
-        Err(refusal) if work.action == SnapshotAction::Load && !work.live => {
-            engine
-                .retreat(work)
-                .await
-                .map_err(|second| refusal.cause(second.message))?;
-            false
-        }
-        settled => settled?,
-    };
-    tracing::info!(work = ?work, achieved, "work on a snapshot that was cut off is settled");
-    record(owner, RecordSnapshot::Recovered { achieved }).await
 }
 
 async fn record(owner: &Addr<VmActor>, step: RecordSnapshot) -> Result<(), Refusal> {

@@ -11,6 +11,7 @@ use maqet_storage::image::{self, Checked, Image};
 use crate::link::chain;
 use crate::messages::RecordStep;
 use crate::shared::Shared;
+use crate::snapshots::torn;
 use crate::vm::VmActor;
 
 /// Whose images are about to be written to, by QEMU or by qemu-img.
@@ -68,6 +69,7 @@ async fn check_disk(order: &Order<'_>, disk: &Disk) -> Result<(), Refusal> {
     match order.health.judge(&disk.path, suspect) {
         Verdict::Go => Ok(()),
         Verdict::Quarantined(damage) => Err(quarantined(order, disk, &damage.found)),
+        Verdict::Between(load) => Err(torn(order.vm, &load.snapshot)),
         Verdict::Check => examine(order, disk, image).await,
     }
 }

@@ -352,7 +352,7 @@ pub(super) fn runner() -> Vec<Sample> {
         of::<ListSnapshots>(
             json!({"disks": ["root"]}),
             json!({"entries": [{"disk": "root", "id": "1", "name": "before", "at": AT, "vm_state_bytes": 4096,
-                "vm_clock_ms": 1234}]}),
+                "vm_clock_ms": 1234}], "run_state": "running"}),
         ),
         of::<StackImages>(
             json!({"disks": [{"disk": spec()["disks"][0], "image": {"path": "/vm/root.a.qcow2", "file": mark()}, "images": 1}],

@@ -57,4 +57,7 @@ impl Method for ListSnapshots {
 pub struct SnapshotEntries {
     /// One for each snapshot in each image.
     pub entries: Vec<SnapshotEntry>,
+    /// QEMU's run state; absent in what earlier versions answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_state: Option<String>,
 }

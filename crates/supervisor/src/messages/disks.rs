@@ -90,6 +90,8 @@ pub(crate) enum RecordSnapshot {
     Ended {
         /// Nothing half-made is left.
         settled: bool,
+        /// QEMU lives, and has loaded a snapshot into some of its disks, maybe.
+        between: bool,
         /// How it ended.
         outcome: Box<Result<SnapshotDone, Refusal>>,
         /// Idempotency key of the call.

@@ -23,6 +23,26 @@ pub(super) struct Ended {
     pub(super) result: Result<(), Refusal>,
     /// Nothing half-made is left.
     pub(super) settled: bool,
+    /// A load by a QEMU that lives has reached some disks and not others, maybe.
+    pub(super) between: bool,
+}
+
+impl Ended {
+    const fn settled(result: Result<(), Refusal>) -> Self {
+        Self {
+            result,
+            settled: true,
+            between: false,
+        }
+    }
+
+    const fn unsettled(result: Result<(), Refusal>) -> Self {
+        Self {
+            result,
+            settled: false,
+            between: false,
+        }
+    }
 }
 
 impl Engine {
@@ -64,27 +84,37 @@ impl Engine {
         pass(Point::SnapshotBegun);
         match begun {
             Ok(()) => self.conclude(work).await,
+            Err(refusal) if work.is_load_by_qemu() => self.not_loaded(refusal).await,
             Err(refusal) => match self.take_back(work).await {
-                Ok(()) => Ended {
-                    result: Err(refusal),
-                    settled: true,
-                },
-                Err(second) => Ended {
-                    result: Err(refusal.cause(second.message)),
-                    settled: false,
-                },
+                Ok(()) => Ended::settled(Err(refusal)),
+                Err(second) => Ended::unsettled(Err(refusal.cause(second.message))),
             },
+        }
+    }
+
+    /// A load by QEMU has no way back: what it left is told.
+    async fn not_loaded(&self, refusal: Refusal) -> Ended {
+        let failed = refusal.code == RefusalCode::QmpFailed;
+        match self.is_between(failed).await {
+            Ok(between) => Ended {
+                between,
+                ..Ended::settled(Err(refusal))
+            },
+            Err(second) => Ended::unsettled(Err(refusal.cause(second.message))),
+        }
+    }
+
+    /// Whether a load by QEMU that has `failed`, or whose end is not known, may have left disks of two moments.
+    pub(super) async fn is_between(&self, failed: bool) -> Result<bool, Refusal> {
+        match self {
+            Self::Files(_) => Ok(true),
+            Self::Live(live) => live.is_between(failed).await,
         }
     }
 
     async fn conclude(&self, work: &SnapshotWork) -> Ended {
         let refusal = match self.settle(work).await {
-            Ok(true) => {
-                return Ended {
-                    result: Ok(()),
-                    settled: true,
-                };
-            }
+            Ok(true) => return Ended::settled(Ok(())),
             Ok(false) => Refusal::new(RefusalCode::StorageFailed, "the snapshot did not come about"),
             Err(refusal) => refusal,
         };
@@ -93,10 +123,10 @@ impl Engine {
         } else {
             self.take_back(work).await
         };
-        let settled = back.is_ok();
-        Ended {
-            result: Err(refusal),
-            settled,
+        if back.is_ok() {
+            Ended::settled(Err(refusal))
+        } else {
+            Ended::unsettled(Err(refusal))
         }
     }
 

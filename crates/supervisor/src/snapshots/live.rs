@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use maqet_protocol::method::Method;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
-use maqet_protocol::runner::{ListSnapshots, RunSnapshot, SnapshotStep};
+use maqet_protocol::runner::{ListSnapshots, RunSnapshot, SnapshotEntries, SnapshotStep};
 
-use super::plan::{Found, Step};
+use super::plan::{self, Found, Step};
 use crate::link::RunnerLink;
 use crate::room::Room;
 
@@ -32,13 +32,24 @@ pub(crate) struct Live {
 
 impl Live {
     pub(super) async fn list(&self) -> Result<Found, Refusal> {
-        let disks = self.disks.clone();
-        let listed = self.call(&ListSnapshots { disks }, LIST_LIMIT).await?;
+        let listed = self.look().await?;
         let mut found: Found = self.disks.iter().map(|disk| (disk.clone(), Vec::new())).collect();
         for entry in listed.entries {
             found.entry(entry.disk.clone()).or_default().push(entry);
         }
         Ok(found)
+    }
+
+    /// Whether disks may be between two moments, after a load that has `failed` or whose end is not known.
+    pub(super) async fn is_between(&self, failed: bool) -> Result<bool, Refusal> {
+        let looked = self.look().await?;
+        Ok(plan::is_between(looked.run_state.as_deref(), failed))
+    }
+
+    /// Waits for work that is under way in QEMU.
+    async fn look(&self) -> Result<SnapshotEntries, Refusal> {
+        let disks = self.disks.clone();
+        self.call(&ListSnapshots { disks }, LIST_LIMIT).await
     }
 
     pub(super) async fn take(&self, step: &Step) -> Result<(), Refusal> {

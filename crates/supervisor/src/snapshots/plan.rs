@@ -78,6 +78,16 @@ pub(crate) fn settle(work: &SnapshotWork, found: &Found) -> Settlement {
     }
 }
 
+/// Whether a load by QEMU may have reached some disks and not others, by the state of a QEMU that lives: the guest is halted
+/// for a load and goes on only after one that succeeded. `failed`: QEMU said so.
+pub(crate) fn is_between(run_state: Option<&str>, failed: bool) -> bool {
+    match run_state {
+        Some("running") => false,
+        Some("restore-vm") => true,
+        Some(_) | None => failed,
+    }
+}
+
 /// The way back from a load that cannot be finished: to what the disks were before it.
 pub(crate) fn retreat(work: &SnapshotWork) -> Vec<Step> {
     let mut steps = vec![apply(work, SnapshotWork::KEEPER)];

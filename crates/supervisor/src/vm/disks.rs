@@ -147,13 +147,15 @@ impl VmActor {
             .health
             .of(&disk.path)
             .filter(|damage| !damage.accepted);
-        let damage = damage.map(|damage| damage.found.clone());
+        let cut_off = self.record.health.between(&disk.path);
+        let cut_off = cut_off.map(|load| format!("loading `{}` was cut off", load.snapshot));
+        let damage = damage.map(|damage| damage.found.clone()).or(cut_off);
         let already = files == self.record.files && damage.is_none();
         self.record.files = files;
         let health = std::mem::take(&mut self.record.health);
         self.record.health = match found {
             Some(_) => health.accepted(&disk.path),
-            None => health.mended(&disk.path),
+            None => health.gone(&disk.path),
         };
         let event = self
             .event("vm.disk-accepted")

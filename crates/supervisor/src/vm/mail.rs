@@ -19,6 +19,7 @@ use crate::messages::{
     RunnerUnheard, StartVm, StopVm, Switch, SwitchVm,
 };
 use crate::operation::Accepted;
+use crate::snapshots::torn;
 
 /// QEMU throws a switch in well under a millisecond; one that does not answer by then is silent.
 const SWITCH_DEADLINE_MS: u64 = 5_000;
@@ -71,6 +72,10 @@ impl Handler<SwitchVm> for VmActor {
             Ok(link) => link,
             Err(refusal) => return Box::pin(async { Err(refusal) }),
         };
+        if let Some(snapshot) = self.record.load_cut_off().filter(|_| switch == Switch::Resume) {
+            let refusal = torn(self.name(), snapshot);
+            return Box::pin(async { Err(refusal) });
+        }
         let (name, room) = (self.name().to_owned(), self.room_to_go_on());
         Box::pin(async move {
             if switch == Switch::Resume {

@@ -13,6 +13,10 @@ pub(crate) fn end_of(record: &VmRecord, now: Timestamp) -> NewEvent {
         "vm.failed"
     };
     let event = NewEvent::new(kind, now).about(record);
+    let event = match record.load_cut_off() {
+        Some(snapshot) => event.with("load_cut_off", snapshot),
+        None => event,
+    };
     let Some(exit) = &record.last_exit else {
         return event.with("cause", "ended-unknown");
     };

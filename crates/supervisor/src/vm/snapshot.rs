@@ -7,6 +7,7 @@ use actix::{ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, W
 use maqet_protocol::control::SnapshotDone;
 use maqet_protocol::refusal::Refusal;
 use maqet_state::change::Change;
+use maqet_state::clock;
 use maqet_state::journal::NewEvent;
 use maqet_state::lifecycle::{Activity, Command, Decision, Effect, Status};
 use maqet_state::snapshot::{SnapshotAction, SnapshotKind, SnapshotWork};
@@ -57,9 +58,15 @@ impl VmActor {
         Ok(accepted)
     }
 
-    /// A QEMU that was taken over may have been put on other images meanwhile: only it knows, and it is asked.
+    /// A QEMU that was taken over may have been put on other images meanwhile, or loaded a snapshot: only it knows, and it is
+    /// asked, before its guest has gone on for long.
     pub(super) fn resume_switch(&mut self, context: &mut Context<Self>) {
-        if self.record.externals.switching().is_none() {
+        let loads = self
+            .record
+            .snapshot
+            .as_ref()
+            .is_some_and(|work| work.is_load_by_qemu());
+        if self.record.externals.switching().is_none() && !loads {
             return;
         }
         if let Err(refusal) = self.snapshot(SnapshotOrder::list(), context) {
@@ -105,12 +112,17 @@ impl VmActor {
             }
             RecordSnapshot::Ended {
                 settled,
+                between,
                 outcome,
                 key,
             } => {
+                if between {
+                    self.record = self.record.clone().cut_off(clock::now());
+                }
                 if settled {
                     self.record.snapshot = None;
                 }
+                self.mend_by(&outcome);
                 let event = self.snapshot_event(&outcome);
                 let change = Change::update(self.record.clone()).event(event);
                 match (*outcome, key) {
@@ -120,16 +132,38 @@ impl VmActor {
                     (Ok(_) | Err(_), _) => change,
                 }
             }
-            RecordSnapshot::Recovered { achieved } => {
-                let work = self.record.snapshot.take();
-                let event = work.map(|work| self.recovered(&work, achieved));
-                let change = Change::update(self.record.clone());
-                match event {
-                    Some(event) => change.event(event),
-                    None => change,
-                }
-            }
+            RecordSnapshot::Recovered { achieved } => self.recovery(achieved),
         }
+    }
+
+    /// What is left of work that was found on record.
+    fn recovery(&mut self, achieved: bool) -> Change {
+        let Some(work) = self.record.snapshot.clone() else {
+            return Change::update(self.record.clone());
+        };
+        if !achieved {
+            self.record = self.record.clone().cut_off(clock::now());
+        } else if work.action == SnapshotAction::Load {
+            self.loaded(&work.disks);
+        }
+        self.record.snapshot = None;
+        let event = self.recovered(&work, achieved);
+        Change::update(self.record.clone()).event(event)
+    }
+
+    /// A load that went through makes disks agree.
+    fn mend_by(&mut self, outcome: &Result<SnapshotDone, Refusal>) {
+        if let Ok(done) = outcome
+            && done.action == SnapshotAction::Load
+        {
+            self.loaded(&done.disks);
+        }
+    }
+
+    fn loaded(&mut self, disks: &[String]) {
+        let paths = self.record.paths_of(disks);
+        let health = std::mem::take(&mut self.record.health);
+        self.record.health = health.loaded(&paths);
     }
 
     pub(super) fn told_late(&self, kept: Result<(), Refusal>) {

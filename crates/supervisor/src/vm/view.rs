@@ -114,6 +114,16 @@ impl VmActor {
             detail: Some(damage.found.clone()),
             since: damage.at,
         });
+        let name = self.name();
+        let cut_off = self.record.health.between(&disk.path).map(|load| DiskTrouble {
+            problem: DiskProblem::Damaged,
+            detail: Some(format!(
+                "loading the snapshot `{0}` was cut off, and the disks may hold different moments: maqet snapshot load {name} {0}",
+                load.snapshot
+            )),
+            since: load.at,
+        });
+        let damage = damage.or(cut_off);
         let now = self.live.as_ref().and_then(|live| live.troubles.get(&disk.name));
         damage.or_else(|| now.cloned())
     }

@@ -133,7 +133,13 @@ fn ended(event: &Event) -> String {
     } else {
         ""
     };
-    format!("{verdict}: {sentence}{found}")
+    let cut_off = match event.data.get("load_cut_off").and_then(Value::as_str) {
+        Some(name) => format!(
+            "; while the snapshot `{name}` was being loaded: its disks may hold different moments, until a snapshot is loaded again"
+        ),
+        None => String::new(),
+    };
+    format!("{verdict}: {sentence}{found}{cut_off}")
 }
 
 fn restarting(event: &Event) -> String {

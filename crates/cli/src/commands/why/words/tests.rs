@@ -33,6 +33,10 @@ fn what_happened_is_told_without_jargon() {
             "vm.failed",
             json!({"cause": "runner-lost", "found_by": "recovery"}),
         ),
+        (
+            "vm.failed",
+            json!({"cause": "qemu-killed", "signal": 9, "load_cut_off": "snap"}),
+        ),
         ("vm.stopped", json!({"cause": "a-cause-of-tomorrow"})),
         ("vm.restarting", json!({"pause_ms": 1500, "try": 2, "tries": 5})),
         ("vm.crash-loop", json!({"tries": 5, "window_s": 600})),
@@ -47,7 +51,7 @@ fn what_happened_is_told_without_jargon() {
     .iter()
     .filter_map(|(kind, data)| tell(&event(kind, data)))
     .collect();
-    assert_eq!(told.len(), 18);
+    assert_eq!(told.len(), 19);
     insta::assert_snapshot!(told.join("\n"));
 }
 
