@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use maqet_process::{ProcessHandle, Sent, Signal};
 use maqet_tests::{Guest, Sandbox, wait};
 
+use crate::doctor::{check, doctor};
 use crate::facts::{kinds, nothing_runs, one, qemu, runner, status, until_nothing_runs};
 use crate::linux;
 use crate::shares::{WALK, said, shared};
@@ -179,6 +180,8 @@ fn the_end_of_virtiofsd_is_told_and_the_guest_goes_on() {
     until_told(&sandbox);
     let why = sandbox.maqet(&["why", "web"]).expect(0).stdout;
     assert!(why.contains("share `src` was lost"), "{why}");
+    let next = "next: maqet logs web --virtiofsd, then maqet restart web";
+    assert!(why.contains(next), "{why}");
     // Told once, and known to whoever comes later.
     end(&supervisor(&sandbox));
     until_lost(&sandbox);
@@ -248,6 +251,57 @@ fn nothing_of_it_is_left_when_qemu_is_killed() {
 }
 
 #[test]
+fn what_it_writes_is_followed() {
+    let sandbox = Sandbox::new();
+    let place = sandbox.home().join("virtiofsd");
+    fs::write(&place, "#!/bin/sh\necho no such luck >&2\nexit 3\n").unwrap();
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(
+        sandbox.config(),
+        format!("storage: {{virtiofsd: {}}}\n", place.display()),
+    )
+    .unwrap();
+    tiny(&sandbox).add(&sandbox);
+    assert_eq!(
+        sandbox.maqet(&["logs", "web", "--virtiofsd"]).expect(0).stdout,
+        ""
+    );
+    let follower = sandbox.spawn(&["logs", "web", "--virtiofsd", "--follow"]);
+    for times in 1..=2 {
+        sandbox.maqet(&["start", "web"]).expect(1);
+        follower.says(&"no such luck\n".repeat(times));
+    }
+}
+
+#[test]
+fn doctor_looks_at_the_one_that_a_start_would_take() {
+    let sandbox = Sandbox::new();
+    let place = sandbox.home().join("virtiofsd");
+    let config = format!("storage: {{virtiofsd: {}}}\n", place.display());
+    fs::write(sandbox.config(), config).unwrap();
+    let found = || check(&doctor(&sandbox, &[]).json(), "virtiofsd").clone();
+    // Nobody needs it yet.
+    let missing = found();
+    assert_eq!(missing["outcome"], "warn", "{missing}");
+    assert_eq!(missing["where"], place.to_str().unwrap());
+    assert!(
+        missing["hint"].as_str().unwrap().contains("storage.virtiofsd"),
+        "{missing}"
+    );
+    fs::write(&place, "#!/bin/sh\n").unwrap();
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(found()["outcome"], "ok");
+    tiny(&sandbox).add(&sandbox);
+    fs::remove_file(&place).unwrap();
+    let needed = found();
+    assert_eq!(needed["outcome"], "fail", "{needed}");
+    assert!(
+        needed["what"].as_str().unwrap().ends_with("cannot start: web"),
+        "{needed}"
+    );
+}
+
+#[test]
 fn without_virtiofsd_the_way_out_is_told_before_anything_is_made() {
     let sandbox = Sandbox::new();
     let absent = sandbox.home().join("virtiofsd");
@@ -283,6 +337,9 @@ fn without_virtiofsd_the_way_out_is_told_before_anything_is_made() {
         refused.contains("virtiofsd ended with exit code 3: no such luck"),
         "{refused}"
     );
+    assert!(refused.contains("hint: maqet logs web --virtiofsd"), "{refused}");
+    let said = sandbox.maqet(&["logs", "web", "--virtiofsd"]).expect(0).stdout;
+    assert_eq!(said, "no such luck\n");
     until_nothing_runs(&sandbox);
 }
 

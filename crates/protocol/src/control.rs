@@ -393,6 +393,9 @@ pub struct SupervisorStatus {
     /// How its store is doing; `None` from a supervisor that does not tell.
     #[serde(default)]
     pub store: Option<StoreStatus>,
+    /// The virtiofsd that its configuration names; `None` when shares take the one that is found.
+    #[serde(default)]
+    pub virtiofsd: Option<PathBuf>,
 }
 
 /// Ask the supervisor to exit; VMs go on unless it is configured otherwise.

@@ -15,7 +15,7 @@ use maqet_process::enclosure::{ALLOW, Enclosure, PLACE, REFUSED};
 use maqet_process::gate::{GateOrder, Gated, PASSED_NUMBER_MIN, spawn_gate};
 use maqet_process::identity::{FileId, Liveness, ProcessIdentity, Role};
 use maqet_process::pidfd::ProcessHandle;
-use maqet_process::{ProcessError, socket};
+use maqet_process::{ExitStatus, ProcessError, socket};
 use maqet_protocol::control::ShareLoss;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::VmSpec;
@@ -263,6 +263,12 @@ impl Helper {
     /// The share, if it is lost, and how.
     pub(crate) fn lost(&self) -> Option<(String, ShareLoss)> {
         Some((self.share.clone(), self.loss.clone()?))
+    }
+
+    /// It did not end by itself because its connection was closed.
+    pub(crate) fn ended_badly(&self) -> bool {
+        let status = self.handle.as_ref().and_then(ProcessHandle::exit_status);
+        status.is_some_and(|status| status != ExitStatus::Code(0))
     }
 
     /// How it ended, in a clause.

@@ -226,6 +226,9 @@ pub(crate) struct LogsArgs {
     /// The runner's own log
     #[arg(long, group = "source")]
     pub(crate) runner: bool,
+    /// What the programs wrote that serve shares by virtiofs
+    #[arg(long, group = "source")]
+    pub(crate) virtiofsd: bool,
 }
 
 /// `maqet events`.

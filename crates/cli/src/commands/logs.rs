@@ -1,7 +1,5 @@
 //! `maqet logs`.
 
-use std::path::PathBuf;
-
 use super::status;
 use crate::args::vm::LogsArgs;
 use crate::error::CliError;
@@ -15,7 +13,11 @@ use crate::watch::Watch;
 /// The refusal; [`CliError::Io`] when the log cannot be read.
 pub(crate) async fn run(session: &Session<'_>, args: &LogsArgs) -> Result<(), CliError> {
     let logs = status::describe(session, &args.vm).await?.logs;
-    let path: PathBuf = if args.qemu {
+    let path = if args.virtiofsd {
+        // A supervisor that does not tell has it there as well.
+        let beside = logs.qemu.with_file_name("virtiofsd.log");
+        logs.virtiofsd.unwrap_or(beside)
+    } else if args.qemu {
         logs.qemu
     } else if args.runner {
         logs.runner

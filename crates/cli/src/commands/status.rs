@@ -117,7 +117,7 @@ fn share(share: &ShareStatus) -> String {
     let pid = share.pid.map(|pid| format!(", virtiofsd {pid}"));
     let lost = share.lost.as_ref().map(|lost| {
         let (detail, since) = (&lost.detail, lost.since);
-        format!("\n  lost, and the guest waits for it for ever: {detail} (since {since})")
+        format!("\n  lost, and the guest waits for it for ever: {detail} (since {since}); a restart mends it")
     });
     format!(
         "{}: {} (tag {}, {}{readonly}{}){}",
@@ -164,6 +164,10 @@ fn sandbox(sandbox: &SandboxStatus) -> String {
 }
 
 fn logs(status: &VmStatus) -> String {
-    let logs = [&status.logs.serial, &status.logs.qemu, &status.logs.runner];
-    logs.map(|path| path.display().to_string()).join("\n")
+    let logs = &status.logs;
+    let mut paths = vec![&logs.serial, &logs.qemu, &logs.runner];
+    let serves = status.shares.iter().any(|share| share.kind == "virtiofs");
+    paths.extend(logs.virtiofsd.as_ref().filter(|_| serves));
+    let paths: Vec<_> = paths.into_iter().map(|path| path.display().to_string()).collect();
+    paths.join("\n")
 }

@@ -83,7 +83,7 @@ impl Chain {
             last_exit: summary.last_exit.clone(),
             because: because(summary, &events),
             steps: chain::telling(&events).filter_map(step).collect(),
-            next: next(summary),
+            next: next(summary, &events),
             events,
         }
     }
@@ -101,11 +101,17 @@ fn because(summary: &VmSummary, events: &[Event]) -> Option<String> {
     }
 }
 
-fn next(summary: &VmSummary) -> Option<String> {
+fn next(summary: &VmSummary, events: &[Event]) -> Option<String> {
     let name = &summary.name;
     if summary.silent_since.is_some() {
         return Some(format!(
             "maqet stop {name}, or with --force if that does not help"
+        ));
+    }
+    let lost = events.iter().any(|event| event.kind == "vm.share-lost");
+    if lost && summary.status == Status::Running {
+        return Some(format!(
+            "maqet logs {name} --virtiofsd, then maqet restart {name}"
         ));
     }
     let exit = summary

@@ -168,4 +168,7 @@ pub struct LogFiles {
     pub qemu: PathBuf,
     /// The runner's own log.
     pub runner: PathBuf,
+    /// What the virtiofsd of each share complains about; `None` from a supervisor that does not tell.
+    #[serde(default)]
+    pub virtiofsd: Option<PathBuf>,
 }

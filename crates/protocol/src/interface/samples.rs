@@ -124,7 +124,8 @@ fn status() -> Value {
         "shares": [{"name": "src", "path": "/vm/src", "tag": "code", "type": "virtiofs", "readonly": true, "pid": 43,
             "lost": {"detail": "virtiofsd ended with signal 9", "since": AT}}],
         "ports": ports(), "sandbox": sandbox(),
-        "logs": {"serial": "/l/serial.log", "qemu": "/l/qemu.log", "runner": "/l/runner.log"},
+        "logs": {"serial": "/l/serial.log", "qemu": "/l/qemu.log", "runner": "/l/runner.log",
+                 "virtiofsd": "/l/virtiofsd.log"},
         "qemu_version": "7.2.22"
     });
     let summary: Parameters = serde_json::from_value(summary()).unwrap();
@@ -226,7 +227,7 @@ pub(super) fn control() -> Vec<Sample> {
         of::<SupervisorInfo>(
             json!({}),
             json!({"pid": 40, "version": "0.1.0", "since": AT, "data_dir": "/d", "runtime_dir": "/r", "vms": 2,
-                "running": 1, "memory": 4096, "cursor": 9,
+                "running": 1, "memory": 4096, "cursor": 9, "virtiofsd": "/usr/libexec/virtiofsd",
                 "store": {"read_only": {"since": AT, "reason": "No space left on device", "waiting": 2},
                     "newest_backup": {"path": "/d/backups/state-20260101T000000Z.redb", "at": AT},
                     "backup_failed": {"at": AT, "reason": "No space left on device"}}}),

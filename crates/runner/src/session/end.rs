@@ -110,6 +110,9 @@ impl Session {
         for helper in qemu.helpers.iter().filter(ended) {
             let account = helper.account(&qemu.logs);
             refusal = refusal.cause(format!("share `{}`: {account}", helper.share));
+            if helper.ended_badly() {
+                refusal = refusal.hint(format!("maqet logs {} --virtiofsd", self.place.name));
+            }
         }
         for line in remains.last_words.iter().flat_map(|words| words.lines()) {
             refusal = refusal.cause(line);

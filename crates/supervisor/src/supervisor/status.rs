@@ -23,6 +23,7 @@ impl Handler<DescribeSupervisor> for SupervisorActor {
             memory: resident_memory(),
             cursor: 0,
             store: None,
+            virtiofsd: self.shared.settings.storage.virtiofsd.clone(),
         };
         let state = self.shared.state.clone();
         Box::pin(async move {

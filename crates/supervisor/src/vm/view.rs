@@ -102,6 +102,7 @@ impl VmActor {
                 serial: data.join("serial.log"),
                 qemu: data.join("qemu.log"),
                 runner: data.join("runner.log"),
+                virtiofsd: Some(data.join("virtiofsd.log")),
             },
             qemu_version: running.map(|running| running.qemu_version.clone()),
         }

@@ -6,6 +6,7 @@ mod host;
 mod kernel;
 mod places;
 mod supervised;
+mod virtiofsd;
 
 use std::fmt::Display;
 

@@ -1,6 +1,5 @@
 //! QEMU, its accelerators, and the limits of this process.
 
-use maqet_process::enclosure::{self, ALLOW};
 use maqet_storage::binary::{Binaries, Binary};
 use maqet_storage::kvm::{Kvm, KvmTrouble};
 use maqet_storage::probe::Probes;
@@ -33,7 +32,6 @@ pub(super) async fn programs() -> Vec<Check> {
             Check::new("qemu-img", Outcome::Warn, what).hint("apt install qemu-utils")
         }
     });
-    checks.push(virtiofsd(&binaries));
     checks
 }
 
@@ -81,28 +79,6 @@ async fn kvm(binary: &Binary, probes: &Probes) -> Check {
     }
 }
 
-/// Whether there is a virtiofsd, and this user may run it as it has to be run.
-fn virtiofsd(binaries: &Binaries) -> Check {
-    let check = |outcome, what: String| Check::new("virtiofsd", outcome, what);
-    let only = "shares of `type: virtiofs` cannot be had";
-    let binary = match maqet_storage::virtiofsd::find(binaries, None) {
-        Ok(binary) => binary,
-        Err(error) => {
-            let hint = error.hint().unwrap_or_default();
-            return check(Outcome::Warn, format!("not found: {only}")).hint(hint);
-        }
-    };
-    let place = binary.path.display();
-    let beside = binary.path.parent().unwrap_or(&binary.path);
-    match enclosure::attempt(beside) {
-        Ok(()) => check(Outcome::Ok, "this user may run it".to_owned()).at(&place),
-        Err(error) => {
-            let what = format!("this user may not run it, {only}: {}", with_sources(&error));
-            check(Outcome::Warn, what).at(&place).hint(ALLOW)
-        }
-    }
-}
-
 /// Open files.
 pub(super) fn limits() -> Vec<Check> {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
@@ -121,7 +97,8 @@ pub(super) fn limits() -> Vec<Check> {
     }]
 }
 
-fn with_sources(error: &dyn std::error::Error) -> String {
+/// An error with all that is behind it.
+pub(super) fn with_sources(error: &dyn std::error::Error) -> String {
     std::iter::once(error.to_string())
         .chain(sources(error))
         .collect::<Vec<_>>()

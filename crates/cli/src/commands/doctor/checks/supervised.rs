@@ -6,7 +6,7 @@ use maqet_protocol::control::{Leaks, List, SupervisorInfo, SupervisorStatus, VmS
 use maqet_state::lifecycle::Status;
 
 use super::super::boot;
-use super::{Check, Outcome, backups, disks};
+use super::{Check, Outcome, backups, disks, virtiofsd};
 use crate::commands::why;
 use crate::error::CliError;
 use crate::render::units;
@@ -16,18 +16,24 @@ use crate::session::Session;
 pub(super) async fn checks(session: &Session<'_>) -> Vec<Check> {
     let status = match session.ask(&SupervisorInfo {}).await {
         Ok(status) => status,
-        Err(error) => return vec![unreachable(&error)],
+        // What is configured is not known then.
+        Err(error) => return vec![virtiofsd::check(session, None, &[]).await, unreachable(&error)],
     };
     let mut checks = vec![version(&status), store(&status)];
     checks.extend(status.store.as_ref().map(backups::check));
     checks.extend(program_of("supervisor-program", "the supervisor", status.pid));
-    match session.ask(&List { status: None }).await {
+    let stored = match session.ask(&List { status: None }).await {
         Ok(listed) => {
             checks.extend(vms(&listed.vms));
             checks.extend(disks::checks(session, &listed.vms).await);
+            listed.vms
         }
-        Err(error) => checks.push(Check::new("vms", Outcome::Fail, error.to_string())),
-    }
+        Err(error) => {
+            checks.push(Check::new("vms", Outcome::Fail, error.to_string()));
+            Vec::new()
+        }
+    };
+    checks.push(virtiofsd::check(session, status.virtiofsd.as_deref(), &stored).await);
     checks.push(leftovers(session).await);
     checks
 }
