@@ -382,45 +382,153 @@ fn a_disk_that_no_device_has_stays_where_it_is() {
     assert!(sandbox.home().join("root.snap.qcow2").exists());
 }
 
+/// A Linux that counts on its disk, each number read back before the next one is written.
+struct Counting(Sandbox);
+
+impl Counting {
+    fn new() -> Self {
+        let sandbox = Sandbox::new();
+        linux::start(&sandbox, "linux", "maqet.count", "");
+        Self(sandbox)
+    }
+
+    fn log(&self) -> String {
+        self.0.maqet(&["logs", "linux"]).expect(0).stdout
+    }
+
+    /// What was counted, and what was read back before.
+    fn counts(&self) -> Vec<(u64, u64)> {
+        let counted = Regex::new(r"(?m)^maqet count (\d+) kept (\d*)").unwrap();
+        let log = self.log();
+        let counts = counted.captures_iter(&log);
+        counts
+            .map(|count| (count[1].parse().unwrap(), count[2].parse().unwrap_or(0)))
+            .collect()
+    }
+
+    fn last(&self) -> u64 {
+        self.counts().last().map_or(0, |(count, _kept)| *count)
+    }
+
+    fn until_after(&self, count: u64) -> u64 {
+        wait::until("the guest counts", wait::PATIENCE, || match self.last() {
+            last if last > count => Ok(last),
+            last => Err(last),
+        })
+    }
+
+    fn assert_nothing_was_lost(&self) {
+        let counts = self.counts();
+        assert!(
+            counts.iter().all(|(count, kept)| kept + 1 == *count),
+            "{counts:?}"
+        );
+    }
+
+    /// What the guest finds on its disk at the next start.
+    fn found(&self) -> u64 {
+        self.0.maqet(&["start", "linux"]).expect(0);
+        let found = Regex::new(r"(?m)^maqet found: (\d+)").unwrap();
+        wait::until("the guest has found a number", wait::PATIENCE, || {
+            let log = self.log();
+            let found = found.captures(&log).map(|found| found[1].parse().unwrap());
+            found.ok_or(log)
+        })
+    }
+}
+
 /// The guest is not halted for it, and the disk it goes back to is that of the moment.
 #[test]
 fn a_linux_guest_that_counts_goes_on_over_a_new_image() {
-    let sandbox = Sandbox::new();
-    linux::start(&sandbox, "linux", "maqet.count", "");
-    let log = || sandbox.maqet(&["logs", "linux"]).expect(0).stdout;
-    let counts = Regex::new(r"(?m)^maqet count (\d+) kept (\d*)").unwrap();
-    let last = || {
-        let log = log();
-        let last = counts.captures_iter(&log).last();
-        last.map_or(0, |count| count[1].parse::<u64>().unwrap())
-    };
-    let until = |wanted: u64| {
-        wait::until("the guest counts", wait::PATIENCE, || {
-            let count = last();
-            if count >= wanted { Ok(()) } else { Err(count) }
-        });
-    };
-    until(3);
-    let before = last();
-    let done = sandbox.json(&["snapshot", "create", "linux", "snap", "--external"]);
+    let linux = Counting::new();
+    let before = linux.until_after(2);
+    let done = linux
+        .0
+        .json(&["snapshot", "create", "linux", "snap", "--external"]);
     assert_eq!(done["live"], true, "{done}");
-    let after = last();
-    until(after + 4);
-    // Each number was read back before the next one was written, across the new image too.
-    let told = log();
-    let told: Vec<(u64, u64)> = counts
-        .captures_iter(&told)
-        .map(|count| (count[1].parse().unwrap(), count[2].parse().unwrap_or(0)))
-        .collect();
-    assert!(told.iter().all(|(count, kept)| kept + 1 == *count), "{told:?}");
-    sandbox.maqet(&["stop", "linux"]).expect(0);
-    sandbox.maqet(&["snapshot", "load", "linux", "snap"]).expect(0);
-    sandbox.maqet(&["start", "linux"]).expect(0);
-    let found = Regex::new(r"(?m)^maqet found: (\d+)").unwrap();
-    let kept = wait::until("the guest has found a number", wait::PATIENCE, || {
-        let log = log();
-        let found = found.captures(&log).map(|found| found[1].parse::<u64>().unwrap());
-        found.ok_or(log)
-    });
+    let after = linux.last();
+    linux.until_after(after + 3);
+    linux.assert_nothing_was_lost();
+    linux.0.maqet(&["stop", "linux"]).expect(0);
+    linux.0.maqet(&["snapshot", "load", "linux", "snap"]).expect(0);
+    let kept = linux.found();
     assert!((before..=after + 1).contains(&kept), "{before} {kept} {after}");
+}
+
+#[test]
+fn a_linux_guest_that_counts_goes_on_while_its_images_are_merged() {
+    let linux = Counting::new();
+    let mut count = linux.until_after(2);
+    for words in [["create", "a"], ["create", "b"], ["delete", "a"], ["delete", "b"]] {
+        let mut order = vec!["snapshot", words[0], "linux", words[1]];
+        order.extend((words[0] == "create").then_some("--external"));
+        linux.0.maqet(&order).expect(0);
+        count = linux.until_after(count + 3);
+    }
+    linux.assert_nothing_was_lost();
+    linux.0.maqet(&["stop", "linux"]).expect(0);
+    let last = linux.last();
+    assert!(linux.found() >= last);
+}
+
+/// Deletes one of so many and one snapshots, by QEMU.
+fn merge(sandbox: &Sandbox, name: &str, left: usize) {
+    let done = snapshot(sandbox, &["delete", name]);
+    assert_eq!(
+        (&done["live"], &done["disks"]),
+        (&json!(true), &json!(DISKS)),
+        "{done}"
+    );
+    assert_eq!(images(sandbox).len(), 2 * (left + 1), "{name}");
+    let list = snapshot(sandbox, &["list"]);
+    assert_eq!(list.as_array().unwrap().len(), left, "{list}");
+}
+
+/// Images that QEMU was started with, and those that it was put on: in the middle and on top.
+#[test]
+fn a_vm_that_runs_has_its_snapshots_merged() {
+    let sandbox = stopped();
+    for (name, pattern) in [("a", 2), ("b", 3)] {
+        snapshot(&sandbox, &["create", name, "--external"]);
+        write(&sandbox, pattern);
+    }
+    sandbox.maqet(&["start", "web"]).expect(0);
+    let pid = sandbox.status("web")["pid"].clone();
+    for name in ["c", "d"] {
+        snapshot(&sandbox, &["create", name, "--external"]);
+    }
+    for (name, left) in [("b", 3), ("d", 2), ("c", 1), ("a", 0)] {
+        merge(&sandbox, name, left);
+        let status = sandbox.status("web");
+        assert_eq!((&status["run_state"], &status["pid"]), (&json!("running"), &pid));
+    }
+    assert_eq!(images(&sandbox), ["data.raw", "root.qcow2"]);
+    // The node of the disk's name is gone, and everything finds the one it is on.
+    snapshot(&sandbox, &["create", "again", "--external"]);
+    sandbox
+        .maqet(&["storage", "resize", "web", "data", "8M"])
+        .expect(0);
+    snapshot(&sandbox, &["delete", "again"]);
+    snapshot(&sandbox, &["create", "inside", "--disk", "root"]);
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    assert_eq!(held(&sandbox), [3, 3]);
+    assert_eq!(
+        std::fs::metadata(sandbox.home().join("data.raw")).unwrap().len(),
+        8 << 20
+    );
+    assert_eq!(sandbox.maqet(&["storage", "verify", "web"]).code, 0);
+    sandbox.maqet(&["start", "web"]).expect(0);
+}
+
+/// A guest that a person has halted stays so.
+#[test]
+fn a_guest_that_rests_goes_on_resting() {
+    let sandbox = stopped();
+    sandbox.maqet(&["start", "web"]).expect(0);
+    sandbox.maqet(&["pause", "web"]).expect(0);
+    snapshot(&sandbox, &["create", "snap", "--external"]);
+    snapshot(&sandbox, &["delete", "snap"]);
+    assert_eq!(sandbox.status("web")["run_state"], "paused");
+    sandbox.maqet(&["resume", "web"]).expect(0);
+    assert_eq!(sandbox.status("web")["run_state"], "running");
 }

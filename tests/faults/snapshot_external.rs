@@ -80,6 +80,13 @@ pub(crate) fn held(sandbox: &Sandbox, context: &str) -> u8 {
     held[0]
 }
 
+/// What each disk holds.
+pub(crate) fn content(sandbox: &Sandbox) -> Vec<u8> {
+    let disks = info(sandbox);
+    let first = |disk: &Value| qemu_img::content(&path_of(disk))[0];
+    disks.iter().map(first).collect()
+}
+
 /// Kills the supervisor at every point of one operation. `allowed` are pairs of what the disks hold and how many
 /// snapshots are listed.
 fn cut_off_everywhere(words: &[&str], with_snapshot: bool, allowed: &[(u8, usize)]) {

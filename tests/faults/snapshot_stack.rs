@@ -9,7 +9,7 @@ use maqet_tests::{Guest, Held, Sandbox, wait};
 use serde_json::{Value, json};
 
 use crate::scene::{kill, process, say};
-use crate::snapshot_external::held;
+use crate::snapshot_external::{content, held};
 
 const POINTS: [Point; 6] = [
     Point::LayersIntended,
@@ -22,6 +22,7 @@ const POINTS: [Point; 6] = [
 const DISKS: &str = "disks: {root: {path: ./root.qcow2, size: 4M, interface: ide}, \
                      data: {path: ./data.qcow2, size: 4M, interface: ide}}";
 const CREATE: [&str; 5] = ["snapshot", "create", "web", "snap", "--external"];
+const DELETE: [&str; 4] = ["snapshot", "delete", "web", "snap"];
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Victim {
@@ -87,6 +88,65 @@ impl Scene {
     }
 }
 
+impl Scene {
+    /// One that was started with a snapshot `snap` below its disks, that hold 1, and holds 2.
+    fn with_snapshot() -> Self {
+        let scene = Self::new();
+        scene.write(1);
+        scene.sandbox.maqet(&["stop", "web"]).expect(0);
+        scene.sandbox.maqet(&CREATE).expect(0);
+        scene.sandbox.maqet(&["start", "web"]).expect(0);
+        scene.write(2);
+        scene
+    }
+
+    /// The guest runs, whoever is busy with it now.
+    fn until_it_runs(&self) {
+        wait::until("the guest runs", wait::PATIENCE, || {
+            let status = self.sandbox.status("web");
+            if status["run_state"] == "running" {
+                Ok(())
+            } else {
+                Err(status)
+            }
+        });
+    }
+}
+
+/// A snapshot is merged away under a guest that runs.
+fn play_deletion(point: Point, victims: &[Victim]) {
+    let context = format!("delete at {}, {victims:?} killed", point.name());
+    say(&context);
+    let scene = Scene::with_snapshot();
+    let found: Vec<_> = victims.iter().map(|victim| scene.find(*victim)).collect();
+    let mut held_at = Held::at(&scene.sandbox, point);
+    let client = scene.sandbox.spawn(&DELETE);
+    held_at.reached();
+    kill(&found.iter().collect::<Vec<_>>());
+    drop(held_at);
+    let output = client.output();
+    let list = scene.list();
+    assert!(output.code != 0 || list.is_empty(), "{context}: {output:#?}");
+    let lives = scene.sandbox.status("web")["status"] == "running";
+    assert_eq!(lives, !victims.contains(&Qemu), "{context}");
+    if lives {
+        scene.until_it_runs();
+        scene.write(3);
+        scene.sandbox.maqet(&["stop", "web", "--force"]).expect(0);
+    }
+    let kept = if lives { 3 } else { 2 };
+    assert_eq!(content(&scene.sandbox), [kept, kept], "{context}");
+    scene.sandbox.maqet(&["start", "web"]).expect(0);
+    if !scene.list().is_empty() {
+        scene.sandbox.maqet(&DELETE).expect(0);
+    }
+    scene.until_it_runs();
+    scene.write(4);
+    scene.sandbox.maqet(&["stop", "web"]).expect(0);
+    assert_eq!(held(&scene.sandbox, &context), 4, "{context}");
+    assert_eq!(scene.list().len(), 0, "{context}");
+}
+
 fn play(point: Point, victims: &[Victim]) {
     let context = format!("at {}, {victims:?} killed", point.name());
     say(&context);
@@ -132,6 +192,24 @@ fn play_all(points: &[Point]) {
     for point in points {
         for victims in SETS {
             play(*point, victims);
+        }
+    }
+}
+
+#[test]
+fn a_deletion_at_the_supervisors_points() {
+    for point in [Point::LayersIntended, Point::LayerDone, Point::LayersRecorded] {
+        for victims in SETS {
+            play_deletion(point, victims);
+        }
+    }
+}
+
+#[test]
+fn a_deletion_at_the_runners_points() {
+    for point in [Point::LayersMerging, Point::LayersEven, Point::LayersTurned] {
+        for victims in SETS {
+            play_deletion(point, victims);
         }
     }
 }

@@ -91,6 +91,9 @@ points! {
     LayersMade, "layers-made", "supervisor", "images for a QEMU that runs are durable and recorded, it was not told";
     LayersAsked, "layers-asked", "runner", "QEMU has new images, and its disks are not on them";
     LayersSwitched, "layers-switched", "runner", "QEMU has put its disks on new images, or has refused to; nobody else knows";
+    LayersMerging, "layers-merging", "runner", "QEMU writes an image into the one below, or has";
+    LayersEven, "layers-even", "runner", "two images hold the same and the guest is halted, nobody has said with which it goes on";
+    LayersTurned, "layers-turned", "runner", "QEMU has gone on with one of two images, the guest is still halted";
     LayersRecorded, "layers-recorded", "supervisor", "what disks stand on is recorded, what nobody needs is still there";
     SnapshotIntended, "snapshot-intended", "supervisor", "work on a snapshot is durable, no image was touched";
     SnapshotAsked, "snapshot-asked", "runner", "QEMU is to do a step, and was not told";

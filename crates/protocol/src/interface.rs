@@ -102,6 +102,8 @@ pub const RUNNER: InterfaceDescription = InterfaceDescription {
         runner::ListSnapshots::NAME,
         runner::StackImages::NAME,
         runner::ListTops::NAME,
+        runner::MergeImage::NAME,
+        runner::EndMerge::NAME,
         runner::Watch::NAME,
     ],
     streams: &[runner::Watch::NAME],

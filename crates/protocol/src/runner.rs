@@ -17,7 +17,7 @@ use crate::method::Method;
 mod layer;
 mod snapshot;
 
-pub use layer::{ListTops, NewTop, StackImages, Top, Tops};
+pub use layer::{EndMerge, ListTops, MergeImage, Merging, NewTop, StackImages, Top, Tops};
 pub use snapshot::{ListSnapshots, RunSnapshot, SnapshotEntries, SnapshotStep};
 
 macro_rules! method {

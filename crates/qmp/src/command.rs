@@ -11,7 +11,8 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
 pub use layer::{
-    AddFd, AddedFd, BlockCommit, BlockdevAdd, BlockdevDel, BlockdevReopen, JobCancel, JobComplete, RemoveFd,
+    AddFd, AddedFd, BlockCommit, BlockdevAdd, BlockdevDel, BlockdevReopen, Fdset, FdsetFd, JobCancel,
+    JobComplete, JobFinalize, QueryFdsets, RemoveFd,
 };
 pub use snapshot::{
     BlockNode, DeleteInternalSnapshot, ImageInfo, JobDismiss, JobInfo, QueryJobs, QueryNamedBlockNodes,

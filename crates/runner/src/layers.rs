@@ -1,7 +1,9 @@
-//! New images on top of disks while QEMU runs.
+//! New images on top of disks while QEMU runs, and images that are merged into those below: see [`merging`].
 //!
 //! QEMU opens nothing by path: each image is opened here, checked to be the one on record, and handed over. One transaction then
 //! puts all disks on their new images, or none. Whoever asked may go meanwhile: what has begun is done here to its end.
+
+mod merging;
 
 use std::time::Duration;
 
@@ -11,14 +13,17 @@ use maqet_protocol::control::Empty;
 use maqet_protocol::endpoint::server::IncomingCall;
 use maqet_protocol::method::Method;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
-use maqet_protocol::runner::{ListTops, NewTop, StackImages, Tops};
+use maqet_protocol::runner::{
+    EndMerge, ListTops, MergeImage, NewTop, OpenedFile, RunnerFact, StackImages, Tops,
+};
 use maqet_qmp::command::{
-    AddFd, BlockdevAdd, BlockdevDel, QueryBlock, QueryNamedBlockNodes, RemoveFd, Transaction,
+    AddFd, BlockdevAdd, BlockdevDel, QueryBlock, QueryJobs, QueryNamedBlockNodes, RemoveFd, Transaction,
 };
 use maqet_qmp::{Command, Qmp, QmpError};
-use maqet_spec::argv::nodes::{file_of, on_top};
+use maqet_spec::argv::nodes::{file_of, on_top, place_of};
 use maqet_storage::StorageError;
 use maqet_storage::image::{self, Image};
+use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
 use crate::nodes::Nodes;
@@ -52,31 +57,42 @@ struct Added {
 }
 
 impl Work {
-    /// What a call comes to.
+    /// What a call comes to; `facts` are what happens, from before the first command on.
     ///
     /// # Errors
     /// `conflict` when QEMU has other images than the client thinks, or an image is another file; `storage-failed` when one
     /// cannot be opened; as for [`passage::run`].
-    pub(crate) async fn carry_out(self, call: IncomingCall) -> Result<serde_json::Value, Refusal> {
-        if call.method == ListTops::NAME {
-            return value(&self.list(&call.parse()?).await?);
+    pub(crate) async fn carry_out(
+        self,
+        call: IncomingCall,
+        facts: Receiver<RunnerFact>,
+    ) -> Result<serde_json::Value, Refusal> {
+        match call.method.as_str() {
+            ListTops::NAME => value(&self.list(&call.parse()?).await?),
+            MergeImage::NAME => value(&self.merge(call.parse()?, facts).await?),
+            EndMerge::NAME => value(&self.end_merge(call.parse()?, facts).await?),
+            _ => value(&self.put_on_top(&call.parse()?).await?),
         }
-        let order: StackImages = call.parse()?;
+    }
+
+    /// Never cut off between the images' nodes and the transaction by a deadline: each command has its own.
+    async fn put_on_top(&self, order: &StackImages) -> Result<Empty, Refusal> {
         let limit = Duration::from_millis(order.timeout_ms).min(DEADLINE_MAX);
-        // Never cut off between the images' nodes and the transaction by a deadline: each command has its own.
-        match timeout(limit, self.prepare(&order)).await {
-            Ok(prepared) => value(&self.stack(&order, prepared?).await?),
-            Err(_elapsed) => {
-                let words = format!("the images of `{}` cannot be opened in time", self.counter.name);
-                Err(Refusal::new(RefusalCode::Timeout, words).vm(&*self.counter.name))
-            }
-        }
+        let prepared = timeout(limit, self.prepare(order)).await;
+        let images = prepared.unwrap_or_else(|_elapsed| {
+            let words = format!("the images of `{}` cannot be opened in time", self.counter.name);
+            Err(Refusal::new(RefusalCode::Timeout, words).vm(&*self.counter.name))
+        });
+        self.stack(order, images?).await
     }
 
     async fn list(&self, order: &ListTops) -> Result<Tops, Refusal> {
         let nodes = self.nodes().await?;
         let tops = order.disks.iter().filter_map(|disk| nodes.told(disk)).collect();
-        Ok(Tops { tops })
+        let jobs = self.execute(&QueryJobs).await?;
+        let merges = |disk: &&String| jobs.iter().any(|job| job.id == merging::job(disk));
+        let merging = order.disks.iter().filter(merges).cloned().collect();
+        Ok(Tops { tops, merging })
     }
 
     async fn nodes(&self) -> Result<Nodes<'_>, Refusal> {
@@ -95,25 +111,32 @@ impl Work {
     }
 
     async fn open(&self, new: &NewTop) -> Result<Image, Refusal> {
-        let (path, grounds) = (new.image.path.clone(), self.counter.grounds.clone());
+        self.open_image(&new.disk.name, &new.image, false).await
+    }
+
+    /// Opens an image of a disk, which must be the one that is meant.
+    async fn open_image(&self, disk: &str, meant: &OpenedFile, readonly: bool) -> Result<Image, Refusal> {
+        let (path, grounds) = (meant.path.clone(), self.counter.grounds.clone());
         let opening = move || {
-            let image = image::open(&path, false)?;
+            let image = image::open(&path, readonly)?;
             grounds.policy()?.check(&image.path)?;
             let file = FileMark::of_fd(&image.fd);
             Ok::<_, StorageError>((image, file))
         };
         let opened = tokio::task::spawn_blocking(opening).await;
-        let opened = opened.map_err(|error| self.unusable(new, RefusalCode::Internal, &error))?;
-        let (image, file) = opened.map_err(|error| self.unusable(new, RefusalCode::StorageFailed, &error))?;
-        let file = file.map_err(|error| self.unusable(new, RefusalCode::StorageFailed, &error))?;
-        if !new.image.file.is_file(&file, true) {
-            return Err(self.other(&new.disk.name).cause(format!("the new one is {file}")));
+        let opened = opened.map_err(|error| self.unusable(disk, RefusalCode::Internal, &error))?;
+        let (image, file) =
+            opened.map_err(|error| self.unusable(disk, RefusalCode::StorageFailed, &error))?;
+        let file = file.map_err(|error| self.unusable(disk, RefusalCode::StorageFailed, &error))?;
+        if !meant.file.is_file(&file, true) {
+            let cause = format!("`{}` is {file}", meant.path.display());
+            return Err(self.other(disk).cause(cause));
         }
         Ok(image)
     }
 
-    fn unusable(&self, new: &NewTop, code: RefusalCode, error: &dyn std::error::Error) -> Refusal {
-        let words = format!("the new image of disk `{}` cannot be used", new.disk.name);
+    fn unusable(&self, disk: &str, code: RefusalCode, error: &dyn std::error::Error) -> Refusal {
+        let words = format!("an image of disk `{disk}` cannot be used");
         because(Refusal::new(code, words).vm(&*self.counter.name), error)
     }
 
@@ -145,37 +168,55 @@ impl Work {
 
     /// The nodes, once nothing is left of work that was cut off, if they are what the client thinks.
     async fn settled(&self, order: &StackImages) -> Result<Nodes<'_>, Refusal> {
+        let expected = order.disks.iter().map(|new| (new.disk.name.as_str(), new.images));
+        self.tidied(&expected.collect::<Vec<_>>()).await
+    }
+
+    /// The same for disks that have so many images each.
+    async fn tidied(&self, expected: &[(&str, usize)]) -> Result<Nodes<'_>, Refusal> {
         let mut nodes = self.nodes().await?;
-        let names = order.disks.iter().map(|new| &new.disk.name);
-        let doubtful: Vec<String> = names.flat_map(|disk| nodes.doubtful(disk)).collect();
-        if !doubtful.is_empty() {
-            for node in &doubtful {
-                self.forget(node).await?;
-            }
+        let mut doubtful = false;
+        for (disk, _images) in expected {
+            doubtful |= self.forget_all(&nodes, disk).await?;
+        }
+        if doubtful {
             nodes = self.nodes().await?;
         }
-        for new in &order.disks {
-            let top = nodes.told(&new.disk.name);
-            let is_known = top.is_some_and(|top| top.images == new.images && top.attached);
-            if !is_known || !nodes.doubtful(&new.disk.name).is_empty() {
-                return Err(self.other(&new.disk.name));
+        for (disk, images) in expected {
+            let top = nodes.told(disk);
+            let is_known = top.is_some_and(|top| top.images == *images && top.attached);
+            if !is_known || !nodes.doubtful(disk).is_empty() {
+                return Err(self.other(disk));
             }
         }
         Ok(nodes)
     }
 
-    /// Takes a node away, with that of its file, unless it is in use.
-    async fn forget(&self, node: &str) -> Result<(), Refusal> {
-        for node_name in [node.to_owned(), file_of(node)] {
+    /// Takes away nodes of a disk that nothing uses; whether there may have been some.
+    async fn forget_all(&self, nodes: &Nodes<'_>, disk: &str) -> Result<bool, Refusal> {
+        let doubtful = nodes.doubtful(disk);
+        for node in &doubtful {
+            if let Some(file) = nodes.file(disk, node) {
+                self.forget(node, &file.node, file.set).await?;
+            }
+        }
+        Ok(!doubtful.is_empty())
+    }
+
+    /// Takes a node away, with that of its file and its descriptor, unless it is in use.
+    async fn forget(&self, node: &str, file: &str, set: u64) -> Result<(), Refusal> {
+        for node_name in [node, file].map(ToOwned::to_owned) {
             match self.qmp.execute(&BlockdevDel { node_name }, COMMAND).await {
                 Ok(_done) => {}
                 Err(QmpError::Refused { description, .. }) => {
                     tracing::debug!(node, description, "a node stays");
+                    return Ok(());
                 }
                 Err(error) => return Err(passage::refusal(error, &self.counter)),
             }
         }
-        Ok(())
+        let fdset_id = set;
+        self.execute(&RemoveFd { fdset_id, fd: None }).await.map(drop)
     }
 
     /// Hands one image over and makes its nodes. What there is of it is among those `added`, whatever comes of it.
@@ -203,10 +244,14 @@ impl Work {
     /// What was made for nothing; what cannot be taken away is taken away before the next one.
     async fn take_back(&self, added: Vec<Added>) {
         for Added { node, set } in added {
-            let forgotten = self.forget(&node).await;
+            let place = place_of(&node).map_or(0, |(place, _number)| place);
+            for node_name in [node.clone(), file_of(&node, place)] {
+                let deleted = self.execute(&BlockdevDel { node_name }).await;
+                tracing::info!(node, ?deleted, "an image that came for nothing");
+            }
             let fdset_id = set;
             let removed = self.execute(&RemoveFd { fdset_id, fd: None }).await;
-            tracing::info!(node, ?forgotten, ?removed, "an image that came for nothing");
+            tracing::debug!(set, ?removed, "its descriptor");
         }
     }
 

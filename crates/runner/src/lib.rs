@@ -21,6 +21,7 @@ mod confinement;
 mod disks;
 mod ending;
 mod grounds;
+mod jobs;
 mod ladder;
 mod launch;
 mod layers;

@@ -32,6 +32,11 @@ pub(crate) async fn post(desk: &Desk, mail: Mail) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Connection(pub(crate) u64);
 
+impl Connection {
+    /// The runner itself.
+    pub(crate) const NONE: Self = Self(0);
+}
+
 /// A letter to the session.
 #[derive(Debug)]
 pub(crate) enum Mail {
@@ -62,6 +67,8 @@ pub(crate) enum Ask {
     Qmp(Answer<Qmp>),
     /// Names of the disks, in the order of the spec.
     Disks(Answer<Vec<String>>),
+    /// Whether a person has the guest halted.
+    Held(Answer<bool>),
     /// Follow what happens.
     Watch(Answer<mpsc::Receiver<RunnerFact>>),
 }

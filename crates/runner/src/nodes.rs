@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use maqet_protocol::runner::Top;
 use maqet_qmp::command::{BlockInfo, BlockNode, ImageInfo};
-use maqet_spec::argv::nodes::{below, over, place_of};
+use maqet_spec::argv::nodes::{below, file_of, over, place_of};
 
 /// The nodes of all disks.
 #[derive(Debug)]
@@ -16,6 +16,19 @@ pub(crate) struct Nodes<'d> {
     images: BTreeMap<String, usize>,
     /// Nodes that devices have.
     attached: BTreeSet<String>,
+    /// What each node was opened by, and whether it is not written to.
+    files: BTreeMap<String, (String, bool)>,
+}
+
+/// The node of an image's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FileNode {
+    /// Its name.
+    pub(crate) node: String,
+    /// The set that its descriptor is in.
+    pub(crate) set: u64,
+    /// It cannot be written to.
+    pub(crate) readonly: bool,
 }
 
 impl<'d> Nodes<'d> {
@@ -23,14 +36,29 @@ impl<'d> Nodes<'d> {
     pub(crate) fn new(disks: &'d [String], nodes: Vec<BlockNode>, devices: Vec<BlockInfo>) -> Self {
         let media = devices.into_iter().filter_map(|device| device.inserted);
         let attached = media.filter_map(|medium| medium.node_name).collect();
-        let named = |node: BlockNode| Some((node.node_name?, depth(&node.image)));
-        let images: BTreeMap<_, _> = nodes.into_iter().filter_map(named).collect();
+        let mut images = BTreeMap::new();
+        let mut files = BTreeMap::new();
+        for node in nodes {
+            let Some(name) = node.node_name else { continue };
+            images.insert(name.clone(), depth(&node.image));
+            files.insert(name, (node.file, node.readonly));
+        }
         Self {
             disks,
             known: images.keys().cloned().collect(),
             images,
             attached,
+            files,
         }
+    }
+
+    /// The node of the file of a disk's node.
+    pub(crate) fn file(&self, disk: &str, node: &str) -> Option<FileNode> {
+        let node = file_of(node, self.place(disk)?);
+        let (file, readonly) = self.files.get(&node)?;
+        let set = file.strip_prefix("/dev/fdset/")?.parse().ok()?;
+        let readonly = *readonly;
+        Some(FileNode { node, set, readonly })
     }
 
     /// The node of a disk that is written to. Of one that no device has it is that of the disk's name.

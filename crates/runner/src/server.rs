@@ -10,8 +10,8 @@ use maqet_protocol::interface::RUNNER_INTERFACES;
 use maqet_protocol::method::Method;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::{
-    Adopt, FactReply, ListSnapshots, ListTops, Prepare, Query, Release, RunQmp, RunSnapshot, RunnerFact,
-    StackImages, StopQemu, Watch,
+    Adopt, EndMerge, FactReply, ListSnapshots, ListTops, MergeImage, Prepare, Query, Release, RunQmp,
+    RunSnapshot, RunnerFact, StackImages, StopQemu, Watch,
 };
 use maqet_protocol::{ProtocolError, SocketRole};
 use maqet_qmp::Qmp;
@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::barred::Barred;
 use crate::grounds::Grounds;
+use crate::jobs::Jobs;
 use crate::mail::{Answer, Ask, Connection, Desk, Mail, post};
 use crate::{layers, passage, snapshots};
 
@@ -138,9 +139,7 @@ impl Client {
         }
         match call.method.as_str() {
             RunQmp::NAME => self.run_qmp(connection, call).await,
-            RunSnapshot::NAME | ListSnapshots::NAME | StackImages::NAME | ListTops::NAME => {
-                self.work_on_disks(connection, call).await
-            }
+            RunSnapshot::NAME | ListSnapshots::NAME => self.snapshot(connection, call).await,
             Watch::NAME => self.watch(connection, call).await,
             StopQemu::NAME => self.ask(connection, call, Ask::Stop).await,
             Query::NAME => {
@@ -151,7 +150,7 @@ impl Client {
         }
     }
 
-    /// The calls that bring QEMU up.
+    /// The calls that bring QEMU up, and those about what its disks stand on.
     async fn begin(
         &self,
         connection: &mut ServerConnection,
@@ -169,6 +168,9 @@ impl Client {
             Adopt::NAME => {
                 let make = |order: Adopt, answer| Ask::Adopt(Box::new(order), answer);
                 self.ask(connection, call, make).await
+            }
+            StackImages::NAME | ListTops::NAME | MergeImage::NAME | EndMerge::NAME => {
+                self.layers(connection, call).await
             }
             other => {
                 let words = format!("`{other}` is not served");
@@ -237,17 +239,6 @@ impl Client {
         }
     }
 
-    async fn work_on_disks(
-        &self,
-        connection: &mut ServerConnection,
-        call: &IncomingCall,
-    ) -> Result<(), ProtocolError> {
-        match call.method.as_str() {
-            StackImages::NAME | ListTops::NAME => self.layers(connection, call).await,
-            _ => self.snapshot(connection, call).await,
-        }
-    }
-
     /// A client that hangs up leaves the work to QEMU; whoever comes next waits for it.
     async fn snapshot(
         &self,
@@ -261,12 +252,12 @@ impl Client {
             Ok(all) => all,
             Err(refusal) => return connection.refuse(&refusal).await,
         };
-        let work = snapshots::Work {
+        let jobs = Jobs {
             qmp: &qmp,
             facts,
             counter: &self.counter,
-            disks: &disks,
         };
+        let work = snapshots::Work { jobs, disks: &disks };
         let outcome = tokio::select! {
             outcome = work.carry_out(call) => outcome,
             closed = connection.closed() => return closed,
@@ -283,16 +274,11 @@ impl Client {
         connection: &mut ServerConnection,
         call: &IncomingCall,
     ) -> Result<(), ProtocolError> {
-        let (qmp, disks) = self.way(connection).await?;
-        let work = match qmp.and_then(|qmp| Ok((qmp, disks?))) {
-            Ok((qmp, disks)) => layers::Work {
-                qmp,
-                counter: self.counter.clone(),
-                disks,
-            },
+        let (facts, work) = match self.layer_work(connection).await? {
+            Ok(work) => work,
             Err(refusal) => return connection.refuse(&refusal).await,
         };
-        let task = tokio::spawn(work.carry_out(call.clone()));
+        let task = tokio::spawn(work.carry_out(call.clone(), facts));
         let outcome = tokio::select! {
             outcome = task => outcome,
             closed = connection.closed() => return closed,
@@ -305,6 +291,19 @@ impl Client {
                 connection.refuse(&refusal.cause(error.to_string())).await
             }
         }
+    }
+
+    async fn layer_work(
+        &self,
+        connection: &ServerConnection,
+    ) -> Result<Result<(mpsc::Receiver<RunnerFact>, layers::Work), Refusal>, ProtocolError> {
+        let facts = self.put(connection, Ask::Watch).await?;
+        let (qmp, disks) = self.way(connection).await?;
+        let known = facts.and_then(|facts| Ok((facts, qmp?, disks?)));
+        Ok(known.map(|(facts, qmp, disks)| {
+            let counter = self.counter.clone();
+            (facts, layers::Work { qmp, counter, disks })
+        }))
     }
 
     /// The way to QEMU, and what its disks are called.

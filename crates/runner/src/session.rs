@@ -173,6 +173,7 @@ impl Session {
             Ask::Stop(order, answer) => self.stop(order, answer),
             Ask::Qmp(answer) => give(answer, self.qmp()),
             Ask::Disks(answer) => give(answer, Ok(self.disk_names())),
+            Ask::Held(answer) => give(answer, Ok(self.is_held())),
             Ask::Watch(answer) => {
                 let mut known = self.troubles_told();
                 known.extend(self.losses());

@@ -10,20 +10,18 @@ use maqet_protocol::control::{Empty, SnapshotEntry};
 use maqet_protocol::endpoint::server::IncomingCall;
 use maqet_protocol::method::Method;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
-use maqet_protocol::runner::{ListSnapshots, RunSnapshot, RunnerFact, SnapshotEntries, SnapshotStep};
+use maqet_protocol::runner::{ListSnapshots, RunSnapshot, SnapshotEntries, SnapshotStep};
+use maqet_qmp::Command;
 use maqet_qmp::command::{DeleteInternalSnapshot, SnapshotInfo};
 use maqet_qmp::command::{
-    JobDismiss, JobInfo, QueryBlock, QueryJobs, QueryNamedBlockNodes, QueryStatus, SnapshotJob, SnapshotLoad,
-    SnapshotSave, Transaction,
+    QueryBlock, QueryNamedBlockNodes, QueryStatus, SnapshotJob, SnapshotLoad, SnapshotSave, Transaction,
 };
-use maqet_qmp::{Command, Qmp, QmpError};
 use maqet_state::clock::Timestamp;
-use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
+use crate::jobs::Jobs;
 use crate::nodes::Nodes;
-use crate::passage::{self, value};
-use crate::server::Counter;
+use crate::passage::value;
 
 /// Name of the job in QEMU; one at a time.
 const JOB: &str = "maqet-snapshot";
@@ -35,12 +33,8 @@ const DEADLINE_MAX: Duration = Duration::from_hours(6);
 /// One client's work.
 #[derive(Debug)]
 pub(crate) struct Work<'w> {
-    /// The way to QEMU.
-    pub(crate) qmp: &'w Qmp,
-    /// What happens, from before the first command on.
-    pub(crate) facts: Receiver<RunnerFact>,
-    /// Whom it is about.
-    pub(crate) counter: &'w Counter,
+    /// The way to QEMU, and what becomes of its jobs.
+    pub(crate) jobs: Jobs<'w>,
     /// The disks, in the order of the spec.
     pub(crate) disks: &'w [String],
 }
@@ -62,7 +56,7 @@ impl Work<'_> {
     /// # Errors
     /// As for [`passage::run`].
     async fn list(self, order: ListSnapshots) -> Result<SnapshotEntries, Refusal> {
-        let counter = self.counter;
+        let counter = self.jobs.counter;
         timeout(LIST, self.look(order)).await.unwrap_or_else(|_elapsed| {
             let name = &*counter.name;
             let message = format!("the QEMU of `{name}` does not answer, or is busy with its memory");
@@ -108,7 +102,7 @@ impl Work<'_> {
     /// As for [`passage::run`]; `timeout` when a job is not done in time: it goes on in QEMU.
     async fn run(mut self, order: RunSnapshot) -> Result<Empty, Refusal> {
         let limit = Duration::from_millis(order.timeout_ms).min(DEADLINE_MAX);
-        let name = self.counter.name.clone();
+        let name = self.jobs.counter.name.clone();
         let work = async {
             self.await_old_job().await?;
             pass(Point::SnapshotAsked);
@@ -134,7 +128,7 @@ impl Work<'_> {
                 let job = job(order);
                 self.execute(&SnapshotSave(job)).await?;
                 pass(Point::SnapshotJob);
-                self.await_job().await
+                self.jobs.end(JOB).await
             }
             SnapshotStep::Load => self.load(order).await,
             SnapshotStep::Delete => {
@@ -152,12 +146,12 @@ impl Work<'_> {
         let before = self.execute(&QueryStatus).await?;
         self.execute(&SnapshotLoad(job(order))).await?;
         pass(Point::SnapshotJob);
-        let Err(refusal) = self.await_job().await else {
+        let Err(refusal) = self.jobs.end(JOB).await else {
             return Ok(());
         };
         let after = self.execute(&QueryStatus).await?;
         if before.running && !after.running {
-            let name = &self.counter.name;
+            let name = &self.jobs.counter.name;
             return Err(refusal
                 .cause("the guest was stopped for it and stays so: its disks may be between two states")
                 .hint(format!(
@@ -169,11 +163,11 @@ impl Work<'_> {
 
     /// A job whose end nobody took: it is waited for; how it ended shows in the images.
     async fn await_old_job(&mut self) -> Result<(), Refusal> {
-        if self.find_job().await?.is_none() {
+        if self.jobs.find(JOB).await?.is_none() {
             return Ok(());
         }
         tracing::info!("a snapshot that somebody else began is waited for");
-        if let Err(refusal) = self.await_job().await {
+        if let Err(refusal) = self.jobs.end(JOB).await {
             if refusal.code != RefusalCode::QmpFailed {
                 return Err(refusal);
             }
@@ -182,54 +176,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Waits for the job's end and takes it from QEMU's list.
-    async fn await_job(&mut self) -> Result<(), Refusal> {
-        loop {
-            let Some(job) = self.find_job().await? else {
-                return Err(self.failed("QEMU does not know how the snapshot ended"));
-            };
-            if job.status == "concluded" {
-                self.execute(&JobDismiss { id: JOB.to_owned() }).await?;
-                return match job.error {
-                    None => Ok(()),
-                    Some(words) => Err(self.failed(words)),
-                };
-            }
-            self.next_change().await?;
-        }
-    }
-
-    async fn find_job(&self) -> Result<Option<JobInfo>, Refusal> {
-        let jobs = self.execute(&QueryJobs).await?;
-        Ok(jobs.into_iter().find(|job| job.id == JOB))
-    }
-
-    /// Returns when the job is in another state.
-    async fn next_change(&mut self) -> Result<(), Refusal> {
-        loop {
-            match self.facts.recv().await {
-                Some(RunnerFact::QmpEvent { name, data })
-                    if name == "JOB_STATUS_CHANGE" && data.get("id").is_some_and(|id| id == JOB) =>
-                {
-                    return Ok(());
-                }
-                Some(RunnerFact::QemuExited { .. }) | None => {
-                    let message = format!("the QEMU of `{}` is gone", self.counter.name);
-                    return Err(Refusal::new(RefusalCode::NotAnswering, message).vm(&*self.counter.name));
-                }
-                Some(_) => {}
-            }
-        }
-    }
-
-    fn failed(&self, words: impl Into<String>) -> Refusal {
-        Refusal::new(RefusalCode::QmpFailed, words).vm(&*self.counter.name)
-    }
-
-    /// QEMU's monitor rests while memory is written: whoever calls bounds all of its work, not each command.
     async fn execute<C: Command>(&self, command: &C) -> Result<C::Reply, Refusal> {
-        let done: Result<C::Reply, QmpError> = self.qmp.execute(command, DEADLINE_MAX).await;
-        done.map_err(|error| passage::refusal(error, self.counter))
+        self.jobs.execute(command).await
     }
 }
 

@@ -9,7 +9,6 @@ mod shares;
 
 use std::path::{Path, PathBuf};
 
-pub use devices::set_below;
 pub use shares::opened;
 
 use crate::machine::{Family, qemu_architecture};

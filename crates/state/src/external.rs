@@ -104,6 +104,9 @@ pub enum ExternalStep {
     Merging {
         /// On which disks.
         disks: Vec<String>,
+        /// Images of other disks that nothing refers to any more; they go with the last one.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        discard: Vec<Discarded>,
     },
     /// Files that nothing refers to any more are being deleted.
     Discarding {
@@ -160,6 +163,17 @@ impl Externals {
         let work = self.work.as_ref();
         let merges = work.filter(|work| matches!(work.step, ExternalStep::Merging { .. }));
         merges.map(|work| work.name.as_str())
+    }
+
+    /// Images that a merge of several disks has made superfluous so far.
+    pub fn superfluous(&self) -> &[Discarded] {
+        match self.work.as_ref().map(|work| &work.step) {
+            Some(ExternalStep::Merging { discard, .. }) => discard,
+            Some(
+                ExternalStep::Making { .. } | ExternalStep::Switching(_) | ExternalStep::Discarding { .. },
+            )
+            | None => &[],
+        }
     }
 
     /// Whether the snapshot of this name is being merged away: it cannot be gone back to.

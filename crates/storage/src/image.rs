@@ -33,7 +33,7 @@ pub use digest::{Algorithm, Checksum, digest};
 pub(crate) use header::Header;
 pub use inspect::{Inspection, inspect};
 pub use look::{Found, Look, look};
-pub use merge::{merge, stand_on};
+pub use merge::{merge, merge_needs, stand_on};
 pub(crate) use open::pin;
 pub use open::{Image, open};
 pub(crate) use room::counted;

@@ -139,12 +139,15 @@ impl Job {
         done.map_err(|refusal| refusal.vm(self.name()))
     }
 
-    /// A switch to other images that was cut off changes what this is about.
+    /// What was cut off while QEMU did it may have changed what this is about.
     async fn catch_up(&mut self) -> Result<(), Refusal> {
-        let (Some(link), Some(switch)) = (&self.link, self.externals.switching()) else {
+        let Some(link) = self.link.as_ref().filter(|_link| self.externals.work.is_some()) else {
             return Ok(());
         };
-        external::running::settle(self, link, switch).await?;
+        if let Some(switch) = self.externals.switching() {
+            external::running::settle(self, link, switch).await?;
+        }
+        external::merging::end_all(self, link).await?;
         let now = self.owner.send(AskDisks).await;
         let now = now.map_err(|gone| {
             Refusal::new(RefusalCode::Internal, "the VM's owner is gone").cause(gone.to_string())

@@ -15,8 +15,8 @@ use crate::control::{
 use crate::handshake::{Hello, HelloReply, Prove};
 use crate::method::Method;
 use crate::runner::{
-    Adopt, ListSnapshots, ListTops, Prepare, Query, Release, RunQmp, RunSnapshot, StackImages, StopQemu,
-    Watch,
+    Adopt, EndMerge, ListSnapshots, ListTops, MergeImage, Prepare, Query, Release, RunQmp, RunSnapshot,
+    StackImages, StopQemu, Watch,
 };
 use crate::varlink::Parameters;
 
@@ -355,6 +355,15 @@ pub(super) fn runner() -> Vec<Sample> {
             json!({"entries": [{"disk": "root", "id": "1", "name": "before", "at": AT, "vm_state_bytes": 4096,
                 "vm_clock_ms": 1234}], "run_state": "running"}),
         ),
+        of::<Watch>(json!({}), json!({"fact": fact()})),
+    ]
+    .into_iter()
+    .chain(runner_layers())
+    .collect()
+}
+
+fn runner_layers() -> Vec<Sample> {
+    vec![
         of::<StackImages>(
             json!({"disks": [{"disk": spec()["disks"][0], "image": {"path": "/vm/root.a.qcow2", "file": mark()}, "images": 1}],
                 "timeout_ms": 1000}),
@@ -362,8 +371,13 @@ pub(super) fn runner() -> Vec<Sample> {
         ),
         of::<ListTops>(
             json!({"disks": ["root"]}),
-            json!({"tops": [{"disk": "root", "node": "over.0.1", "images": 2, "attached": true}]}),
+            json!({"tops": [{"disk": "root", "node": "over.0.1", "images": 2, "attached": true}], "merging": ["data"]}),
         ),
-        of::<Watch>(json!({}), json!({"fact": fact()})),
+        of::<MergeImage>(
+            json!({"disk": spec()["disks"][0], "images": 3, "depth": 1, "base": {"path": "/vm/root.qcow2", "file": mark()},
+                "above": {"path": "/vm/root.a.qcow2", "file": mark()}, "timeout_ms": 1000}),
+            json!({"waits": true}),
+        ),
+        of::<EndMerge>(json!({"disk": "root", "images": 2}), json!({})),
     ]
 }

@@ -99,11 +99,52 @@ pub struct BlockCommit {
     pub backing_file: Option<String>,
     /// `false`.
     pub auto_dismiss: bool,
+    /// `false`: once both images hold the same it is `pending`, the disk rests, and it waits for [`JobFinalize`].
+    pub auto_finalize: bool,
 }
 
 impl Command for BlockCommit {
     const NAME: &'static str = "block-commit";
     type Reply = Done;
+}
+
+/// Have a job that is `pending` do what it was about: the disk is on the image below from then on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct JobFinalize {
+    /// Its name.
+    pub id: String,
+}
+
+impl Command for JobFinalize {
+    const NAME: &'static str = "job-finalize";
+    type Reply = Done;
+}
+
+/// Which descriptors QEMU was given.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct QueryFdsets;
+
+impl Command for QueryFdsets {
+    const NAME: &'static str = "query-fdsets";
+    const BARE: bool = true;
+    type Reply = Vec<Fdset>;
+}
+
+/// One entry of [`QueryFdsets`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Fdset {
+    /// Its number.
+    pub fdset_id: u64,
+    /// The descriptors in it.
+    pub fds: Vec<FdsetFd>,
+}
+
+/// A descriptor of an [`Fdset`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct FdsetFd {
+    /// Its number in QEMU.
+    pub fd: i64,
 }
 
 /// Have a job that is `ready` come to its end.

@@ -147,6 +147,9 @@ pub struct BlockNode {
     /// Its name.
     #[serde(default, rename = "node-name")]
     pub node_name: Option<String>,
+    /// What it was opened by.
+    #[serde(default)]
+    pub file: String,
     /// It is not written to now.
     #[serde(default, rename = "ro")]
     pub readonly: bool,

@@ -9,8 +9,9 @@ use tokio::process::{Child, Command as Program};
 
 use super::fake::PLENTY;
 use crate::command::{
-    Cont, QueryBlock, QueryBlockstats, QueryCpusFast, QueryKvm, QueryStatus, Quit, Stop, SystemPowerdown,
-    SystemReset,
+    AddFd, BlockCommit, BlockdevAdd, BlockdevDel, BlockdevReopen, Cont, JobCancel, JobComplete, JobFinalize,
+    QueryBlock, QueryBlockstats, QueryCpusFast, QueryFdsets, QueryKvm, QueryNamedBlockNodes, QueryStatus,
+    Quit, RemoveFd, Stop, SystemPowerdown, SystemReset, Transaction,
 };
 use crate::{Command, Events, Incoming, Qmp, QmpError, RunState, Schema};
 
@@ -97,6 +98,7 @@ async fn every_typed_command_is_in_the_schema_and_reads_its_answer() {
     check(&schema, &Stop);
     check(&schema, &SystemPowerdown);
     check(&schema, &SystemReset);
+    check_layers(&schema);
     let block = qmp.execute(&QueryBlock, PLENTY).await.unwrap();
     let medium = block
         .iter()
@@ -119,6 +121,56 @@ async fn every_typed_command_is_in_the_schema_and_reads_its_answer() {
     assert!(!qmp.execute(&QueryKvm, PLENTY).await.unwrap().enabled);
     qmp.execute(&SystemReset, PLENTY).await.unwrap();
     qmp.execute(&SystemPowerdown, PLENTY).await.unwrap();
+}
+
+fn check_layers(schema: &Schema) {
+    let (id, node_name) = ("a".to_owned(), "a".to_owned());
+    let (fdset_id, fd) = (1, Some(1));
+    check(schema, &AddFd { fdset_id: Some(1) });
+    check(schema, &RemoveFd { fdset_id, fd });
+    check(schema, &QueryFdsets);
+    check(schema, &BlockdevDel { node_name });
+    check(schema, &BlockdevReopen { options: Vec::new() });
+    check(schema, &Transaction::overlays(&[]));
+    check(schema, &JobComplete { id: id.clone() });
+    check(schema, &JobFinalize { id: id.clone() });
+    check(schema, &JobCancel { id: id.clone() });
+    let commit = BlockCommit {
+        job_id: id.clone(),
+        device: id.clone(),
+        top_node: Some(id.clone()),
+        base_node: id.clone(),
+        backing_file: Some(id),
+        auto_dismiss: false,
+        auto_finalize: false,
+    };
+    check(schema, &commit);
+}
+
+/// A descriptor that goes with a command is QEMU's then.
+#[tokio::test]
+async fn a_descriptor_is_handed_over() {
+    let (_qemu, qmp, _events) = qemu(&["-M", "none"]).await;
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(1 << 20).unwrap();
+    let added = qmp
+        .hand_over(&AddFd::default(), file.into(), PLENTY)
+        .await
+        .unwrap();
+    let sets = qmp.execute(&QueryFdsets, PLENTY).await.unwrap();
+    assert_eq!((sets[0].fdset_id, sets[0].fds[0].fd), (added.fdset_id, added.fd));
+    let options = serde_json::json!({
+        "driver": "file", "node-name": "a", "filename": format!("/dev/fdset/{}", added.fdset_id), "read-only": false,
+    });
+    qmp.execute(&BlockdevAdd(options), PLENTY).await.unwrap();
+    let nodes = qmp
+        .execute(&QueryNamedBlockNodes { flat: true }, PLENTY)
+        .await
+        .unwrap();
+    assert_eq!(
+        (nodes[0].node_name.as_deref(), nodes[0].readonly),
+        (Some("a"), false)
+    );
 }
 
 /// QEMU knows the command, takes every argument we send and misses none.

@@ -93,6 +93,10 @@ impl Session {
         }
     }
 
+    pub(super) fn is_held(&self) -> bool {
+        matches!(&self.stage, Stage::Up(live) if live.qemu.paused)
+    }
+
     pub(super) fn disk_names(&self) -> Vec<String> {
         let Stage::Up(live) = &self.stage else {
             return Vec::new();

@@ -104,7 +104,7 @@ fn nodes(words: &mut Words, disk: &Disk, set: usize, wired: &DiskWiring) {
 }
 
 /// Number of the descriptor set of an image below another, the nearest of a disk at depth 1.
-pub const fn set_below(place: usize, depth: usize) -> usize {
+const fn set_below(place: usize, depth: usize) -> usize {
     SETS_PER_DISK * (place + 1) + depth - 1
 }
 

@@ -13,11 +13,6 @@ pub fn below(place: usize, depth: usize) -> String {
     format!("below.{}", under(place, depth))
 }
 
-/// Node of the file of such an image.
-pub fn below_file(place: usize, depth: usize) -> String {
-    format!("file.{}", under(place, depth))
-}
-
 pub(super) fn under(place: usize, depth: usize) -> String {
     format!("{place}.{depth}")
 }
@@ -27,9 +22,13 @@ pub fn over(place: usize, number: usize) -> String {
     format!("over.{place}.{number}")
 }
 
-/// Node of the file of such an image.
-pub fn file_of(over: &str) -> String {
-    format!("file.{over}")
+/// Node of the file of one of these, or of the one that a disk had at its start.
+pub fn file_of(node: &str, place: usize) -> String {
+    match node.strip_prefix("below.") {
+        Some(numbers) => format!("file.{numbers}"),
+        None if node.starts_with("over.") => format!("file.{node}"),
+        None => format!("file.{place}"),
+    }
 }
 
 /// Place of the disk that a node belongs to, and which of those that came on top it is, if it is one. `None` for the node of
@@ -51,7 +50,8 @@ pub fn place_of(node: &str) -> Option<(usize, Option<usize>)> {
 /// Options of the nodes of a qcow2 image that comes on top of a disk: of its file, which is in the descriptor set `set`, and of
 /// the image. It stands on nothing yet.
 pub fn on_top(disk: &Disk, node: &str, set: u64) -> [Value; 2] {
-    let file = file_of(node);
+    let place = place_of(node).map_or(0, |(place, _number)| place);
+    let file = file_of(node, place);
     let mut of_file = file_options(disk, &file, set, false);
     let mut of_image = json!({"driver": "qcow2", "node-name": node, "file": file, "backing": null});
     if disk.cache.is_direct() {
@@ -100,10 +100,10 @@ mod tests {
     fn a_node_tells_its_disk() {
         for (node, told) in [
             (over(3, 12), Some((3, Some(12)))),
-            (file_of(&over(3, 12)), Some((3, Some(12)))),
+            (file_of(&over(3, 12), 3), Some((3, Some(12)))),
             (below(3, 1), Some((3, None))),
-            (below_file(3, 1), Some((3, None))),
-            ("file.3".to_owned(), Some((3, None))),
+            (file_of(&below(3, 1), 3), Some((3, None))),
+            (file_of("root", 3), Some((3, None))),
             ("root".to_owned(), None),
             ("over.x.1".to_owned(), None),
             ("over.1.2.3".to_owned(), None),

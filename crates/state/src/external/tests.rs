@@ -137,7 +137,10 @@ fn nothing_is_stored_for_nothing_and_work_is_read_again() {
         ExternalStep::Making {
             layers: layers(&spec(), "a"),
         },
-        ExternalStep::Merging { disks: all() },
+        ExternalStep::Merging {
+            disks: all(),
+            discard: Vec::new(),
+        },
         ExternalStep::Discarding { files },
     ] {
         let merges = matches!(step, ExternalStep::Merging { .. });

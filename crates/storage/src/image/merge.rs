@@ -47,9 +47,8 @@ const FULL: &str = "No space left on device";
 /// base; [`StorageError::NoSpace`]; [`StorageError::Tool`] and [`StorageError::Deadline`] when qemu-img fails.
 pub async fn merge(chain: Chain, policy: &PathPolicy, binaries: &Binaries) -> Result<(), StorageError> {
     let base = writable_base(&chain, policy)?;
-    let held = held_bytes(&chain.top)?;
     let job = Job {
-        needed: held.saturating_add(HEADROOM_BYTES),
+        needed: merge_needs(&chain.top)?,
         base: base
             .try_clone()
             .map_err(StorageError::file("open", &chain.top.path))?,
@@ -65,6 +64,14 @@ pub async fn merge(chain: Chain, policy: &PathPolicy, binaries: &Binaries) -> Re
     blocking(&job.path, move || fsync(&written))
         .await?
         .map_err(StorageError::file("write out what is below", &job.path))
+}
+
+/// Bytes that must be free beside the image below for all that an image holds to be written into it. Less may do.
+///
+/// # Errors
+/// [`StorageError::File`] when it cannot be looked at.
+pub fn merge_needs(image: &Image) -> Result<u64, StorageError> {
+    Ok(held_bytes(image)?.saturating_add(HEADROOM_BYTES))
 }
 
 /// Names another image as the one that a qcow2 image, open for writing, stands on: one that shows the same. Neither is read.

@@ -132,6 +132,15 @@ pub(crate) enum RecordExternal {
     },
     /// QEMU, which runs, is not on them, and they are taken away. Refused once it has ended: then the disks are on them.
     NotSwitched,
+    /// The same of one disk, and others are not done.
+    MergedOne {
+        /// The disk.
+        disk: String,
+        /// Images that nobody needs any more, of all disks so far.
+        discard: Vec<Discarded>,
+        /// The others.
+        rest: Vec<String>,
+    },
     /// What was on top of a snapshot is in it.
     Merged {
         /// Images that nobody needs any more.

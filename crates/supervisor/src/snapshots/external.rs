@@ -4,6 +4,7 @@
 //! does for all disks; so whoever finds work that was cut off deletes what there is of it. See decision 36.
 
 mod files;
+pub(crate) mod merging;
 pub(crate) mod running;
 
 use maqet_process::point::{Point, pass};
@@ -91,7 +92,7 @@ impl<'j> Work<'j> {
                 .parameter("memory")
                 .hint("leave out --memory or --external"));
         }
-        if job.link.is_some() && job.order.action != Some(SnapshotAction::Create) {
+        if job.link.is_some() && job.order.action == Some(SnapshotAction::Load) {
             return Err(running(job));
         }
         Leases::take(&job.id, &job.spec, &job.shared).await?;
@@ -141,14 +142,21 @@ impl<'j> Work<'j> {
         let disks: Vec<String> = layers.iter().map(|layer| layer.disk().to_owned()).collect();
         self.job.check_soundness(&disks).await?;
         self.may_be_touched(&layers).await?;
-        let step = ExternalStep::Merging { disks: disks.clone() };
+        let superfluous = self.externals.superfluous().to_vec();
+        let step = ExternalStep::Merging {
+            disks: disks.clone(),
+            discard: superfluous.clone(),
+        };
         self.begin(SnapshotAction::Delete, step).await?;
         pass(Point::LayersIntended);
+        if let Some(link) = &self.job.link {
+            return self.merge_running(link, layers, superfluous).await;
+        }
         if let Err(refusal) = self.merge_all(&layers).await {
             return Err(self.failed(refusal, false).await);
         }
         let done = self.done(SnapshotAction::Delete, disks);
-        let discard = self.desk.to_discard(&layers);
+        let discard = [superfluous, self.desk.to_discard(&layers)].concat();
         let merged = RecordExternal::Merged {
             discard: discard.clone(),
             done: Box::new(done.clone()),
@@ -325,10 +333,10 @@ fn exists(job: &Job) -> Refusal {
 
 fn running(job: &Job) -> Refusal {
     let vm = job.name();
-    let message = format!("`{vm}` is running: its disks are not put on other files meanwhile");
+    let message = format!("`{vm}` is running: its disks cannot be changed under it");
     Refusal::new(RefusalCode::WrongState, message)
         .state("running")
-        .hint(format!("maqet stop {vm}, or a snapshot without --external"))
+        .hint(format!("maqet stop {vm} first"))
 }
 
 fn unfinished(job: &Job, name: &str) -> Refusal {

@@ -1,6 +1,6 @@
 //! What is recorded of snapshots that are files of their own.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use actix::fut::ready;
 use actix::{ActorFutureExt, Context, Handler, ResponseActFuture, WrapFuture};
@@ -49,8 +49,12 @@ impl VmActor {
                 self.record = self.record.clone().switched(clock::now());
                 self.external_done(Vec::new(), *done, key)
             }
+            RecordExternal::MergedOne { disk, discard, rest } => {
+                self.lower_one(disk, discard, rest);
+                Change::update(self.record.clone())
+            }
             RecordExternal::Merged { discard, done, key } => {
-                self.lower(&done);
+                self.lower(&done.name, &done.disks);
                 self.external_done(discard, *done, key)
             }
             RecordExternal::Failed { settled, refusal } => {
@@ -61,23 +65,36 @@ impl VmActor {
                 Change::update(self.record.clone()).event(event)
             }
             RecordExternal::Struck { gone } => {
-                self.record.externals.work = None;
-                let files = std::mem::take(&mut self.record.files);
-                self.record.files = gone
-                    .iter()
-                    .fold(files, |files, path: &PathBuf| files.forgotten(Path::new(path)));
+                self.strike(&gone);
                 Change::update(self.record.clone())
             }
         })
     }
 
+    /// Nothing is left of the work, nor of these files.
+    fn strike(&mut self, gone: &[PathBuf]) {
+        self.record.externals.work = None;
+        let files = std::mem::take(&mut self.record.files);
+        self.record.files = gone.iter().fold(files, |files, path| files.forgotten(path));
+    }
+
     /// Disks stand on the base of a snapshot again.
-    fn lower(&mut self, done: &SnapshotDone) {
-        let of = |disk: &String| self.record.externals.layer(&done.name, disk).cloned();
-        let layers: Vec<_> = done.disks.iter().filter_map(of).collect();
+    fn lower(&mut self, name: &str, disks: &[String]) {
+        let of = |disk: &String| self.record.externals.layer(name, disk).cloned();
+        let layers: Vec<_> = disks.iter().filter_map(of).collect();
         self.record.spec = lowered(self.record.spec.clone(), &layers);
         let externals = std::mem::take(&mut self.record.externals);
-        self.record.externals = externals.merged(&done.name, &done.disks);
+        self.record.externals = externals.merged(name, disks);
+    }
+
+    /// One disk does, and the work goes on.
+    fn lower_one(&mut self, disk: String, discard: Vec<Discarded>, disks: Vec<String>) {
+        let Some(mut work) = self.record.externals.work.clone() else {
+            return tracing::error!(vm = self.name(), disk, "a merge that nobody has begun");
+        };
+        self.lower(&work.name, &[disk]);
+        work.step = ExternalStep::Merging { disks, discard };
+        self.record.externals.work = Some(work);
     }
 
     /// Nothing that a QEMU is to do begins once it has ended.

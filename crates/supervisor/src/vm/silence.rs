@@ -82,6 +82,9 @@ impl VmActor {
         self.show();
         let event = self.event(if silent { "vm.silent" } else { "vm.answering" });
         self.persist_later(Change::default().event(event), context);
+        if !silent {
+            self.resume_layers(context);
+        }
     }
 
     /// Hears of calls that the runner let pass, for as long as there is this way to it.

@@ -58,15 +58,16 @@ impl VmActor {
         Ok(accepted)
     }
 
-    /// A QEMU that was taken over may have been put on other images meanwhile, or loaded a snapshot: only it knows, and it is
-    /// asked, before its guest has gone on for long.
-    pub(super) fn resume_switch(&mut self, context: &mut Context<Self>) {
+    /// A QEMU that was taken over, or that answers again, may have been put on other images meanwhile, wait for a word, or have
+    /// loaded a snapshot: only it knows, and it is asked, before its guest has gone on for long.
+    pub(super) fn resume_layers(&mut self, context: &mut Context<Self>) {
         let loads = self
             .record
             .snapshot
             .as_ref()
             .is_some_and(|work| work.is_load_by_qemu());
-        if self.record.externals.switching().is_none() && !loads {
+        let nothing = self.record.externals.work.is_none() && !loads;
+        if nothing || self.activity != Activity::Idle {
             return;
         }
         if let Err(refusal) = self.snapshot(SnapshotOrder::list(), context) {

@@ -14,11 +14,12 @@ use maqet_state::external::{Discarded, ExternalStep, Externals, Layer};
 use maqet_state::id::VmId;
 use maqet_storage::PathPolicy;
 use maqet_storage::error::StorageError;
-use maqet_storage::image::{self, Chain};
+use maqet_storage::image::{self, Chain, Image};
 
 use super::Job;
 use crate::link::chain;
 use crate::messages::RecordExternal;
+use crate::room::Room;
 use crate::shared::Shared;
 use crate::vm::{VmActor, specs_of_others};
 
@@ -125,8 +126,46 @@ impl Desk {
 
     /// How many images the disk of a layer has without the new one.
     pub(super) async fn images_of(&self, layer: &Layer) -> Result<usize, Refusal> {
-        let chain = self.open(layer.base(), layer.before.format, layer.disk()).await?;
-        Ok(chain.below.len() + 1)
+        Ok(self.chain_of(&layer.before).await?.len())
+    }
+
+    /// The images of a disk, that on top first.
+    pub(super) async fn chain_of(&self, disk: &Disk) -> Result<Vec<Opened>, Refusal> {
+        let chain = self.open(&disk.path, disk.format, &disk.name).await?;
+        let below = chain.below.into_iter().map(|layer| layer.image);
+        let marked = |image: Image| {
+            let file = FileMark::of_fd(&image.fd).map_err(|error| {
+                let message = format!(
+                    "`{}` of disk `{}` cannot be looked at",
+                    image.path.display(),
+                    disk.name
+                );
+                Refusal::new(RefusalCode::StorageFailed, message).cause(error.to_string())
+            })?;
+            let path = image.path;
+            Ok(Opened { path, file })
+        };
+        std::iter::once(chain.top).chain(below).map(marked).collect()
+    }
+
+    /// The file that is on record at a path.
+    pub(super) fn known(&self, path: &Path) -> Option<FileMark> {
+        self.files.get(path)?.file
+    }
+
+    /// What is short of room to write what is on top of a snapshot into it.
+    pub(super) async fn short_of_room(&self, layer: &Layer) -> Result<Option<StorageError>, Refusal> {
+        let top = self
+            .open(&layer.overlay, DiskFormat::Qcow2, layer.disk())
+            .await?
+            .top;
+        let needed = image::merge_needs(&top).map_err(|error| failed(layer.disk(), &error))?;
+        let room = Room {
+            images: vec![layer.base().to_owned()],
+            needed,
+            aside: self.shared.asides.of(&self.id),
+        };
+        Ok(room.short().await)
     }
 
     /// Writes what is on top of a snapshot into it.
@@ -320,7 +359,7 @@ fn free_path(disk: &Disk, snapshot: &str) -> PathBuf {
     free.unwrap_or_else(|| disk.path.with_file_name(name(0)))
 }
 
-fn failed(disk: &str, error: &StorageError) -> Refusal {
+pub(super) fn failed(disk: &str, error: &StorageError) -> Refusal {
     let message = match disk {
         "" => "an image of a snapshot cannot be deleted".to_owned(),
         disk => format!("the snapshots of disk `{disk}` cannot be worked on"),

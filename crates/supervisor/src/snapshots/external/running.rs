@@ -8,7 +8,7 @@ use std::time::Duration;
 use maqet_process::point::{Point, pass};
 use maqet_protocol::control::SnapshotDone;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
-use maqet_protocol::runner::{ListTops, NewTop, OpenedFile, StackImages, Top};
+use maqet_protocol::runner::{ListTops, NewTop, OpenedFile, StackImages, Tops};
 use maqet_spec::VmSpec;
 use maqet_spec::vm::Disk;
 use maqet_state::disk::Opened;
@@ -32,7 +32,7 @@ const ASK_LIMIT: Duration = Duration::from_secs(20);
 /// `wrong-state` for a disk that no device has, and for a runner of an earlier version.
 pub(super) async fn can_stack(link: &RunnerLink, spec: &VmSpec, disks: &[Disk]) -> Result<(), Refusal> {
     let names: Vec<String> = disks.iter().map(|disk| disk.name.clone()).collect();
-    let tops = tops(link, spec.name.as_str(), &names).await?;
+    let tops = tops(link, spec.name.as_str(), &names).await?.tops;
     let attached = |disk: &&String| tops.iter().any(|top| top.disk == **disk && top.attached);
     let Some(without) = names.iter().find(|disk| !attached(disk)) else {
         return Ok(());
@@ -51,10 +51,10 @@ pub(super) async fn can_stack(link: &RunnerLink, spec: &VmSpec, disks: &[Disk]) 
 ///
 /// # Errors
 /// As for [`RunnerLink::call`]; `wrong-state` for a runner of an earlier version.
-async fn tops(link: &RunnerLink, vm: &str, disks: &[String]) -> Result<Vec<Top>, Refusal> {
+pub(super) async fn tops(link: &RunnerLink, vm: &str, disks: &[String]) -> Result<Tops, Refusal> {
     let disks = disks.to_vec();
     let asked = link.call(&ListTops { disks }, ASK_LIMIT).await;
-    Ok(asked.map_err(|refusal| of_this_version(vm, refusal))?.tops)
+    asked.map_err(|refusal| of_this_version(vm, refusal))
 }
 
 /// The node that QEMU writes to for a disk.
@@ -63,7 +63,8 @@ async fn tops(link: &RunnerLink, vm: &str, disks: &[String]) -> Result<Vec<Top>,
 /// As for [`RunnerLink::call`].
 pub(crate) async fn top_of(link: &RunnerLink, vm: &str, disk: &str) -> Result<String, Refusal> {
     match tops(link, vm, &[disk.to_owned()]).await {
-        Ok(tops) => Ok(tops
+        Ok(told) => Ok(told
+            .tops
             .into_iter()
             .next()
             .map_or_else(|| disk.to_owned(), |top| top.node)),
@@ -86,7 +87,7 @@ enum Became {
 async fn became(link: &RunnerLink, vm: &str, switch: &Switch) -> Result<Became, Refusal> {
     let layers = &switch.snapshot.layers;
     let names: Vec<String> = layers.iter().map(|layer| layer.disk().to_owned()).collect();
-    let tops = tops(link, vm, &names).await?;
+    let tops = tops(link, vm, &names).await?.tops;
     let grown = |(layer, before): &(&Layer, &usize)| {
         let of = tops.iter().find(|top| top.disk == layer.disk());
         of.is_some_and(|top| top.images == **before + 1)
