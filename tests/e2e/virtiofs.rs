@@ -201,6 +201,22 @@ fn the_end_of_virtiofsd_is_told_and_the_guest_goes_on() {
 }
 
 #[test]
+fn a_restart_mends_a_lost_share() {
+    let sandbox = Sandbox::new();
+    tiny(&sandbox).start(&sandbox);
+    let lost = virtiofsd(&sandbox, "web");
+    kill(&lost);
+    until_lost(&sandbox);
+    until_told(&sandbox);
+    sandbox.maqet(&["restart", "web"]).expect(0);
+    assert_eq!(status(&sandbox, "web"), "running");
+    assert!(sandbox.status("web")["shares"][0]["lost"].is_null());
+    assert_ne!(virtiofsd(&sandbox, "web").pid(), lost.pid());
+    let why = sandbox.maqet(&["why", "web"]).expect(0).stdout;
+    assert!(!why.contains("virtiofsd"), "{why}");
+}
+
+#[test]
 fn virtiofsd_outlives_runner_and_supervisor_and_is_watched_again() {
     let sandbox = Sandbox::new();
     tiny(&sandbox).start(&sandbox);
