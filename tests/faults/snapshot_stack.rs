@@ -2,13 +2,15 @@
 //! disks are on the same side of the snapshot, no image is left over, and the VM starts.
 #![cfg(debug_assertions)]
 
-use maqet_process::ProcessHandle;
 use maqet_process::point::Point;
+use maqet_process::signal::Signal;
+use maqet_process::{ProcessHandle, Sent};
 use maqet_tests::monitor::Monitor;
 use maqet_tests::{Guest, Held, Sandbox, wait};
 use serde_json::{Value, json};
 
 use crate::scene::{kill, process, say};
+use crate::small_disk::SmallDisk;
 use crate::snapshot_external::{content, held};
 
 const POINTS: [Point; 6] = [
@@ -251,4 +253,55 @@ fn an_image_that_was_exchanged_is_not_given_to_qemu() {
         .maqet(&["snapshot", "load", "web", "snap"])
         .expect(0);
     assert_eq!(held(&scene.sandbox, "loaded"), 2);
+}
+
+/// QEMU would find out too late, and the guest with it.
+#[test]
+fn a_full_disk_is_told_before_qemu_finds_it() {
+    let sandbox = Sandbox::new();
+    let Some(small) = SmallDisk::mount(sandbox.home().join("small"), 8) else {
+        return;
+    };
+    let disks = "disks: {root: {path: ./root.qcow2, size: 4M, interface: ide}, \
+                 data: {path: ./small/data.qcow2, size: 4M, interface: ide}}";
+    let id = Guest::tiny("web").line(disks).start(&sandbox);
+    let scene = Scene { sandbox, id };
+    scene.write(1);
+    let refused = |words: &[&str]| {
+        let filler = small.fill();
+        let refused = scene.sandbox.maqet(words).expect(1);
+        assert!(refused.stderr.contains("bytes needed, 0 free"), "{refused:#?}");
+        std::fs::remove_file(filler).unwrap();
+        scene.until_it_runs();
+    };
+    refused(&CREATE);
+    assert!(scene.list().is_empty());
+    scene.sandbox.maqet(&CREATE).expect(0);
+    scene.write(2);
+    refused(&DELETE);
+    scene.write(3);
+    scene.sandbox.maqet(&DELETE).expect(0);
+    scene.write(4);
+    scene.sandbox.maqet(&["stop", "web"]).expect(0);
+    assert_eq!(content(&scene.sandbox), [4, 4]);
+}
+
+/// Whoever is frozen for a moment goes on where it was.
+#[test]
+fn a_deletion_is_finished_by_whoever_was_frozen_for_a_moment() {
+    for victim in [Runner, Qemu, Supervisor] {
+        let scene = Scene::with_snapshot();
+        let frozen = scene.find(victim);
+        let mut held_at = Held::at(&scene.sandbox, Point::LayersMerging);
+        let client = scene.sandbox.spawn(&DELETE);
+        held_at.reached();
+        assert_eq!(frozen.signal(Signal::Stop).unwrap(), Sent::Delivered);
+        drop(held_at);
+        assert_eq!(frozen.signal(Signal::Cont).unwrap(), Sent::Delivered);
+        assert_eq!(client.output().code, 0, "{victim:?}");
+        scene.until_it_runs();
+        scene.write(3);
+        scene.sandbox.maqet(&["stop", "web"]).expect(0);
+        assert_eq!(held(&scene.sandbox, "frozen"), 3, "{victim:?}");
+    }
 }

@@ -199,8 +199,9 @@ impl Desk {
             return Ok(());
         }
         let (vm, disk) = (&self.vm, layer.disk());
-        let message = format!("disk `{disk}` of `{vm}` holds {count} snapshots that would be lost");
-        let cause = format!("they are inside `{}`", layer.overlay.display());
+        let what = if count == 1 { "a snapshot" } else { "snapshots" };
+        let message = format!("disk `{disk}` of `{vm}` holds {what} that would be lost");
+        let cause = format!("{count} inside `{}`", layer.overlay.display());
         let refusal = Refusal::new(RefusalCode::Conflict, message).cause(cause);
         Err(refusal.hint(format!("maqet snapshot list {vm}, and delete those first")))
     }
