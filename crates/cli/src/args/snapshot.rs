@@ -31,7 +31,7 @@ pub(crate) struct SnapshotArgs {
     /// Replace a snapshot of that name; without, that is an error
     #[arg(long)]
     pub(crate) overwrite: bool,
-    /// As a file of its own: the image stays as it is, and a new one on top of it takes what is written; the VM must not run
+    /// As a file of its own: the image stays as it is, and a new one on top of it takes what is written
     #[arg(long)]
     pub(crate) external: bool,
     /// The Python tool's word for --memory on all disks

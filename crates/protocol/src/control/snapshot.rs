@@ -24,7 +24,7 @@ pub struct SnapshotCreate {
     /// Replace a snapshot of that name.
     #[serde(default)]
     pub overwrite: bool,
-    /// Leave the images as they are and put new ones on top of them, which take what is written; the VM must not run.
+    /// Leave the images as they are and put new ones on top of them, which take what is written.
     #[serde(default)]
     pub external: bool,
     /// Idempotency key.
