@@ -179,3 +179,29 @@ fn a_load_that_fails_does_not_let_the_guest_go_on() {
     assert_eq!(scene.holds(), [OLD; 2]);
     scene.say(&["start", "web"]);
 }
+
+#[test]
+fn a_load_that_outlives_its_supervisor_is_told_by_the_qemu_that_did_it() {
+    for victims in [&[Victim::Supervisor][..], &[Victim::Supervisor, Victim::Runner]] {
+        let scene = Scene::new();
+        let found: Vec<_> = victims.iter().map(|victim| scene.find(*victim)).collect();
+        let mut held = Held::at(&scene.0, Point::SnapshotJob);
+        let client = scene.0.spawn(&["snapshot", "load", "web", "snap", "--memory"]);
+        held.reached();
+        let all: Vec<_> = found.iter().chain([client.handle()]).collect();
+        say(&format!("{victims:?} killed"));
+        kill(&all);
+        drop(held);
+        client.output();
+        truth::settled(&scene.0);
+        let settled = |storage: &serde_json::Value| storage[0]["unsettled"].is_null();
+        maqet_tests::wait::until("QEMU is asked", maqet_tests::wait::PATIENCE, || {
+            let storage = scene.0.json(&["storage", "info", "web"]);
+            if settled(&storage) { Ok(()) } else { Err(storage) }
+        });
+        // The guest has gone on since: its end is no reason to go back.
+        kill(&[&scene.find(Victim::Qemu)]);
+        truth::settled(&scene.0);
+        scene.say(&["start", "web"]);
+    }
+}
