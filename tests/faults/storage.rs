@@ -183,6 +183,33 @@ fn a_clone_in_the_middle_of_its_copy_goes_with_its_supervisor() {
 }
 
 #[test]
+fn a_clone_whose_qemu_img_alone_is_killed_says_so_and_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    qemu_img::filled(&image(&sandbox, "root.qcow2"), 96);
+    Guest::tiny(VM)
+        .line("disks: {root: {path: ./root.qcow2, interface: ide}}")
+        .add(&sandbox);
+    let (before, content) = (
+        files(&sandbox.home()),
+        qemu_img::content(&image(&sandbox, "root.qcow2")),
+    );
+    let serving = supervisor(&sandbox);
+    let words = ["storage", "clone", VM, "root", "copy.qcow2"];
+    let (client, copying) = frozen_clone(&sandbox, || sandbox.spawn(&words));
+    kill(&[&copying.handle]);
+    let failed = client.output();
+    assert_eq!(failed.code, 1, "{failed:#?}");
+    assert!(failed.stderr.contains("qemu-img"), "{failed:#?}");
+    assert!(!serving.has_exited());
+    assert_whole(&sandbox);
+    assert_eq!(files(&sandbox.home()), before);
+    assert!(qemu_img::content(&image(&sandbox, "root.qcow2")) == content);
+    sandbox.maqet(&words).expect(0);
+    assert!(qemu_img::content(&image(&sandbox, "copy.qcow2")) == content);
+    assert_boots(&sandbox);
+}
+
+#[test]
 fn a_removal_that_is_cut_off_is_finished_by_the_same_command() {
     let words = ["rm", VM, "--delete-storage"];
     for (point, left) in [
