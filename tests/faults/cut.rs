@@ -120,7 +120,7 @@ pub(crate) fn frozen_clone(sandbox: &Sandbox, clone: impl Fn() -> Running) -> (R
     // A copy may be done before anybody has seen it.
     let caught = (0..50).find_map(|_attempt| {
         let client = clone();
-        match copying(sandbox, &client) {
+        match at_work(sandbox, &client, "qemu-img convert") {
             Some(copying) if copying.handle.signal(Signal::Stop).unwrap() == Sent::Delivered => {
                 Some((client, copying))
             }
@@ -134,11 +134,11 @@ pub(crate) fn frozen_clone(sandbox: &Sandbox, clone: impl Fn() -> Running) -> (R
     caught.unwrap()
 }
 
-/// The qemu-img that copies; `None` when the client has ended first.
-fn copying(sandbox: &Sandbox, client: &Running) -> Option<Leftover> {
+/// The qemu-img with these words that works for a client; `None` when that has ended first.
+pub(crate) fn at_work(sandbox: &Sandbox, client: &Running, words: &str) -> Option<Leftover> {
     wait::until("qemu-img at work", PATIENCE, || {
         let mut found = sandbox.processes();
-        found.retain(|process| process.line.contains("qemu-img convert") && !process.handle.has_exited());
+        found.retain(|process| process.line.contains(words) && !process.handle.has_exited());
         match found.pop() {
             Some(copying) => Ok(Some(copying)),
             None if client.handle().has_exited() => Ok(None),

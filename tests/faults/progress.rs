@@ -5,7 +5,7 @@ use std::process::Command;
 use maqet_process::{Sent, Signal};
 use maqet_tests::{Guest, Running, Sandbox, qemu_img};
 
-use crate::cut::frozen_clone;
+use crate::cut::{at_work, frozen_clone};
 
 /// `maqet` with these words on a terminal of its own.
 fn on_a_terminal(sandbox: &Sandbox, words: &str) -> Running {
@@ -35,4 +35,38 @@ fn a_clone_tells_how_far_it_is() {
     // What a pipe gets has no trace of it.
     let plain = sandbox.maqet(&["storage", "verify", "web"]).expect(0);
     assert_eq!(plain.stderr, "");
+}
+
+#[test]
+fn a_merge_tells_how_far_it_is() {
+    let sandbox = Sandbox::new();
+    qemu_img::filled(&sandbox.home().join("big.qcow2"), 1);
+    qemu_img::run_in(sandbox.home(), &["resize", "-q", "big.qcow2", "192M"]);
+    Guest::tiny("web")
+        .line("disks: {root: {path: ./big.qcow2}}")
+        .add(&sandbox);
+    // A merge may be done before anybody has seen it.
+    let caught = (0..50).find_map(|_attempt| {
+        sandbox
+            .maqet(&["snapshot", "create", "web", "one", "--external"])
+            .expect(0);
+        let top = sandbox.status("web")["disks"][0]["path"].clone();
+        let mut write = Command::new("qemu-io");
+        write.args(["-f", "qcow2", "-c", "write -q -P 7 0 192M", top.as_str().unwrap()]);
+        assert!(write.status().unwrap().success());
+        let client = on_a_terminal(&sandbox, "snapshot delete web one");
+        match at_work(&sandbox, &client, "qemu-img commit") {
+            Some(merging) if merging.handle.signal(Signal::Stop).unwrap() == Sent::Delivered => {
+                Some((client, merging))
+            }
+            Some(_) | None => {
+                client.output().expect(0);
+                None
+            }
+        }
+    });
+    let (client, merging) = caught.unwrap();
+    client.says("merging");
+    assert_eq!(merging.handle.signal(Signal::Cont).unwrap(), Sent::Delivered);
+    client.output().expect(0);
 }

@@ -12,6 +12,8 @@ pub enum Step {
     Hashing,
     /// An image is written.
     Copying,
+    /// An image is written into the one below it.
+    Merging,
     /// An image is examined.
     Checking,
 }

@@ -30,6 +30,7 @@ use maqet_state::id::VmId;
 use maqet_state::snapshot::{SnapshotAction, SnapshotKind, SnapshotWork};
 use maqet_storage::image::ROOM_BYTES;
 use maqet_storage::image::snapshot::is_name;
+use maqet_storage::meter::Meter;
 
 pub(crate) use self::between::torn;
 use self::engine::{Ended, Engine};
@@ -89,6 +90,8 @@ pub(crate) struct Job {
     pub(crate) owner: Addr<VmActor>,
     pub(crate) shared: Rc<Shared>,
     pub(crate) asked: Instant,
+    /// Who hears how far it is.
+    pub(crate) meter: Meter,
 }
 
 impl SnapshotOrder {

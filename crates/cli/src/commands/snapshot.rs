@@ -54,7 +54,10 @@ pub(crate) async fn run(session: &Session<'_>, args: &SnapshotArgs) -> Result<()
         }
         Action::Delete => {
             let method = SnapshotDelete { vm, name, disk, key };
-            work(session, &method, "deleting a snapshot").await
+            let working = session.repeat(&method, OPERATION_DEADLINE);
+            let label = "deleting a snapshot";
+            let done = progress::following(session, &method.vm, label, working).await?;
+            tell(session, &done)
         }
     }
 }
@@ -65,12 +68,16 @@ where
 {
     let working = session.repeat(method, OPERATION_DEADLINE);
     let done = progress::during(session.output, label, working).await?;
+    tell(session, &done)
+}
+
+fn tell(session: &Session<'_>, done: &SnapshotDone) -> Result<(), CliError> {
     if done.memory_left_out {
         session
             .output
             .say("the disks are as they were; the memory kept with the snapshot was not loaded")?;
     }
-    session.output.answer(&done, || line(&done), || done.name.clone())
+    session.output.answer(done, || line(done), || done.name.clone())
 }
 
 /// `web: snapshot before made of root, data with memory, 80 ms`.

@@ -24,7 +24,7 @@ pub struct WorkProgress {
 /// How far it is. Methods that send it ahead of their own answer end their work when whoever asked hangs up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// What is being done: `hashing`, `checking`, `copying`.
+    /// What is being done: `hashing`, `checking`, `copying`, `merging`.
     pub what: String,
     /// Done of it.
     pub done: u64,

@@ -238,7 +238,7 @@ async fn measure(source: &Source, program: &Binary) -> Result<u64, StorageError>
 
 /// Reads `    (12.34/100%)\r` in whatever pieces it comes.
 #[derive(Debug, Default)]
-struct Permille {
+pub(super) struct Permille {
     kept: Vec<u8>,
 }
 
@@ -247,7 +247,7 @@ const LINE_BYTES_MAX: usize = 64;
 
 impl Permille {
     /// The newest that was said, if anything new was.
-    fn after(&mut self, said: &[u8]) -> Option<u64> {
+    pub(super) fn after(&mut self, said: &[u8]) -> Option<u64> {
         self.kept.extend(said);
         let end = self.kept.iter().rposition(|byte| *byte == b'\r');
         let newest = end.and_then(|end| {

@@ -15,10 +15,11 @@ use maqet_spec::vm::DiskFormat;
 use rustix::fs::{fstatvfs, fsync};
 
 use super::check::alone;
-use super::copy::Source;
+use super::copy::{Permille, Source};
 use super::{Chain, Image, QEMU_IMG, blocking, format_name, open};
 use crate::binary::Binaries;
 use crate::error::StorageError;
+use crate::meter::{Meter, Step};
 use crate::policy::PathPolicy;
 use crate::tool::Tool;
 
@@ -45,7 +46,12 @@ const FULL: &str = "No space left on device";
 /// # Errors
 /// [`StorageError::Chain`] when it stands on nothing; [`StorageError::Denied`] and what [`open`](super::open()) says of the
 /// base; [`StorageError::NoSpace`]; [`StorageError::Tool`] and [`StorageError::Deadline`] when qemu-img fails.
-pub async fn merge(chain: Chain, policy: &PathPolicy, binaries: &Binaries) -> Result<(), StorageError> {
+pub async fn merge(
+    chain: Chain,
+    policy: &PathPolicy,
+    binaries: &Binaries,
+    meter: &Meter,
+) -> Result<(), StorageError> {
     let base = writable_base(&chain, policy)?;
     let job = Job {
         needed: merge_needs(&chain.top)?,
@@ -59,7 +65,8 @@ pub async fn merge(chain: Chain, policy: &PathPolicy, binaries: &Binaries) -> Re
         chain,
         format: DiskFormat::Qcow2,
     };
-    job.run(source, base, binaries).await?;
+    meter.tell(Step::Merging, 0, 0);
+    job.run(source, base, binaries, meter).await?;
     let written = job.base;
     blocking(&job.path, move || fsync(&written))
         .await?
@@ -162,7 +169,13 @@ impl Job {
         }
     }
 
-    async fn run(&self, source: Source, base: OwnedFd, binaries: &Binaries) -> Result<(), StorageError> {
+    async fn run(
+        &self,
+        source: Source,
+        base: OwnedFd,
+        binaries: &Binaries,
+        meter: &Meter,
+    ) -> Result<(), StorageError> {
         let program = binaries.lookup(QEMU_IMG)?;
         let (node, files) = source.node()?;
         let mut files = files.into_iter();
@@ -174,13 +187,19 @@ impl Job {
         let limit = MERGE_LIMIT_LEAST + Duration::from_secs(self.needed / SLOWEST_BYTES_S);
         let tool = Tool {
             program: &program.path,
-            args: ["commit", "-q", "-d", &node].map(OsString::from).to_vec(),
+            args: ["commit", "-p", "-d", &node].map(OsString::from).to_vec(),
             fds,
             limit,
             cpu_seconds: Some(limit.as_secs()),
             access: Some(Access::Write),
         };
-        let outcome = tool.run_hearing(files.collect(), |_said| ()).await?;
+        let mut permille = Permille::default();
+        let heard = |said: &[u8]| {
+            if let Some(done) = permille.after(said) {
+                meter.tell(Step::Merging, self.needed / 1000 * done, self.needed);
+            }
+        };
+        let outcome = tool.run_hearing(files.collect(), heard).await?;
         match outcome.content(&program.path) {
             Err(StorageError::Tool { words, .. }) if words.contains(FULL) => Err(self.full(self.free()?)),
             done => done.map(drop),

@@ -200,6 +200,7 @@ fn words(progress: meter::Progress) -> Progress {
         Step::Waiting => "waiting",
         Step::Hashing => "hashing",
         Step::Copying => "copying",
+        Step::Merging => "merging",
         Step::Checking => "checking",
     };
     Progress {

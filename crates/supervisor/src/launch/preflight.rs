@@ -98,6 +98,7 @@ async fn tidy_externals(plan: &Plan) {
         files: plan.files.clone(),
         owner: plan.owner.clone(),
         shared: Rc::clone(&plan.shared),
+        meter: maqet_storage::meter::Meter::unread(),
     };
     if let Err(refusal) = desk.tidy(&plan.externals).await {
         tracing::warn!(vm = %plan.spec.name, %refusal, causes = ?refusal.causes, "images that nothing needs are left for now");

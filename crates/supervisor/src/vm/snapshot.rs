@@ -11,6 +11,7 @@ use maqet_state::clock;
 use maqet_state::journal::NewEvent;
 use maqet_state::lifecycle::{Activity, Command, Decision, Effect, Status};
 use maqet_state::snapshot::{SnapshotAction, SnapshotKind, SnapshotWork};
+use maqet_storage::meter::Meter;
 use tokio::sync::Notify;
 
 use super::VmActor;
@@ -36,6 +37,8 @@ impl VmActor {
         let Some(token) = self.work.as_ref().map(|work| Rc::clone(&work.cancel)) else {
             return Err(self.defect("an operation that has not begun"));
         };
+        let (meter, seen) = Meter::new();
+        self.progress = Some(seen);
         let job = Job {
             id: self.record.id.clone(),
             spec: self.record.spec.clone(),
@@ -49,6 +52,7 @@ impl VmActor {
             owner: context.address(),
             shared: Rc::clone(&self.shared),
             asked: Instant::now(),
+            meter,
         };
         let work = async move { job.run().await };
         let done = work

@@ -15,6 +15,7 @@ use maqet_state::id::VmId;
 use maqet_storage::PathPolicy;
 use maqet_storage::error::StorageError;
 use maqet_storage::image::{self, Chain, Image};
+use maqet_storage::meter::Meter;
 
 use super::Job;
 use crate::link::chain;
@@ -39,6 +40,8 @@ pub(crate) struct Desk {
     pub(crate) owner: Addr<VmActor>,
     /// Surroundings.
     pub(crate) shared: Rc<Shared>,
+    /// Who hears how far it is.
+    pub(crate) meter: Meter,
 }
 
 impl Desk {
@@ -49,6 +52,7 @@ impl Desk {
             files: job.files.clone(),
             owner: job.owner.clone(),
             shared: Rc::clone(&job.shared),
+            meter: job.meter.clone(),
         }
     }
 
@@ -175,7 +179,8 @@ impl Desk {
         if let Some(below) = chain.below.first() {
             self.recognize(layer.base(), &FileMark::of_fd(&below.image.fd), disk)?;
         }
-        let merged = image::merge(chain, &self.shared.policy, &self.shared.binaries).await;
+        let (policy, binaries) = (&self.shared.policy, &self.shared.binaries);
+        let merged = image::merge(chain, policy, binaries, &self.meter).await;
         merged.map_err(|error| failed(disk, &error))
     }
 
