@@ -305,3 +305,22 @@ fn a_deletion_is_finished_by_whoever_was_frozen_for_a_moment() {
         assert_eq!(held(&scene.sandbox, "frozen"), 3, "{victim:?}");
     }
 }
+
+/// What a dead QEMU was asked has no end that anybody could wait for.
+#[test]
+fn a_stuck_runner_does_not_hold_up_the_vm_of_a_dead_qemu() {
+    let scene = Scene::with_snapshot();
+    let (qemu, runner) = (scene.find(Qemu), scene.find(Runner));
+    let mut held_at = Held::at(&scene.sandbox, Point::LayersMerging);
+    let client = scene.sandbox.spawn(&DELETE);
+    held_at.reached();
+    kill(&[&qemu]);
+    let output = client.output();
+    assert_ne!(output.code, 0, "{output:#?}");
+    kill(&[&runner]);
+    drop(held_at);
+    scene.sandbox.maqet(&["start", "web"]).expect(0);
+    scene.sandbox.maqet(&DELETE).expect(0);
+    scene.sandbox.maqet(&["stop", "web"]).expect(0);
+    assert_eq!(held(&scene.sandbox, "stuck"), 2);
+}

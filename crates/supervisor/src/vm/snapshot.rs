@@ -1,11 +1,13 @@
 //! Work on snapshots: the operation around [`crate::snapshots`], and what is recorded of it.
 
+use std::future::Future;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, WrapFuture};
+use maqet_process::pidfd::ProcessHandle;
 use maqet_protocol::control::SnapshotDone;
-use maqet_protocol::refusal::Refusal;
+use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_state::change::Change;
 use maqet_state::clock;
 use maqet_state::journal::NewEvent;
@@ -13,11 +15,15 @@ use maqet_state::lifecycle::{Activity, Command, Decision, Effect, Status};
 use maqet_state::snapshot::{SnapshotAction, SnapshotKind, SnapshotWork};
 use maqet_storage::meter::Meter;
 use tokio::sync::Notify;
+use tokio::time::sleep_until;
 
 use super::VmActor;
 use crate::messages::{RecordSnapshot, SnapshotVm};
 use crate::operation::{Accepted, Outcome};
 use crate::snapshots::{Job, SnapshotOrder};
+
+/// Time for a runner whose QEMU has ended to say what came of its work.
+const RUNNERS_WORD_DEADLINE: Duration = Duration::from_secs(10);
 
 impl VmActor {
     fn snapshot(&mut self, order: SnapshotOrder, context: &mut Context<Self>) -> Result<Accepted, Refusal> {
@@ -54,7 +60,14 @@ impl VmActor {
             asked: Instant::now(),
             meter,
         };
-        let work = async move { job.run().await };
+        let qemu = self.live.as_ref().and_then(|live| live.qemu.try_clone().ok());
+        let name = self.name().to_owned();
+        let work = async move {
+            match qemu {
+                Some(qemu) => while_it_lives(job.run(), &qemu, &name).await,
+                None => job.run().await,
+            }
+        };
         let done = work
             .into_actor(self)
             .map(move |outcome, actor, context| actor.snapshot_ended(outcome, &token, context));
@@ -185,6 +198,27 @@ impl VmActor {
             .with("wanted", kind(work.action))
             .with("disks", work.disks.clone())
             .with("achieved", achieved)
+    }
+}
+
+/// Work that a QEMU has a part in ends with it. Its runner says how, unless it is frozen; what is on record of the work is
+/// settled by whoever comes next.
+async fn while_it_lives(work: impl Future<Output = Outcome>, qemu: &ProcessHandle, vm: &str) -> Outcome {
+    let gone = async {
+        match qemu.exited().await {
+            Ok(()) => sleep_until(tokio::time::Instant::now() + RUNNERS_WORD_DEADLINE).await,
+            Err(error) => {
+                tracing::warn!(vm, %error, "QEMU's end cannot be watched");
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        outcome = work => outcome,
+        () = gone => {
+            let message = format!("the QEMU of `{vm}` has ended, and its runner does not say what came of it");
+            Err(Refusal::new(RefusalCode::NotAnswering, message).vm(vm).hint(format!("maqet why {vm}")))
+        }
     }
 }
 
