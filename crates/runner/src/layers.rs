@@ -61,7 +61,7 @@ impl Work {
     ///
     /// # Errors
     /// `conflict` when QEMU has other images than the client thinks, or an image is another file; `storage-failed` when one
-    /// cannot be opened; as for [`passage::run`].
+    /// cannot be opened; as for [`crate::passage::run`].
     pub(crate) async fn carry_out(
         self,
         call: IncomingCall,

@@ -54,7 +54,7 @@ impl Work<'_> {
     /// The snapshots of these disks.
     ///
     /// # Errors
-    /// As for [`passage::run`].
+    /// As for [`crate::passage::run`].
     async fn list(self, order: ListSnapshots) -> Result<SnapshotEntries, Refusal> {
         let counter = self.jobs.counter;
         timeout(LIST, self.look(order)).await.unwrap_or_else(|_elapsed| {
@@ -99,7 +99,7 @@ impl Work<'_> {
     /// One step.
     ///
     /// # Errors
-    /// As for [`passage::run`]; `timeout` when a job is not done in time: it goes on in QEMU.
+    /// As for [`crate::passage::run`]; `timeout` when a job is not done in time: it goes on in QEMU.
     async fn run(mut self, order: RunSnapshot) -> Result<Empty, Refusal> {
         let limit = Duration::from_millis(order.timeout_ms).min(DEADLINE_MAX);
         let name = self.jobs.counter.name.clone();
