@@ -115,7 +115,7 @@ fn a_clone_stands_alone_and_replaces_nothing() {
     assert_eq!(fs::read_to_string(&copy).unwrap(), "mine");
     sandbox
         .maqet(&["storage", "clone", "web", "root", "/etc/copy.raw"])
-        .expect(2);
+        .expect(78);
     sandbox.maqet(&["start", "web"]).expect(0);
     sandbox
         .maqet(&["storage", "clone", "web", "root", "other"])

@@ -10,6 +10,7 @@ use std::path::Path;
 use rustix::fs::{Access, access};
 
 use crate::machine::{Family, architecture, qemu_architecture};
+use crate::shell::word;
 use crate::validate::Finding;
 use crate::vm::{Accel, Aio, Disk, DiskFormat, Share, VmSpec};
 
@@ -109,7 +110,7 @@ fn share(share: &Share) -> Option<Finding> {
     match fs::metadata(&share.path) {
         Err(error) => {
             let finding = told(format!("cannot look at `{shown}`: {error}"))?;
-            Some(finding.hint(format!("mkdir -p {shown}")))
+            Some(finding.hint(format!("mkdir -p {}", word(&share.path))))
         }
         Ok(metadata) if !metadata.is_dir() => told(format!("`{shown}` is not a directory")),
         Ok(_) => access(&share.path, asked)
@@ -185,7 +186,7 @@ fn missing(disk: &Disk, field: &[&str]) -> Option<Finding> {
                 field,
                 format!("`{shown}` cannot be created: its directory: {error}"),
             )
-            .hint(format!("mkdir -p {}", parent.display())),
+            .hint(format!("mkdir -p {}", word(parent))),
         ),
     }
 }

@@ -14,6 +14,7 @@ pub mod machine;
 pub mod name;
 pub mod named;
 pub mod render;
+pub mod shell;
 pub mod size;
 pub mod source;
 pub mod validate;

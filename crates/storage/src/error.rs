@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use maqet_process::{ExitStatus, ProcessError};
+use maqet_spec::shell::word;
 
 use crate::policy::Denied;
 
@@ -230,7 +231,7 @@ impl StorageError {
             Self::Linked { .. } => Some("make a copy of the image, or attach it read-only".to_owned()),
             Self::DataFile { path } => Some(format!(
                 "convert it: qemu-img convert -O qcow2 {} copy.qcow2",
-                path.display()
+                word(path)
             )),
             Self::WouldShrink { .. } => {
                 Some("make the guest's file systems smaller first, then say `--shrink`".to_owned())
@@ -244,11 +245,11 @@ impl StorageError {
             Self::Backing { source, .. } => source.hint(),
             Self::NotQcow2 { path } => Some(format!(
                 "look at it with `qemu-img info {}`; a raw image needs `format: raw`",
-                path.display()
+                word(path)
             )),
             Self::Chain { path, .. } => Some(format!(
                 "name it anew: qemu-img rebase -u -F qcow2 -b BASE {}; or make it stand alone: qemu-img convert",
-                path.display()
+                word(path)
             )),
             Self::File { .. }
             | Self::NotAProgram { .. }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_spec::shell::word;
 use maqet_spec::validate::Finding;
 use maqet_spec::vm::Accel;
 use maqet_spec::{Size, VmSpec};
@@ -166,15 +167,15 @@ async fn check_qemu(spec: &VmSpec, shared: &Shared) -> Result<(), Refusal> {
             binary.path.display(),
             machine
         );
-        return Err(invalid(spec, message).hint(format!("{} -machine help", binary.path.display())));
+        return Err(invalid(spec, message).hint(format!("{} -machine help", word(&binary.path))));
     }
     let unknown = spec
         .extra_args
         .iter()
         .find(|word| is_option(word) && !abilities.has_option(word));
-    if let Some(word) = unknown {
-        let message = format!("args: `{}` knows no option `{word}`", binary.path.display());
-        return Err(invalid(spec, message).hint(format!("{} -help", binary.path.display())));
+    if let Some(option) = unknown {
+        let message = format!("args: `{}` knows no option `{option}`", binary.path.display());
+        return Err(invalid(spec, message).hint(format!("{} -help", word(&binary.path))));
     }
     check_kvm(spec, &binary, shared).await
 }

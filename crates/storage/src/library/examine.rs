@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use maqet_spec::shell::word;
 use maqet_spec::vm::DiskFormat;
 
 use crate::error::StorageError;
@@ -94,7 +95,7 @@ pub(super) fn admit(image: &Image, said: Option<DiskFormat>) -> Result<DiskForma
     }
     let kind = kind(&file).map_err(StorageError::file("read", &image.path))?;
     let format = format_of(kind, said.or_else(|| called(image))).map_err(|(reason, hint)| {
-        let hint = hint.map(|hint| hint.replace("FILE", &image.path.display().to_string()));
+        let hint = hint.map(|hint| hint.replace("FILE", &word(&image.path)));
         refuse(reason, hint)
     })?;
     let reason = match format {

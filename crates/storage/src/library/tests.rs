@@ -233,6 +233,10 @@ async fn what_is_something_else_is_named() {
         let said = bench.refused("x.qcow2", None).await;
         assert!(said.contains(reason), "{said}");
     }
+    // What it is to be converted with may be copied into a shell.
+    fs::write(bench.root.join("x; id .vmdk"), "KDMV0000").unwrap();
+    let said = bench.refused("x; id .vmdk", None).await;
+    assert!(said.contains("/x; id .vmdk' new.qcow2"), "{said}");
     let mut tar = vec![0_u8; 1024];
     tar[257..262].copy_from_slice(b"ustar");
     fs::write(bench.root.join("x.ova"), tar).unwrap();

@@ -2,6 +2,7 @@
 
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::VmSpec;
+use maqet_spec::shell::word;
 use maqet_spec::vm::{Disk, DiskFormat};
 use maqet_state::snapshot::SnapshotAction;
 
@@ -90,6 +91,6 @@ fn is_raw(spec: &VmSpec, disk: &Disk) -> Refusal {
     Refusal::new(RefusalCode::WrongState, message).hint(format!(
         "--external makes one outside of it; or name the disks one by one with --disk, or convert it: \
          qemu-img convert -f raw -O qcow2 {} COPY.qcow2",
-        disk.path.display()
+        word(&disk.path)
     ))
 }

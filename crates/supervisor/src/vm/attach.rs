@@ -143,7 +143,10 @@ async fn copy(
 fn not_copied(bench: &Bench, disk: &Disk, error: &StorageError) -> Refusal {
     let code = if matches!(error, StorageError::Exists { .. }) {
         RefusalCode::Conflict
-    } else if matches!(error, StorageError::Denied(_) | StorageError::NoFileName { .. }) {
+    } else if matches!(error, StorageError::Denied(_)) {
+        // As for a disk that a VM's file puts there: what maqet may write is a matter of its configuration.
+        RefusalCode::InvalidSpec
+    } else if matches!(error, StorageError::NoFileName { .. }) {
         RefusalCode::InvalidCall
     } else {
         RefusalCode::Internal

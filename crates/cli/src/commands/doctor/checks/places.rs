@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use maqet_spec::shell::word;
 use nix::sys::statvfs::statvfs;
 use nix::unistd::geteuid;
 
@@ -50,7 +51,7 @@ fn private(name: &'static str, path: &Path) -> Check {
         return check(Outcome::Fail, format!("it belongs to uid {}", about.uid()));
     }
     if mode & 0o077 != 0 {
-        let hint = format!("chmod go= {}", path.display());
+        let hint = format!("chmod go= {}", word(path));
         return check(Outcome::Fail, format!("others may use it (mode {mode:04o})")).hint(hint);
     }
     check(Outcome::Ok, format!("ours alone (mode {mode:04o})"))
@@ -72,7 +73,7 @@ fn room(name: &'static str, path: &Path) -> Option<Check> {
     Some(if outcome == Outcome::Ok {
         check
     } else {
-        check.hint(format!("df -h {}", there.display()))
+        check.hint(format!("df -h {}", word(there)))
     })
 }
 
