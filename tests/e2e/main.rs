@@ -6,6 +6,7 @@
 
 mod accel;
 mod attach;
+mod bases;
 mod boots;
 mod change;
 mod damage;

@@ -206,3 +206,20 @@ fn however_often_it_is_asked_one_thread_waits() {
         asked.output().expect(0);
     }
 }
+
+/// Nobody can tell what it stands on; that is no reason to keep others from their own disks.
+#[test]
+fn a_vm_with_a_disk_starts_beside_one_whose_disk_hangs() {
+    let sandbox = two_vms();
+    Guest::tiny("beside")
+        .line("disks: {root: {path: ./beside.qcow2, size: 1M, interface: ide}}")
+        .add(&sandbox);
+    let Some(mut disk) = HungDisk::over(sandbox.home().join("net")) else {
+        return;
+    };
+    let starting = sandbox.spawn(&["start", "beside", "--deadline", "20s"]);
+    disk.asked_by(1);
+    starting.output().expect(0);
+    let log = fs::read_to_string(sandbox.data_dir().join("supervisor.log")).unwrap();
+    assert!(log.contains("its disks do not answer"), "{log}");
+}

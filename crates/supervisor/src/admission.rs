@@ -15,6 +15,7 @@ use maqet_storage::error::StorageError;
 use crate::aside::Aside;
 use crate::link::chain;
 use crate::shared::Shared;
+use crate::standing;
 
 /// Checks a spec against its own rules (a client may have made it by hand), this host and its QEMU.
 pub(crate) async fn check(spec: &VmSpec, shared: &Rc<Shared>) -> Result<(), Refusal> {
@@ -22,13 +23,14 @@ pub(crate) async fn check(spec: &VmSpec, shared: &Rc<Shared>) -> Result<(), Refu
     // Before anybody looks what is there: what is forbidden is, whether it exists or not.
     check_paths(spec, &shared.policy)?;
     let (host, policy, own) = (spec.clone(), shared.policy.clone(), shared.places.own());
-    let disks = shared.places.disks();
+    let (disks, library) = (shared.places.disks(), shared.places.images());
     let looking = move || {
         let bad = bad_share(&host, &policy, &own);
         if let Some(denied) = bad.as_ref().filter(|bad| bad.denied) {
             return Err(denied.refusal.clone());
         }
         refuse_first(&host, maqet_spec::check_host_beside(&host, Some(&disks)))?;
+        standing::refuse_library(host.name.as_str(), &host.disks, &library)?;
         bad.map_or(Ok(()), |bad| Err(bad.refusal))
     };
     // A VM that is not stored yet has no thread of its own.

@@ -39,6 +39,7 @@ mod settings;
 mod shared;
 mod snapshots;
 mod soundness;
+mod standing;
 mod startup;
 mod store;
 mod strays;

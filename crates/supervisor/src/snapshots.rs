@@ -46,8 +46,8 @@ use crate::messages::{AskDisks, RecordSnapshot};
 use crate::operation::Done;
 use crate::room::{self, Room};
 use crate::shared::Shared;
-use crate::soundness;
 use crate::vm::VmActor;
+use crate::{soundness, standing};
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -254,6 +254,9 @@ impl Job {
         let touches = self.order.action.is_some() || self.unfinished.is_some();
         if touches {
             Leases::take(&self.id, &self.spec, &self.shared).await?;
+        }
+        if self.order.action == Some(SnapshotAction::Load) {
+            standing::refuse_to_write_below((&self.id, self.name()), &self.spec.disks, &self.shared).await?;
         }
         let files = Files::open(&self.id, &self.spec, &self.files, &self.shared);
         Ok(Engine::Files(files.await?))

@@ -16,8 +16,8 @@ use crate::link::chain;
 use crate::shared::Shared;
 use crate::snapshots::external::Desk;
 use crate::snapshots::finish_before_start;
-use crate::soundness;
 use crate::virtiofsd;
+use crate::{soundness, standing};
 
 /// Files are in place; nothing runs.
 #[derive(Debug)]
@@ -59,6 +59,7 @@ impl Preflight {
         let virtiofsd = virtiofsd::program(&plan.spec, &plan.shared, RefusalCode::StartFailed)?;
         let files = crate::disks::create_missing(plan).await?;
         Leases::take(&plan.id, &plan.spec, &plan.shared).await?;
+        standing::refuse_to_write_below((&plan.id, name), &plan.spec.disks, &plan.shared).await?;
         if let Some(work) = &plan.unfinished {
             let settled = finish_before_start(work, plan).await;
             settled.map_err(|refusal| refusal.vm(name))?;

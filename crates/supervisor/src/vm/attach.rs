@@ -18,13 +18,13 @@ use tokio::sync::oneshot;
 use super::VmActor;
 use super::maintain::Working;
 use super::start::millis;
-use crate::admission;
 use crate::launch::check_writable;
 use crate::leases::Leases;
 use crate::link::chain;
 use crate::maintenance::Bench;
 use crate::messages::{AttachDisk, CloneDisk};
 use crate::operation::{Accepted, Done, Maintained};
+use crate::{admission, standing};
 
 /// A spec with the new disk, and the file that was found for it.
 struct Fitting {
@@ -108,6 +108,7 @@ async fn fit(bench: Bench, disk: Disk) -> Result<Fitting, Refusal> {
     spec.disks.push(disk.clone());
     admission::check(&spec, &bench.shared).await?;
     Leases::take(&bench.id, &spec, &bench.shared).await?;
+    standing::refuse_to_write_below((&bench.id, spec.name.as_str()), [&disk], &bench.shared).await?;
     let opened = bench.open(&disk, disk.readonly).await?;
     let file = FileMark::of_fd(&opened.top.fd).map_err(|error| {
         Refusal::new(RefusalCode::Internal, "the new disk cannot be looked at").cause(chain(&error))

@@ -28,7 +28,7 @@ use crate::messages::{DescribeDisks, FollowDisks, ResizeDisk, VerifyDisks};
 use crate::operation::{Accepted, Done, Maintained, Operation};
 use crate::room::Room;
 use crate::snapshots::external::running::top_of;
-use crate::soundness;
+use crate::{soundness, standing};
 
 /// QEMU writes new tables and tells its guest.
 const RESIZE_DEADLINE: Duration = Duration::from_mins(1);
@@ -184,6 +184,7 @@ impl VmActor {
         let work = move |bench: Bench| -> Working<DiskResized> {
             Box::pin(async move {
                 check_writable(&bench.shared).await?;
+                standing::refuse_to_write_below((&bench.id, &vm), [&disk], &bench.shared).await?;
                 let order = soundness::Order {
                     id: &bench.id,
                     vm: &vm,

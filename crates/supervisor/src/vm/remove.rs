@@ -15,9 +15,10 @@ use maqet_state::lifecycle::{Activity, Command, Decision, Effect};
 
 use super::{Then, VmActor};
 use crate::deletion::{self, Outcome};
-use crate::messages::{ReadVms, RemoveVm, StopBy, VmForgotten};
+use crate::messages::{RemoveVm, StopBy, VmForgotten};
 use crate::operation::{Accepted, Done, Operation};
 use crate::shared::Shared;
+use crate::standing::records_of_others;
 use crate::supervisor::SupervisorActor;
 
 /// What a removal was asked with.
@@ -263,10 +264,7 @@ async fn delete(
 
 /// What all other VMs should be: an image may be theirs too.
 pub(crate) async fn specs_of_others(id: &VmId, shared: &Shared) -> Result<Vec<VmSpec>, Refusal> {
-    let records = shared.state.send(ReadVms).await.map_err(|gone| {
-        Refusal::new(RefusalCode::Busy, "nobody tells what other VMs have").cause(gone.to_string())
-    })??;
-    let others = records.into_iter().filter(|record| record.id != *id);
+    let others = records_of_others(id, shared).await?.into_iter();
     Ok(others.map(|record| record.spec).collect())
 }
 
