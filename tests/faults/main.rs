@@ -27,6 +27,7 @@ mod progress;
 mod qemu;
 mod rebuild;
 mod records;
+mod removal;
 mod restart;
 mod reuse;
 mod rounds;

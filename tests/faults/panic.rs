@@ -120,7 +120,7 @@ fn phase_of(point: Point) -> Option<Phase> {
     match operation {
         _ if point.process() != "supervisor" => None,
         // Nothing is deleted but where a test wants it.
-        "remove" if point == Point::RemoveImage => None,
+        "remove" if [Point::RemoveIntended, Point::RemoveImage].contains(&point) => None,
         "start" => Some(Phase::Start),
         "stop" => Some(Phase::Stop),
         "remove" => Some(Phase::Remove),

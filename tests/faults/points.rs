@@ -34,13 +34,13 @@ enum Way {
 }
 
 impl Way {
-    /// `None` for those that [`crate::copies`], [`crate::snapshot`], [`crate::snapshot_external`],
+    /// `None` for those that [`crate::copies`], [`crate::snapshot`], [`crate::snapshot_external`], [`crate::removal`],
     /// [`crate::storage`] and [`crate::library`] hold.
     fn to(point: Point) -> Option<Self> {
         let (operation, _) = point.name().split_once('-').unwrap();
         match operation {
             // Nothing is deleted but where a test wants it.
-            "remove" if point == Point::RemoveImage => None,
+            "remove" if [Point::RemoveIntended, Point::RemoveImage].contains(&point) => None,
             "start" | "monitor" => Some(Self::Call(Phase::Start)),
             "stop" | "end" => Some(Self::Call(Phase::Stop)),
             "remove" => Some(Self::Call(Phase::Remove)),

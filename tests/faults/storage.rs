@@ -1,4 +1,4 @@
-//! `storage resize`, `attach`, `clone` and `rm --delete-storage`, with the supervisor killed at each of their steps: as before
+//! `storage resize`, `attach` and `clone`, with the supervisor killed at each of their steps: as before
 //! or as wanted, told as it is, and the VM starts.
 #![cfg(debug_assertions)]
 
@@ -207,45 +207,4 @@ fn a_clone_whose_qemu_img_alone_is_killed_says_so_and_leaves_nothing() {
     sandbox.maqet(&words).expect(0);
     assert!(qemu_img::content(&image(&sandbox, "copy.qcow2")) == content);
     assert_boots(&sandbox);
-}
-
-#[test]
-fn a_removal_that_is_cut_off_is_finished_by_the_same_command() {
-    let words = ["rm", VM, "--delete-storage"];
-    for (point, left) in [
-        (Point::RemoveBegun, 2),
-        (Point::RemoveImage, 1),
-        (Point::FilesGone, 0),
-        (Point::RecordGone, 0),
-    ] {
-        let sandbox = stopped();
-        cut_off(&sandbox, &words, point);
-        assert_whole(&sandbox);
-        let mut images = files(&sandbox.home());
-        images.retain(|path| ["root.qcow2", "data.raw"].map(PathBuf::from).contains(path));
-        assert_eq!(images.len(), left, "{}: {images:?}", point.name());
-        if point == Point::RecordGone {
-            assert_eq!(sandbox.json(&["ls"]), json!([]));
-            continue;
-        }
-        assert_told(&sandbox, left);
-        let removed = sandbox.json(&words);
-        assert_eq!(removed[0]["deleted"].as_array().unwrap().len(), left, "{removed}");
-        assert_whole(&sandbox);
-        assert_eq!(sandbox.json(&["ls"]), json!([]));
-        assert!(!image(&sandbox, "root.qcow2").exists() && !image(&sandbox, "data.raw").exists());
-    }
-}
-
-/// Of the two disks so many are left, which is told, and what a start makes of it.
-#[track_caller]
-fn assert_told(sandbox: &Sandbox, left: usize) {
-    let states = ["root", "data"].map(|name| disk(sandbox, name)["state"].clone());
-    let there = states.iter().filter(|state| **state == "ok").count();
-    assert_eq!(there, left, "{states:?}");
-    if left == states.len() {
-        return assert_boots(sandbox);
-    }
-    let refused = sandbox.maqet(&["start", VM]).expect(5).stderr;
-    assert!(refused.contains("is gone"), "{refused}");
 }

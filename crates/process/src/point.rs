@@ -120,6 +120,7 @@ points! {
     RestoreSetAside, "restore-set-aside", "supervisor", "the old store has its second name, the new one has not its own";
     RestorePlaced, "restore-placed", "supervisor", "the new store is in its place, nobody was told";
     RemoveBegun, "remove-begun", "supervisor", "the removal was taken on, everything is there";
+    RemoveIntended, "remove-intended", "supervisor", "it is durable that images go, everything is there";
     RemoveImage, "remove-image-gone", "supervisor", "one image of the VM is deleted, the next is there";
     FilesGone, "remove-files-gone", "supervisor", "the VM's directories are gone, its record is not";
     RecordGone, "remove-record-gone", "supervisor", "the record is gone, nobody was answered";

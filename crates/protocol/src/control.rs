@@ -19,7 +19,8 @@ mod share;
 
 pub use autostart::{AutostartSet, AutostartStatus, Disable, Enable, RestartState};
 pub use report::{
-    DiskProblem, DiskStatus, DiskTrouble, LogFiles, PortStatus, SandboxStatus, VmStatus, VmSummary,
+    DiskProblem, DiskStatus, DiskTrouble, LogFiles, PortStatus, RemovalStatus, SandboxStatus, VmStatus,
+    VmSummary,
 };
 pub use share::{ShareLoss, ShareStatus};
 

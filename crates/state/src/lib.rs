@@ -15,6 +15,7 @@ pub mod lifecycle;
 pub mod merge;
 pub mod mirror;
 pub mod record;
+pub mod removal;
 pub mod secret;
 pub mod snapshot;
 pub mod store;

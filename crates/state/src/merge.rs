@@ -3,6 +3,9 @@
 //! A directory is written before every commit, so it is never older than a copy of the store: where both know a VM, the
 //! one that has seen more launches wins, and the directory if both have seen the same. Two VMs of one name keep it in the
 //! order *directory before backup, running before resting, newer before older*; the others are renamed, never lost.
+//!
+//! A removal that has begun is not taken over: nothing is deleted on the word of a copy, or of a directory that says what was
+//! about to be committed and may not have been.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,7 +60,10 @@ pub fn merge(backup: Vec<VmRecord>, directories: Vec<VmRecord>) -> Vec<Restored>
     let mut names = BTreeSet::new();
     let mut restored: Vec<Restored> = order
         .into_iter()
-        .map(|(record, origin)| name_apart(record, origin, &mut names))
+        .map(|(mut record, origin)| {
+            record.removal = None;
+            name_apart(record, origin, &mut names)
+        })
         .collect();
     restored.sort_by(|one, other| one.record.id.cmp(&other.record.id));
     restored

@@ -12,6 +12,7 @@ use crate::external::{Externals, raised, with_images};
 use crate::health::Health;
 use crate::id::VmId;
 use crate::lifecycle::{Activity, Fact, FactKind, ImpossibleFact, LastExit, Status, View, apply};
+use crate::removal::Removal;
 use crate::snapshot::SnapshotWork;
 use crate::upkeep::{Autostart, Upkeep, Verdict};
 
@@ -187,6 +188,9 @@ pub struct VmRecord {
     /// Snapshots that are kept as files of their own.
     #[serde(default, skip_serializing_if = "Externals::is_none")]
     pub externals: Externals,
+    /// A removal that has begun to delete images, or is about to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removal: Option<Box<Removal>>,
     /// Started whenever a supervisor starts; `None` when not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autostart: Option<Autostart>,
@@ -216,6 +220,7 @@ impl VmRecord {
             files: DiskRecords::new(),
             snapshot: None,
             externals: Externals::none(),
+            removal: None,
             autostart: None,
             upkeep: Upkeep {
                 boot_id: String::new(),
@@ -244,6 +249,7 @@ impl VmRecord {
         View {
             status: self.status(),
             activity,
+            half_removed: self.removal.is_some(),
         }
     }
 

@@ -1,20 +1,20 @@
-//! Which images go with a VM, and why the others stay. [`decide`] is pure; [`carry_out`] looks, decides and deletes.
+//! Which images go with a VM, and why the others stay. [`plan`] looks and decides, [`Plan::carry_out`] deletes; [`decide`] is
+//! pure.
+
+mod plan;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use maqet_process::identity::{FileId, FileMark};
-use maqet_process::point::{Point, pass};
-use maqet_protocol::control::KeptFile;
-use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::VmSpec;
 use maqet_spec::vm::{Disk, DiskFormat};
 use maqet_state::disk::{DiskRecord, DiskRecords};
 use maqet_storage::PathPolicy;
 use maqet_storage::error::StorageError;
-use maqet_storage::image::{self, Deletion, Look};
+use maqet_storage::image::{self, Look};
 
-use crate::link::chain;
+pub(crate) use self::plan::{Outcome, Plan, missing};
 
 /// What a removal is to do with images.
 #[derive(Debug)]
@@ -27,6 +27,10 @@ pub(crate) struct Order {
     pub(crate) delete: bool,
     /// Less those that hold snapshots.
     pub(crate) keep_snapshots: bool,
+    /// Images that a removal before this one was to delete.
+    pub(crate) begun: Vec<PathBuf>,
+    /// Directories below this one are maqet's own, and go with what was in them.
+    pub(crate) own: PathBuf,
     /// Specs of all other VMs.
     pub(crate) others: Vec<VmSpec>,
     /// Images that keep external snapshots.
@@ -35,17 +39,6 @@ pub(crate) struct Order {
     pub(crate) policy: PathPolicy,
     /// This boot of the host.
     pub(crate) boot_id: String,
-}
-
-/// What became of the images.
-#[derive(Debug, Default)]
-pub(crate) struct Outcome {
-    /// Gone.
-    pub(crate) deleted: Vec<PathBuf>,
-    /// Still there.
-    pub(crate) kept: Vec<PathBuf>,
-    /// Why, where images were to be deleted.
-    pub(crate) reasons: Vec<KeptFile>,
 }
 
 /// One image of the VM as it was found.
@@ -85,58 +78,28 @@ struct Use {
 enum Fate {
     Delete(FileMark),
     Keep(String),
+    /// Nothing was to be deleted.
+    Leave,
 }
 
-/// Looks at the VM's images and deletes those that are maqet's own and nobody else's. Blocks.
-///
-/// # Errors
-/// `internal` for an image that cannot be deleted; names those that were.
-pub(crate) fn carry_out(order: &Order) -> Result<Outcome, Refusal> {
+/// Looks at the VM's images and decides. Blocks.
+pub(crate) fn plan(order: &Order) -> Plan {
     let candidates = candidates(order);
-    let mut outcome = Outcome::default();
-    if !order.delete {
-        outcome.kept = candidates.into_iter().map(|found| found.path).collect();
-        return Ok(outcome);
-    }
-    let fates = decide(&candidates, &uses(order), order.keep_snapshots);
-    for (candidate, fate) in candidates.into_iter().zip(fates) {
-        outcome.settle(candidate.path, fate, order)?;
-    }
-    Ok(outcome)
+    let fates = if order.delete {
+        decide(&candidates, &uses(order), order.keep_snapshots)
+    } else {
+        vec![Fate::Leave; candidates.len()]
+    };
+    let paths = candidates.into_iter().map(|candidate| candidate.path);
+    let mut fates: Vec<_> = paths.zip(fates).collect();
+    let gone = missing(&order.begun, &order.own);
+    let settled: BTreeSet<_> = fates.iter().map(|(path, _)| path).chain(&gone).cloned().collect();
+    let unseen = order.begun.iter().filter(|path| !settled.contains(*path));
+    fates.extend(unseen.map(|path| (path.clone(), Fate::Keep(UNSEEN.to_owned()))));
+    Plan::new(fates, gone, order.policy.clone())
 }
 
-impl Outcome {
-    fn settle(&mut self, path: PathBuf, fate: Fate, order: &Order) -> Result<(), Refusal> {
-        let why = match fate {
-            Fate::Keep(why) => why,
-            // Looked at a moment ago, in this boot.
-            Fate::Delete(file) => match image::delete(&path, &file, true, &order.policy) {
-                Ok(Deletion::Deleted) => {
-                    self.deleted.push(path);
-                    pass(Point::RemoveImage);
-                    return Ok(());
-                }
-                Ok(Deletion::Missing) => return Ok(()),
-                Ok(Deletion::AnotherFile(_)) => ANOTHER.to_owned(),
-                Ok(Deletion::NoFile(kind)) => format!("it is {kind} now"),
-                Err(StorageError::Denied(denied)) => format!("maqet may not write there: {denied}"),
-                Err(error) => return Err(self.stuck(&path, &error)),
-            },
-        };
-        self.kept.push(path.clone());
-        self.reasons.push(KeptFile { path, why });
-        Ok(())
-    }
-
-    fn stuck(&self, path: &Path, error: &StorageError) -> Refusal {
-        let message = format!("cannot delete `{}`", path.display());
-        let refusal = Refusal::new(RefusalCode::Internal, message).cause(chain(error));
-        let gone = self.deleted.iter();
-        gone.fold(refusal, |refusal, path| {
-            refusal.cause(format!("`{}` is deleted already", path.display()))
-        })
-    }
-}
+const UNSEEN: &str = "its directory is not there, or cannot be looked into";
 
 const ANOTHER: &str = "it is another file than the one maqet made";
 
@@ -300,7 +263,7 @@ mod tests {
         let fates = decide(candidates, others, keep_snapshots).into_iter();
         fates
             .map(|fate| match fate {
-                Fate::Delete(_) => String::new(),
+                Fate::Delete(_) | Fate::Leave => String::new(),
                 Fate::Keep(why) => why,
             })
             .collect()

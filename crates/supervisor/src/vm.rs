@@ -16,6 +16,7 @@ mod mail;
 mod maintain;
 mod news;
 mod parked;
+mod removal;
 mod remove;
 mod shares;
 mod silence;

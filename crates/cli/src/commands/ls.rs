@@ -55,6 +55,9 @@ pub(crate) fn condition(vm: &VmSummary) -> String {
         remarks.push(state.to_owned());
     }
     remarks.extend(restart(vm));
+    if vm.removal.is_some() && vm.activity != Activity::Removing {
+        remarks.push("half removed".to_owned());
+    }
     if let Some(since) = vm.silent_since {
         remarks.push(format!("not answering since {}", units::second(since)));
     }
@@ -99,6 +102,7 @@ mod tests {
             autostart: None,
             last_exit: None,
             silent_since: None,
+            removal: None,
         }
     }
 

@@ -1,9 +1,9 @@
 //! `maqet rm`.
 
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use maqet_protocol::control::{List, Remove, Removed};
+use maqet_protocol::control::{List, RemovalStatus, Remove, Removed};
 
 use super::each::{Each, Lines};
 use crate::args::vm::RmArgs;
@@ -58,6 +58,27 @@ fn line(removed: &Removed) -> String {
 fn why(removed: &Removed, file: &Path) -> String {
     let reason = removed.reasons.iter().find(|reason| reason.path == file);
     reason.map_or_else(String::new, |reason| format!(": {}", reason.why))
+}
+
+/// How far a removal is that has begun.
+pub(crate) fn half_way(removal: &RemovalStatus) -> String {
+    let named = |what: &str, images: &[PathBuf]| {
+        let images: Vec<_> = images.iter().map(|path| path.display().to_string()).collect();
+        (!images.is_empty()).then(|| format!("; {what}: {}", images.join(", ")))
+    };
+    let deleted = named("deleted", &removal.deleted).unwrap_or_default();
+    let left = named("still there", &removal.left).unwrap_or_default();
+    format!("began {} and is not done{deleted}{left}", removal.since)
+}
+
+/// What goes on with it.
+pub(crate) fn go_on(vm: &str, removal: &RemovalStatus) -> String {
+    let keep = if removal.keep_snapshots {
+        " --keep-snapshots"
+    } else {
+        ""
+    };
+    format!("maqet rm {vm} --delete-storage{keep}")
 }
 
 /// The ids of all VMs, once it is confirmed that all of them are meant.

@@ -5,7 +5,7 @@ use maqet_protocol::control::{
     VmSummary,
 };
 
-use super::ls;
+use super::{ls, rm};
 use crate::args::vm::OneArgs;
 use crate::error::CliError;
 use crate::render::{table, units};
@@ -39,6 +39,8 @@ pub(crate) fn block(status: &VmStatus) -> String {
         ("status", ls::condition(vm)),
         ("since", vm.since.to_string()),
     ];
+    let removal = vm.removal.iter();
+    lines.extend(removal.map(|removal| ("removal", rm::half_way(removal))));
     lines.extend(vm.uptime_s.map(|seconds| ("uptime", units::uptime(seconds))));
     lines.extend(vm.pid.map(|pid| ("pid", pid.to_string())));
     lines.extend(vm.runner_pid.map(|pid| ("runner pid", pid.to_string())));

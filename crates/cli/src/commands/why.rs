@@ -10,7 +10,7 @@ use maqet_state::lifecycle::{Cause, LastExit, Status};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{ls, status};
+use super::{ls, rm, status};
 use crate::args::vm::OneArgs;
 use crate::error::CliError;
 use crate::journal;
@@ -89,8 +89,11 @@ impl Chain {
     }
 }
 
-/// The last end explains a VM that has ended; one that runs is explained by its start.
+/// The last end explains a VM that has ended; one that runs is explained by its start; one that is half removed by that.
 fn because(summary: &VmSummary, events: &[Event]) -> Option<String> {
+    if let Some(removal) = &summary.removal {
+        return Some(format!("its removal {}", rm::half_way(removal)));
+    }
     match summary.status {
         Status::Created => Some("nobody has started it yet".to_owned()),
         Status::Running => {
@@ -103,6 +106,10 @@ fn because(summary: &VmSummary, events: &[Event]) -> Option<String> {
 
 fn next(summary: &VmSummary, events: &[Event]) -> Option<String> {
     let name = &summary.name;
+    if let Some(removal) = &summary.removal {
+        let go_on = rm::go_on(name, removal);
+        return Some(format!("{go_on}; or maqet rm {name}, which keeps what is left"));
+    }
     if summary.silent_since.is_some() {
         return Some(format!(
             "maqet stop {name}, or with --force if that does not help"

@@ -49,6 +49,22 @@ pub struct VmSummary {
     /// The runner or QEMU has not answered since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub silent_since: Option<Timestamp>,
+    /// Its removal has begun and is not done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removal: Option<RemovalStatus>,
+}
+
+/// A removal with images that has begun: nothing but that is done to the VM any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovalStatus {
+    /// When it began.
+    pub since: Timestamp,
+    /// Images that were deleted, as far as that is known.
+    pub deleted: Vec<PathBuf>,
+    /// Images that were to be deleted and are not, as far as is known.
+    pub left: Vec<PathBuf>,
+    /// Images that hold snapshots are to stay.
+    pub keep_snapshots: bool,
 }
 
 /// Answer to [`Describe`](super::Describe). CLI.md fixes the names.

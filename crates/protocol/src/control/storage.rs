@@ -8,7 +8,7 @@ use maqet_state::clock::Timestamp;
 use maqet_state::snapshot::{SnapshotAction, SnapshotKind};
 use serde::{Deserialize, Serialize};
 
-use super::DiskTrouble;
+use super::{DiskTrouble, RemovalStatus};
 use crate::method::Method;
 
 /// Say that the file at a disk's path is the right one, although another is on record; or that a lost one is lost.
@@ -56,6 +56,9 @@ pub struct VmStorage {
     /// Work on its snapshots that was cut off, and that nobody has settled yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsettled: Option<UnsettledWork>,
+    /// The VM's removal has begun and is not done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removal: Option<RemovalStatus>,
 }
 
 /// Work on a snapshot that was cut off.

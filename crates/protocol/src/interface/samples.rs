@@ -105,13 +105,17 @@ fn mark() -> Value {
     json!({"dev": 1, "inode": 2, "born_ns": 1_767_323_045_678_000_000_u64})
 }
 
+fn removal() -> Value {
+    json!({"since": AT, "deleted": ["/vm/root.qcow2"], "left": ["/vm/data.qcow2"], "keep_snapshots": true})
+}
+
 fn summary() -> Value {
     json!({
         "id": ID, "name": "web", "status": "running", "activity": "stopping", "run_state": "paused", "pid": 42,
         "runner_pid": 41, "since": AT, "uptime_s": 5, "memory": 1024, "cpus": 2, "restart": "always",
         "restart_state": {"tries": 1, "tries_max": 5, "window_s": 600, "next_at": AT, "gave_up": false},
         "autostart": {"order": 1, "delay_ms": 500},
-        "last_exit": last_exit(), "silent_since": AT
+        "last_exit": last_exit(), "silent_since": AT, "removal": removal()
     })
 }
 

@@ -41,6 +41,11 @@ pub enum Denial {
         /// What was asked.
         command: Command,
     },
+    /// The VM's removal has begun and did not come to its end.
+    HalfRemoved {
+        /// What was asked.
+        command: Command,
+    },
 }
 
 /// Whether trying again can help.
@@ -56,7 +61,9 @@ impl Denial {
     /// Whether trying again can help.
     pub const fn kind(self) -> DenialKind {
         match self {
-            Self::NotRunning { .. } | Self::StillRunning | Self::DisksInUse => DenialKind::WrongState,
+            Self::NotRunning { .. } | Self::StillRunning | Self::DisksInUse | Self::HalfRemoved { .. } => {
+                DenialKind::WrongState
+            }
             Self::IsStarting { .. }
             | Self::IsStopping { .. }
             | Self::IsSnapshotting { .. }
@@ -76,6 +83,7 @@ impl Denial {
             Self::IsSnapshotting { .. } => "is snapshotting",
             Self::IsMaintained { .. } => "is maintained",
             Self::BeingRemoved { .. } => "being removed",
+            Self::HalfRemoved { .. } => "half removed",
         }
     }
 
@@ -90,6 +98,7 @@ impl Denial {
             Self::IsSnapshotting { command } => (command, "a snapshot is under way".to_owned()),
             Self::IsMaintained { command } => (command, "its disks are being worked on".to_owned()),
             Self::BeingRemoved { command } => (command, "it is being removed".to_owned()),
+            Self::HalfRemoved { command } => (command, "its removal has begun".to_owned()),
         };
         format!("cannot {} `{vm}`: {reason}", verb(command))
     }
@@ -104,6 +113,7 @@ impl Denial {
             Self::IsStarting { .. } => format!("maqet wait {vm} running"),
             Self::IsStopping { .. } => format!("maqet wait {vm} exit"),
             Self::BeingRemoved { .. } => "maqet ls".to_owned(),
+            Self::HalfRemoved { .. } => format!("maqet why {vm}"),
         }
     }
 }

@@ -82,6 +82,8 @@ pub struct View {
     pub status: Status,
     /// What is being done to the VM now.
     pub activity: Activity,
+    /// Its removal has begun, and some of its images may be gone.
+    pub half_removed: bool,
 }
 
 /// One thing to do.
@@ -158,8 +160,13 @@ pub enum Decision {
 /// The one table of what is allowed: every combination is named, so that another status, activity or command does
 /// not compile until it is decided for.
 pub const fn decide(view: View, command: Command) -> Decision {
-    let View { status, activity } = view;
+    let View {
+        status,
+        activity,
+        half_removed,
+    } = view;
     match activity {
+        Activity::Idle if half_removed => while_half_removed(status, command),
         Activity::Idle => while_idle(status, command),
         Activity::Starting => while_starting(command),
         Activity::Stopping => while_stopping(status, command),
@@ -196,6 +203,20 @@ const fn while_idle(status: Status, command: Command) -> Decision {
         (Running, Remove) => Deny(Denial::StillRunning),
         (Running, ForceRemove) => Do(Effect::KillThenForget),
         (Running, Maintain) => Deny(Denial::DisksInUse),
+    }
+}
+
+/// A VM whose removal has begun can only be removed; everything else would be done to what is left of it.
+const fn while_half_removed(status: Status, command: Command) -> Decision {
+    use Command::{
+        ForceRemove, Kill, Maintain, Pause, Qmp, Remove, Reset, Restart, Resume, Snapshot, Start, Stop,
+    };
+
+    match command {
+        Stop | Kill | Remove | ForceRemove => while_idle(status, command),
+        Start | Restart | Pause | Resume | Reset | Qmp | Snapshot | Maintain => {
+            Decision::Deny(Denial::HalfRemoved { command })
+        }
     }
 }
 

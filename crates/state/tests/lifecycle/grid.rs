@@ -9,11 +9,27 @@ use maqet_state::lifecycle::{
 
 use crate::sample::{GENERATION, fact, name, states};
 
+/// Every table of commands: its name, and what it is about. While something is under way, that alone decides.
+const VIEWS: [(&str, Activity, bool); 7] = [
+    ("idle", Activity::Idle, false),
+    ("half removed", Activity::Idle, true),
+    ("starting", Activity::Starting, false),
+    ("stopping", Activity::Stopping, false),
+    ("snapshotting", Activity::Snapshotting, false),
+    ("maintaining", Activity::Maintaining, false),
+    ("removing", Activity::Removing, false),
+];
+
 /// Every generated block of the document: its name and its text.
 pub(crate) fn blocks() -> Vec<(String, String)> {
-    let mut blocks: Vec<_> = Activity::ALL
+    let mut blocks: Vec<_> = VIEWS
         .iter()
-        .map(|activity| (format!("commands while {activity}"), commands(*activity)))
+        .map(|(name, activity, half_removed)| {
+            (
+                format!("commands while {name}"),
+                commands(*activity, *half_removed),
+            )
+        })
         .collect();
     blocks.push(("denials".to_owned(), denials()));
     blocks.push(("facts".to_owned(), facts()));
@@ -47,13 +63,14 @@ fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     text
 }
 
-fn commands(activity: Activity) -> String {
+fn commands(activity: Activity, half_removed: bool) -> String {
     let rows = Command::ALL.iter().map(|command| {
         let cells = Status::ALL.iter().map(|status| {
             show(decide(
                 View {
                     status: *status,
                     activity,
+                    half_removed,
                 },
                 *command,
             ))
@@ -77,11 +94,14 @@ fn show(decision: Decision) -> String {
 
 fn every_denial() -> Vec<Denial> {
     let mut found = Vec::new();
-    for activity in Activity::ALL {
+    for (_, activity, half_removed) in VIEWS {
         for status in Status::ALL {
-            let decisions = Command::ALL
-                .iter()
-                .map(|command| decide(View { status, activity }, *command));
+            let view = View {
+                status,
+                activity,
+                half_removed,
+            };
+            let decisions = Command::ALL.iter().map(|command| decide(view, *command));
             found.extend(decisions.filter_map(|decision| match decision {
                 Decision::Deny(denial) => Some(denial),
                 Decision::Do(_) | Decision::Join | Decision::AlreadyDone => None,
@@ -103,7 +123,8 @@ fn pattern(denial: Denial) -> Vec<String> {
         | Denial::IsStopping { .. }
         | Denial::IsSnapshotting { .. }
         | Denial::IsMaintained { .. }
-        | Denial::BeingRemoved { .. } => "COMMAND",
+        | Denial::BeingRemoved { .. }
+        | Denial::HalfRemoved { .. } => "COMMAND",
     };
     let reason = Status::ALL.iter().fold(reason.to_owned(), |reason, status| {
         reason.replace(&format!("({status})"), "(STATUS)")
@@ -123,7 +144,7 @@ fn pattern(denial: Denial) -> Vec<String> {
 
 fn denials() -> String {
     let rows: BTreeSet<_> = every_denial().into_iter().map(pattern).collect();
-    assert_eq!(rows.len(), 8, "each reason has one text");
+    assert_eq!(rows.len(), 9, "each reason has one text");
     table(
         &["reason", "error text", "exit, code", "hint"],
         rows.into_iter().collect(),

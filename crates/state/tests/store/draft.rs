@@ -7,6 +7,7 @@ use maqet_state::error::StoreError;
 use maqet_state::journal::{JournalLimits, NewEvent};
 use maqet_state::merge::{Origin, Restored, merge};
 use maqet_state::record::VmRecord;
+use maqet_state::removal::Removal;
 use maqet_state::store::Draft;
 
 use crate::mirror::launching;
@@ -137,6 +138,23 @@ fn the_newer_record_wins_and_nothing_is_lost() {
     );
     assert_eq!(merged[0].record, started);
     assert_eq!(merged[1].record.generation, 1);
+}
+
+/// A directory says what was about to be committed, perhaps in vain; a copy says what was so once.
+#[test]
+fn nothing_is_deleted_on_the_word_of_a_copy_or_a_directory() {
+    let mut begun = record(1, "web");
+    begun.removal = Some(Box::new(Removal {
+        at: at(1),
+        images: vec!["/vm/root".into()],
+        gone: Vec::new(),
+        delete_storage: true,
+        keep_snapshots: false,
+        key: None,
+    }));
+    for merged in [merge(vec![begun.clone()], Vec::new()), restored(vec![begun])] {
+        assert_eq!(merged[0].record, record(1, "web"));
+    }
 }
 
 #[test]

@@ -48,6 +48,7 @@ impl VmActor {
     pub(super) fn take_over(&mut self, settled: Settled, context: &mut Context<Self>) {
         self.resume_intended(context);
         match settled {
+            Settled::Resting(_) if self.resume_removal(context) => {}
             Settled::Resting(_) => self.arm(context),
             Settled::Attached {
                 running,
@@ -344,7 +345,7 @@ pub(crate) fn pause(attempt: u32) -> Duration {
 }
 
 /// While it is held, no other runner of the VM comes up and its directories stay.
-type Turn = OwnedMutexGuard<()>;
+pub(super) type Turn = OwnedMutexGuard<()>;
 
 struct Replacing {
     turn: Arc<Mutex<()>>,

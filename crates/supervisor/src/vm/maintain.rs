@@ -354,7 +354,7 @@ impl Handler<DescribeDisks> for VmActor {
     fn handle(&mut self, _message: DescribeDisks, _context: &mut Context<Self>) -> Self::Result {
         let bench = self.bench();
         let problems: Vec<_> = bench.spec.disks.iter().map(|disk| self.trouble(disk)).collect();
-        let unsettled = self.unsettled();
+        let (unsettled, removal) = (self.unsettled(), self.removal());
         Box::pin(async move {
             let mut disks = bench.look().await;
             for (disk, problem) in disks.iter_mut().zip(problems) {
@@ -364,6 +364,7 @@ impl Handler<DescribeDisks> for VmActor {
                 vm: bench.spec.name.to_string(),
                 disks,
                 unsettled,
+                removal,
             }
         })
     }

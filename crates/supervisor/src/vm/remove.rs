@@ -13,8 +13,10 @@ use maqet_state::change::Change;
 use maqet_state::id::VmId;
 use maqet_state::lifecycle::{Activity, Command, Decision, Effect};
 
+use super::adopt::Turn;
+use super::removal::Stuck;
 use super::{Then, VmActor};
-use crate::deletion::{self, Outcome};
+use crate::deletion::{self, Outcome, Plan};
 use crate::messages::{RemoveVm, StopBy, VmForgotten};
 use crate::operation::{Accepted, Done, Operation};
 use crate::shared::Shared;
@@ -24,9 +26,11 @@ use crate::supervisor::SupervisorActor;
 /// What a removal was asked with.
 #[derive(Debug)]
 pub(super) struct RemoveOrder {
-    delete_storage: bool,
-    keep_snapshots: bool,
-    key: Option<String>,
+    pub(super) delete_storage: bool,
+    pub(super) keep_snapshots: bool,
+    pub(super) key: Option<String>,
+    /// It goes on after it was cut off.
+    pub(super) resumed: bool,
 }
 
 impl VmActor {
@@ -41,11 +45,15 @@ impl VmActor {
         } else {
             Command::Remove
         };
+        if let Some(accepted) = self.removal_under(message.key.as_deref()) {
+            return Ok(accepted);
+        }
         self.may_be_removed(&message)?;
         let order = RemoveOrder {
             delete_storage: message.delete_storage,
             keep_snapshots: message.keep_snapshots,
             key: message.key,
+            resumed: false,
         };
         match self.meet(command, context) {
             Decision::Do(Effect::Forget) => {
@@ -104,33 +112,57 @@ impl VmActor {
         Ok(accepted)
     }
 
-    /// Files first, record last: a death in between leaves a VM that can be removed again, not files nobody knows.
+    /// Files first, record last: a death in between leaves a VM whose removal goes on, not files nobody knows.
     pub(super) fn forget(&mut self, order: RemoveOrder, context: &mut Context<Self>) {
         self.activity = Activity::Removing;
         self.show();
         let images = self.images(&order);
         let id = self.record.id.clone();
-        let directories = [
-            self.shared.places.vm_runtime(&self.record.id),
-            self.shared.places.vm_data(&self.record.id),
-        ];
         let (leaving, turn) = (self.leaving.take(), Arc::clone(&self.turn));
         let shared = Rc::clone(&self.shared);
-        let deleting = async move {
-            let _turn = turn.lock_owned().await;
+        let looking = async move {
+            let turn = turn.lock_owned().await;
             if let Some(runner) = leaving {
                 super::start::see_off(&runner, &shared).await;
             }
             pass(Point::RemoveBegun);
+            let plan = look(images, id, &shared).await?;
             // Known beforehand, a store that takes nothing leaves the VM all that it has, and the note of its end.
-            crate::launch::check_writable(&shared).await?;
-            delete(images, id, directories, &shared).await
+            match crate::launch::check_writable(&shared).await {
+                Ok(()) => Ok((plan, turn)),
+                Err(refusal) => Err(Stuck::before(refusal, &plan)),
+            }
+        };
+        let looked = looking
+            .into_actor(self)
+            .map(move |looked, actor, context| match looked {
+                Ok((plan, turn)) => actor.intend(plan, turn, order, context),
+                Err(stuck) => actor.keep(stuck, context),
+            });
+        context.spawn(looked);
+    }
+
+    /// Images, then directories.
+    pub(super) fn delete(&mut self, plan: Plan, turn: Turn, order: RemoveOrder, context: &mut Context<Self>) {
+        let (begun, own) = (self.begun(), self.shared.places.disks());
+        let directories = [
+            self.shared.places.vm_runtime(&self.record.id),
+            self.shared.places.vm_data(&self.record.id),
+        ];
+        let aside = self.shared.asides.of(&self.record.id);
+        let deleting = async move {
+            let _turn = turn;
+            let work = move || {
+                let deleted = delete_files(plan, &own, &directories);
+                deleted.map_err(|refusal| Stuck::after(refusal, &begun, &own))
+            };
+            aside.run(work).await?
         };
         let deleted = deleting
             .into_actor(self)
             .map(move |deleted, actor, context| match deleted {
                 Ok(outcome) => actor.forget_record(outcome, order.key, context),
-                Err(refusal) => actor.keep(refusal.vm(actor.name()), context),
+                Err(stuck) => actor.keep(stuck, context),
             });
         context.spawn(deleted);
     }
@@ -142,6 +174,8 @@ impl VmActor {
             files: self.record.files.clone(),
             delete: order.delete_storage,
             keep_snapshots: order.keep_snapshots,
+            begun: self.begun(),
+            own: self.shared.places.disks(),
             others: Vec::new(),
             bases: self.bases(),
             policy: self.shared.policy.clone(),
@@ -167,6 +201,9 @@ impl VmActor {
         if !deleted.is_empty() {
             event = event.with("deleted", serde_json::to_value(&deleted).unwrap_or_default());
         }
+        if !reasons.is_empty() {
+            event = event.with("kept", serde_json::to_value(&reasons).unwrap_or_default());
+        }
         let removed = Removed {
             id: self.record.id.clone(),
             vm: self.name().to_owned(),
@@ -184,15 +221,18 @@ impl VmActor {
             .into_actor(self)
             .map(move |result, actor, context| match result {
                 Ok(()) => actor.forgotten(removed, context),
-                Err(refusal) => actor.keep(refusal, context),
+                Err(refusal) => actor.keep(Stuck::at_the_end(refusal, removed.deleted), context),
             });
         context.spawn(done);
     }
 
     /// It is not removed. The runner of its last launch has gone meanwhile.
-    fn keep(&mut self, refusal: Refusal, context: &mut Context<Self>) {
+    pub(super) fn keep(&mut self, stuck: Stuck, context: &mut Context<Self>) {
         self.strike_left(context);
+        let refusal = self.left_half_way(stuck, context);
         self.finish(Err(refusal));
+        // A restart that was due is due again.
+        self.arm(context);
     }
 
     fn forgotten(&mut self, removed: Removed, context: &mut Context<Self>) {
@@ -236,30 +276,26 @@ async fn forget_when_ended(stopping: Accepted, order: RemoveOrder, vm: Addr<VmAc
     operation.finish(outcome);
 }
 
-/// Images, then directories.
-async fn delete(
-    mut images: deletion::Order,
-    id: VmId,
-    directories: [PathBuf; 2],
-    shared: &Shared,
-) -> Result<Outcome, Refusal> {
+/// Decides about the images.
+async fn look(mut images: deletion::Order, id: VmId, shared: &Shared) -> Result<Plan, Refusal> {
     if images.delete {
         images.others = specs_of_others(&id, shared).await?;
     }
-    let own = shared.places.disks();
-    let work = move || {
-        let outcome = deletion::carry_out(&images)?;
-        // What is left empty was made for these; one that holds something else stays.
-        let parents = outcome.deleted.iter().filter_map(|path| path.parent());
-        for parent in parents.filter(|parent| parent.starts_with(&own) && **parent != own) {
-            drop(std::fs::remove_dir(parent));
-        }
-        for directory in directories {
-            remove(remove_directory(&directory), &directory)?;
-        }
-        Ok(outcome)
-    };
-    shared.asides.of(&id).run(work).await?
+    shared.asides.of(&id).run(move || deletion::plan(&images)).await
+}
+
+/// Images, then directories. Blocks.
+fn delete_files(plan: Plan, own: &Path, directories: &[PathBuf]) -> Result<Outcome, Refusal> {
+    let outcome = plan.carry_out()?;
+    // What is left empty was made for these; one that holds something else stays.
+    let parents = outcome.deleted.iter().filter_map(|path| path.parent());
+    for parent in parents.filter(|parent| parent.starts_with(own) && *parent != own) {
+        drop(std::fs::remove_dir(parent));
+    }
+    for directory in directories {
+        remove(remove_directory(directory), directory)?;
+    }
+    Ok(outcome)
 }
 
 /// What all other VMs should be: an image may be theirs too.

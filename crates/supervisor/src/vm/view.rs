@@ -52,6 +52,7 @@ impl VmActor {
             autostart: self.record.autostart.map(told),
             last_exit: untold.or_else(|| self.record.last_exit.clone()),
             silent_since: self.live.as_ref().and_then(|live| live.silence.since()),
+            removal: self.removal(),
         }
     }
 
@@ -71,7 +72,7 @@ impl VmActor {
             tries: upkeep.tries(policy, clock::now()),
             tries_max: policy.tries,
             window_s: policy.window.as_secs(),
-            next_at: upkeep.next_at,
+            next_at: upkeep.next_at.filter(|_| self.record.removal.is_none()),
             gave_up: upkeep.gave_up.is_some(),
         })
     }

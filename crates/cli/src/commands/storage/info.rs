@@ -1,10 +1,12 @@
 //! `maqet storage info`.
 
-use maqet_protocol::control::{DiskStorage, FileState, ImageStatus, StorageInfo, UnsettledWork, VmStorage};
+use maqet_protocol::control::{
+    DiskStorage, FileState, ImageStatus, RemovalStatus, StorageInfo, UnsettledWork, VmStorage,
+};
 use maqet_state::snapshot::{SnapshotAction, SnapshotKind};
 
 use crate::args::vm::OneArgs;
-use crate::commands::status;
+use crate::commands::{rm, status};
 use crate::error::CliError;
 use crate::render::{table, units};
 use crate::session::Session;
@@ -33,7 +35,8 @@ fn text(storage: &VmStorage) -> String {
         .disks
         .iter()
         .map(block)
-        .chain(storage.unsettled.iter().map(unsettled));
+        .chain(storage.unsettled.iter().map(unsettled))
+        .chain(storage.removal.iter().map(half_removed));
     blocks.collect::<Vec<_>>().join("\n\n")
 }
 
@@ -45,6 +48,10 @@ pub(crate) fn unsettled(work: &UnsettledWork) -> String {
         return format!("{what}; the disks are whole, and the snapshot is none any more");
     }
     format!("{what}; it is settled when the VM is used next")
+}
+
+fn half_removed(removal: &RemovalStatus) -> String {
+    format!("the removal of the VM {}", rm::half_way(removal))
 }
 
 /// Whether it is finished only when somebody asks for it.

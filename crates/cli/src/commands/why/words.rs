@@ -36,6 +36,11 @@ pub(super) fn tell(event: &Event) -> Option<String> {
         "runner.adopted" => {
             "maqet took the running VM over again; the guest went on all the while".to_owned()
         }
+        "vm.removing" if event.data.get("resumed") == Some(&Value::Bool(true)) => {
+            "a removal that was cut off went on".to_owned()
+        }
+        "vm.removing" => format!("its removal began, with these images: {}", list(event, "images")),
+        "vm.removal-failed" => removal_failed(event),
         "vm.share-lost" => format!(
             "share `{}` was lost, and whatever the guest does there waits for ever: {}",
             text(event, "share"),
@@ -160,6 +165,17 @@ fn gave_up(event: &Event) -> String {
     )
 }
 
+fn removal_failed(event: &Event) -> String {
+    let message = text(event, "message");
+    match event.data.get("deleted") {
+        Some(_) => format!(
+            "its removal stopped: {message}; deleted: {}",
+            list(event, "deleted")
+        ),
+        None => format!("its removal failed, and no image is deleted: {message}"),
+    }
+}
+
 fn rebuilt(event: &Event) -> String {
     let panic = event.data.get("panic").and_then(Value::as_str);
     let why = panic.map(|words| format!(" ({words})")).unwrap_or_default();
@@ -174,6 +190,13 @@ fn span(milliseconds: u64) -> String {
 
 fn number(event: &Event, key: &str) -> Option<u64> {
     event.data.get(key).and_then(Value::as_u64)
+}
+
+/// What is in a list, one after the other.
+fn list(event: &Event, key: &str) -> String {
+    let listed = event.data.get(key).and_then(Value::as_array);
+    let words = listed.into_iter().flatten().filter_map(Value::as_str);
+    words.collect::<Vec<_>>().join(", ")
 }
 
 fn text(event: &Event, key: &str) -> String {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{AT, Sample, mark, of, spec};
+use super::{AT, Sample, mark, of, removal, spec};
 use crate::control::{
     StorageAccept, StorageAttach, StorageClone, StorageInfo, StorageOrphaned, StorageResize, StorageVerify,
 };
@@ -27,7 +27,8 @@ pub(super) fn methods() -> Vec<Sample> {
         ),
         of::<StorageInfo>(
             json!({"vm": "web"}),
-            json!({"vm": "web", "disks": [disk()], "unsettled": {"action": "create", "name": "one", "kind": "internal"}}),
+            json!({"vm": "web", "disks": [disk()], "unsettled": {"action": "create", "name": "one", "kind": "internal"},
+                "removal": removal()}),
         ),
         of::<StorageVerify>(
             json!({"vm": "web", "repair": true}),

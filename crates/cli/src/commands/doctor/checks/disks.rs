@@ -7,11 +7,12 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream;
 use maqet_protocol::control::{
-    DiskProblem, DiskStorage, DiskTrouble, FileState, ImageList, StorageInfo, UnsettledWork, VmStorage,
-    VmSummary,
+    DiskProblem, DiskStorage, DiskTrouble, FileState, ImageList, RemovalStatus, StorageInfo, UnsettledWork,
+    VmStorage, VmSummary,
 };
 
 use super::{Check, Outcome};
+use crate::commands::rm;
 use crate::commands::storage::info;
 use crate::error::CliError;
 use crate::render::units;
@@ -75,6 +76,9 @@ fn count(storages: &[VmStorage]) -> String {
 
 fn of_vm(storage: &VmStorage) -> Vec<Check> {
     let vm = &storage.vm;
+    if let Some(removal) = &storage.removal {
+        return vec![half_removed(vm, removal)];
+    }
     let file = storage.disks.iter().filter_map(|disk| of_file(vm, disk));
     let content = storage.disks.iter().filter_map(|disk| {
         let problem = disk.problem.as_ref()?;
@@ -82,6 +86,13 @@ fn of_vm(storage: &VmStorage) -> Vec<Check> {
     });
     let work = storage.unsettled.iter().map(|work| unsettled(vm, work));
     file.chain(content).chain(work).collect()
+}
+
+/// Its disks are not missed: they are what was to be deleted.
+fn half_removed(vm: &str, removal: &RemovalStatus) -> Check {
+    let what = format!("the removal of `{vm}` {}", rm::half_way(removal));
+    let check = Check::new("vm-half-removed", Outcome::Warn, what).at(&vm);
+    check.hint(rm::go_on(vm, removal))
 }
 
 /// The file is not what the next start needs.

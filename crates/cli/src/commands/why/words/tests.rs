@@ -41,6 +41,16 @@ fn what_happened_is_told_without_jargon() {
         ("vm.restarting", json!({"pause_ms": 1500, "try": 2, "tries": 5})),
         ("vm.crash-loop", json!({"tries": 5, "window_s": 600})),
         ("vm.stop-failed", json!({"message": "nothing answers"})),
+        ("vm.removing", json!({"images": ["/vm/root", "/vm/data"]})),
+        ("vm.removing", json!({"images": ["/vm/data"], "resumed": true})),
+        (
+            "vm.removal-failed",
+            json!({"message": "cannot delete `/vm/data`", "deleted": ["/vm/root"], "left": ["/vm/data"]}),
+        ),
+        (
+            "vm.removal-failed",
+            json!({"message": "cannot delete `/vm/root`"}),
+        ),
         ("vm.rebuilt", json!({"panic": "index out of bounds"})),
         ("qmp.SHUTDOWN", json!({"guest": true, "reason": "guest-shutdown"})),
         (
@@ -51,7 +61,7 @@ fn what_happened_is_told_without_jargon() {
     .iter()
     .filter_map(|(kind, data)| tell(&event(kind, data)))
     .collect();
-    assert_eq!(told.len(), 19);
+    assert_eq!(told.len(), 23);
     insta::assert_snapshot!(told.join("\n"));
 }
 
