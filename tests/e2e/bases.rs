@@ -3,6 +3,7 @@
 use std::fs;
 
 use maqet_tests::{Guest, Output, Sandbox, qemu_img};
+use serde_json::json;
 
 use crate::facts::{nothing_runs, status};
 
@@ -157,4 +158,145 @@ fn no_vm_writes_to_an_image_of_the_library() {
         "{told}"
     );
     sandbox.maqet(&["image", "verify", "base"]).expect(0);
+}
+
+/// A VM whose disk stands on two others, and that has run.
+fn tower() -> Sandbox {
+    let sandbox = Sandbox::new();
+    let img = |words: &[&str]| qemu_img::run_in(sandbox.home(), words);
+    img(&["create", "-q", "-f", "raw", "base.img", "1M"]);
+    img(&[
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-b",
+        "base.img",
+        "-F",
+        "raw",
+        "middle.qcow2",
+    ]);
+    img(&[
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-b",
+        "middle.qcow2",
+        "-F",
+        "qcow2",
+        "top.qcow2",
+    ]);
+    let disk = "disks: {root: {path: ./top.qcow2, interface: ide}}";
+    Guest::tiny("web").line(disk).start(&sandbox);
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    sandbox
+}
+
+/// Another file of the same content takes the place of this one, which is kept.
+fn exchange(sandbox: &Sandbox, name: &str) {
+    let (at, aside) = (sandbox.home().join(name), sandbox.home().join("aside"));
+    fs::rename(&at, &aside).unwrap();
+    fs::copy(&aside, &at).unwrap();
+}
+
+#[test]
+fn an_image_below_that_was_exchanged_is_refused_until_somebody_accepts_it() {
+    let sandbox = tower();
+    exchange(&sandbox, "base.img");
+    let told = "disk `root` of `web` stands on another file than the one on record";
+    let output = sandbox.maqet(&["start", "web"]).expect(5);
+    assert!(output.stderr.contains(told), "{output:?}");
+    let base = sandbox.home().join("base.img").display().to_string();
+    assert!(output.stderr.contains(&format!("`{base}` is ")), "{output:?}");
+    assert!(
+        output
+            .stderr
+            .contains("hint: if it is the right one: maqet storage accept web root"),
+        "{output:?}"
+    );
+    nothing_runs(&sandbox);
+    let copy = sandbox.home().join("copy.qcow2").display().to_string();
+    let output = sandbox
+        .maqet(&["storage", "clone", "web", "root", &copy])
+        .expect(5);
+    assert!(output.stderr.contains(told), "{output:?}");
+    let info = &sandbox.json(&["storage", "info", "web"])["disks"][0];
+    assert_eq!(
+        (&info["state"], &info["trouble"][0]),
+        (
+            &json!("another-file"),
+            &json!("it stands on another file than the one on record")
+        )
+    );
+    let verified = sandbox.maqet(&["storage", "verify", "web"]).expect(1);
+    assert!(
+        verified.stdout.contains("it stands on another file"),
+        "{verified:?}"
+    );
+    let doctor = sandbox.maqet(&["doctor"]);
+    assert!(
+        doctor.stdout.contains("is not used: it stands on another file"),
+        "{doctor:?}"
+    );
+    // The right one is back.
+    fs::rename(sandbox.home().join("aside"), sandbox.home().join("base.img")).unwrap();
+    sandbox.maqet(&["start", "web"]).expect(0);
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    exchange(&sandbox, "middle.qcow2");
+    sandbox.maqet(&["start", "web"]).expect(5);
+    sandbox.maqet(&["storage", "accept", "web", "root"]).expect(0);
+    sandbox.maqet(&["storage", "verify", "web"]).expect(0);
+    sandbox.maqet(&["start", "web"]).expect(0);
+}
+
+#[test]
+fn a_link_below_that_leads_elsewhere_is_another_file() {
+    let sandbox = tower();
+    let at = sandbox.home().join("base.img");
+    fs::copy(&at, sandbox.home().join("other.img")).unwrap();
+    fs::rename(&at, sandbox.home().join("aside")).unwrap();
+    std::os::unix::fs::symlink("aside", &at).unwrap();
+    // The same file, found by another way.
+    sandbox.maqet(&["start", "web"]).expect(0);
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    fs::remove_file(&at).unwrap();
+    std::os::unix::fs::symlink("other.img", &at).unwrap();
+    sandbox.maqet(&["start", "web"]).expect(5);
+}
+
+/// What maqet does itself to a chain is no exchange; nor is it that people put a disk on another image.
+#[test]
+fn a_chain_that_was_changed_on_purpose_is_the_same_disk() {
+    let sandbox = tower();
+    for name in ["one", "two"] {
+        sandbox
+            .maqet(&["snapshot", "create", "web", name, "--external"])
+            .expect(0);
+    }
+    sandbox.maqet(&["start", "web"]).expect(0);
+    sandbox
+        .maqet(&["snapshot", "create", "web", "three", "--external"])
+        .expect(0);
+    sandbox.maqet(&["snapshot", "delete", "web", "two"]).expect(0);
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    for name in ["one", "three"] {
+        sandbox.maqet(&["snapshot", "delete", "web", name]).expect(0);
+        sandbox.maqet(&["start", "web"]).expect(0);
+        sandbox.maqet(&["stop", "web"]).expect(0);
+    }
+    qemu_img::run_in(
+        sandbox.home(),
+        &[
+            "rebase",
+            "-f",
+            "qcow2",
+            "-b",
+            "base.img",
+            "-F",
+            "raw",
+            "top.qcow2",
+        ],
+    );
+    sandbox.maqet(&["start", "web"]).expect(0);
 }

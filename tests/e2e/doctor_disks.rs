@@ -58,7 +58,7 @@ fn lost_exchanged_and_unusable_disks_are_failures_with_their_cure() {
     fs::remove_file(at("a.qcow2")).unwrap();
     fs::rename(at("b.qcow2"), at("elsewhere")).unwrap();
     qemu_img::create(&at("b.qcow2"), "qcow2", "1M");
-    fs::remove_file(at("base.raw")).unwrap();
+    fs::rename(at("base.raw"), at("base.aside")).unwrap();
 
     let output = doctor(&sandbox, &[]).expect(1);
     assert_eq!(output.error()["message"], "3 checks failed");
@@ -75,6 +75,6 @@ fn lost_exchanged_and_unusable_disks_are_failures_with_their_cure() {
         sandbox.maqet(&["storage", "accept", vm, "root"]).expect(0);
     }
     fs::rename(at("elsewhere"), at("a.qcow2")).unwrap();
-    qemu_img::create(&at("base.raw"), "raw", "1M");
+    fs::rename(at("base.aside"), at("base.raw")).unwrap();
     doctor(&sandbox, &[]).expect(0);
 }

@@ -51,7 +51,7 @@ pub struct Prepare {
     /// Directories where maqet keeps its own files; nothing in or around them is shared with a guest.
     #[serde(default)]
     pub own: Vec<PathBuf>,
-    /// Files that are on record for the spec's disks: another one at the same path is refused.
+    /// Files that are on record for the spec's disks and what they stand on: another one at the same path is refused.
     #[serde(default)]
     pub files: Vec<ExpectedFile>,
     /// Absolute path of virtiofsd, for the shares that need it.
@@ -60,10 +60,10 @@ pub struct Prepare {
 }
 method!(Prepare, "Prepare", Prepared);
 
-/// A file that is on record for a disk.
+/// A file that is on record for a disk, or below one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExpectedFile {
-    /// Path of the disk, as the spec has it.
+    /// Where it is, as the spec or the image above it has it.
     pub path: PathBuf,
     /// The file.
     pub file: FileMark,
@@ -71,10 +71,10 @@ pub struct ExpectedFile {
     pub same_boot: bool,
 }
 
-/// A file that was opened for a disk.
+/// A file that was opened for a disk, or below one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenedFile {
-    /// Path of the disk, as the spec has it.
+    /// Where it is, as the spec or the image above it has it.
     pub path: PathBuf,
     /// The file.
     pub file: FileMark,

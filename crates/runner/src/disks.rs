@@ -1,6 +1,7 @@
 //! Disk images, opened once for one start and handed to QEMU as descriptors.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use maqet_process::identity::FileMark;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
@@ -36,34 +37,50 @@ pub(crate) fn open(place: &Place, disk: &Disk, policy: &PathPolicy) -> Result<Ch
     }
 }
 
-/// The file that was opened for a disk, which must be the one on record if one is: what is compared is what QEMU gets.
+/// The files that were opened for a disk, which must be those on record if any are: what is compared is what QEMU gets.
 ///
 /// # Errors
-/// `conflict`, which names the disk, its path and both files.
+/// `conflict`, which names the disk, the path and both files.
 pub(crate) fn recognize(
     place: &Place,
     disk: &Disk,
-    image: &Image,
+    chain: &Chain,
+    expected: &[ExpectedFile],
+) -> Result<Vec<OpenedFile>, Refusal> {
+    let top = (disk.path.as_path(), &chain.top);
+    let below = chain.below.iter();
+    let below = below.map(|layer| (layer.named.as_path(), &layer.image));
+    let files = std::iter::once(top).chain(below);
+    files
+        .map(|(path, image)| recognize_one(place, disk, (path, image), expected))
+        .collect()
+}
+
+fn recognize_one(
+    place: &Place,
+    disk: &Disk,
+    (path, image): (&Path, &Image),
     expected: &[ExpectedFile],
 ) -> Result<OpenedFile, Refusal> {
     let file = FileMark::of_fd(&image.fd).map_err(|error| {
         let words = format!("disk `{}` cannot be looked at", disk.name);
         place.refusal_from(RefusalCode::StartFailed, words, &error)
     })?;
-    let recorded = expected.iter().find(|expected| expected.path == disk.path);
+    let recorded = expected.iter().find(|expected| expected.path == path);
     if let Some(recorded) = recorded
         && !recorded.file.is_file(&file, recorded.same_boot)
     {
-        let (name, vm, path) = (&disk.name, &place.name, disk.path.display());
-        let words = format!("disk `{name}` of `{vm}` is another file than the one on record");
-        let found = format!("`{path}` is {file}; on record is {}", recorded.file);
+        let (name, vm) = (&disk.name, &place.name);
+        let is = if path == disk.path { "is" } else { "stands on" };
+        let words = format!("disk `{name}` of `{vm}` {is} another file than the one on record");
+        let found = format!("`{}` is {file}; on record is {}", path.display(), recorded.file);
         let hint = format!("if it is the right one: maqet storage accept {vm} {name}");
         return Err(place
             .refusal(RefusalCode::Conflict, words)
             .cause(found)
             .hint(hint));
     }
-    let path = disk.path.clone();
+    let path = path.to_owned();
     Ok(OpenedFile { path, file })
 }
 

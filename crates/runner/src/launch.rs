@@ -229,7 +229,7 @@ fn wire(
     let (mut opened, mut files) = (Vec::new(), Vec::new());
     for disk in &spec.disks {
         let chain = disks::open(place, disk, bounds.policy)?;
-        files.push(disks::recognize(place, disk, &chain.top, bounds.expected)?);
+        files.extend(disks::recognize(place, disk, &chain, bounds.expected)?);
         opened.push(disks::wire(disk, chain, &mut passed, &mut next));
     }
     let (shares, rules) = directories.wire(&mut passed, &mut next);

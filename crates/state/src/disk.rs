@@ -50,6 +50,15 @@ impl DiskRecord {
 #[serde(transparent)]
 pub struct DiskRecords(Vec<DiskRecord>);
 
+/// Another file than the one on record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchanged<'r, 'f> {
+    /// What is on record.
+    pub record: &'r DiskRecord,
+    /// What was found instead.
+    pub found: &'f FileMark,
+}
+
 /// A file that a QEMU has open, or is about to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opened {
@@ -73,6 +82,18 @@ impl DiskRecords {
     /// What is known of the file at `path`.
     pub fn get(&self, path: &Path) -> Option<&DiskRecord> {
         self.0.iter().find(|record| record.path == path)
+    }
+
+    /// The first of these files that is another than the one on record at its path, in the boot `boot_id`.
+    pub fn exchanged<'f>(
+        &self,
+        found: impl IntoIterator<Item = (&'f Path, &'f FileMark)>,
+        boot_id: &str,
+    ) -> Option<Exchanged<'_, 'f>> {
+        found.into_iter().find_map(|(path, found)| {
+            let record = self.get(path).filter(|known| !known.admits(found, boot_id))?;
+            Some(Exchanged { record, found })
+        })
     }
 
     /// All of them.

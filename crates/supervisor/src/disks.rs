@@ -27,25 +27,32 @@ use crate::messages::RecordStep;
 /// `conflict` for a file that a QEMU had before and that is gone: an empty one in its place would hide the loss.
 /// `start-failed` for an image that cannot be made.
 pub(crate) async fn create_missing(plan: &Plan) -> Result<Vec<ExpectedFile>, Refusal> {
-    let mut expected = Vec::new();
+    let mut made = Vec::new();
     for disk in &plan.spec.disks {
-        let known = plan.files.get(&disk.path);
-        let made = match known {
-            _ if is_there(plan, disk).await? => None,
+        match plan.files.get(&disk.path) {
+            _ if is_there(plan, disk).await? => {}
             Some(known) if known.used => return Err(lost(plan, disk)),
-            Some(_) | None => create(plan, disk).await?,
-        };
-        let on_record = known.and_then(|known| {
-            let same_boot = known.boot_id == plan.shared.boot_id;
-            known.file.map(|file| (file, same_boot))
-        });
-        let file = made.map(|file| (file, true)).or(on_record);
-        expected.extend(file.map(|(file, same_boot)| ExpectedFile {
-            path: disk.path.clone(),
-            file,
-            same_boot,
-        }));
+            Some(_) | None => {
+                let file = create(plan, disk).await?;
+                made.extend(file.map(|file| (disk.path.clone(), file)));
+            }
+        }
     }
+    let is_made = |path: &Path| made.iter().any(|(made, _)| made == path);
+    let on_record = plan.files.iter().filter(|known| !is_made(&known.path));
+    let on_record = on_record.filter_map(|known| {
+        Some(ExpectedFile {
+            path: known.path.clone(),
+            file: known.file?,
+            same_boot: known.boot_id == plan.shared.boot_id,
+        })
+    });
+    let mut expected: Vec<_> = on_record.collect();
+    expected.extend(made.into_iter().map(|(path, file)| ExpectedFile {
+        path,
+        file,
+        same_boot: true,
+    }));
     Ok(expected)
 }
 
@@ -54,7 +61,7 @@ async fn is_there(plan: &Plan, disk: &Disk) -> Result<bool, Refusal> {
     plan.shared.asides.of(&plan.id).run(move || path.exists()).await
 }
 
-/// Opens a disk's chain outside of a start: it must begin with the file on record, as a start insists. Blocks.
+/// Opens a disk's chain outside of a start: it must be made of the files on record, as a start insists. Blocks.
 ///
 /// # Errors
 /// `conflict` for another file; `invalid-spec` for what cannot be used.
@@ -75,17 +82,27 @@ pub(crate) fn open_known(
         Some(hint) => unusable(chain(&error)).hint(hint),
         None => unusable(chain(&error)),
     })?;
-    let file = FileMark::of_fd(&opened.top.fd).map_err(|error| unusable(error.to_string()))?;
-    match files.get(&disk.path) {
-        Some(known) if !known.admits(&file, boot_id) => {
-            let message = format!("disk `{name}` of `{vm}` is another file than the one on record");
-            let refusal = Refusal::new(RefusalCode::Conflict, message).vm(vm);
-            let cause = format!("`{}` is {file}", disk.path.display());
-            let hint = format!("if it is the right one: maqet storage accept {vm} {name}");
-            Err(refusal.cause(cause).hint(hint))
-        }
-        Some(_) | None => Ok(opened),
-    }
+    let below = opened.below.iter();
+    let below = below.map(|layer| (layer.named.as_path(), &layer.image));
+    let marks = std::iter::once((disk.path.as_path(), &opened.top)).chain(below);
+    let marks: Result<Vec<_>, _> = marks
+        .map(|(path, image)| FileMark::of_fd(&image.fd).map(|mark| (path, mark)))
+        .collect();
+    let marks = marks.map_err(|error| unusable(error.to_string()))?;
+    let found = marks.iter().map(|(path, mark)| (*path, mark));
+    let Some(exchanged) = files.exchanged(found, boot_id) else {
+        return Ok(opened);
+    };
+    let is = if exchanged.record.path == disk.path {
+        "is"
+    } else {
+        "stands on"
+    };
+    let message = format!("disk `{name}` of `{vm}` {is} another file than the one on record");
+    let refusal = Refusal::new(RefusalCode::Conflict, message).vm(vm);
+    let cause = format!("`{}` is {}", exchanged.record.path.display(), exchanged.found);
+    let hint = format!("if it is the right one: maqet storage accept {vm} {name}");
+    Err(refusal.cause(cause).hint(hint))
 }
 
 fn lost(plan: &Plan, disk: &Disk) -> Refusal {

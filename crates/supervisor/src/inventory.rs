@@ -35,9 +35,13 @@ pub(crate) fn look_at(disk: &Disk, files: &DiskRecords, boot_id: &str, policy: &
     let look = image::look(&disk.path, disk.format, policy);
     let known = files.get(&disk.path);
     let top = look.chain.first();
-    let other = |found: &Found| known.is_some_and(|known| !known.admits(&found.file, boot_id));
+    let found = look
+        .chain
+        .iter()
+        .map(|found| (found.named.as_path(), &found.file));
+    let exchanged = files.exchanged(found, boot_id);
     let state = match (top, &look.broken) {
-        (Some(found), _) if other(found) => FileState::AnotherFile,
+        (Some(_), _) if exchanged.is_some() => FileState::AnotherFile,
         (Some(found), _) if found.links != 1 && !disk.readonly => FileState::Unusable,
         (_, Some(error)) if !(top.is_none() && error.is_missing()) => FileState::Unusable,
         (Some(_), _) if known.is_some_and(|known| known.file.is_some()) => FileState::Ok,
@@ -45,12 +49,12 @@ pub(crate) fn look_at(disk: &Disk, files: &DiskRecords, boot_id: &str, policy: &
         (None, _) if known.is_some_and(|known| known.used) || !disk.is_makeable() => FileState::Missing,
         (None, _) => FileState::ToBeMade,
     };
-    let trouble = match (&look.broken, top) {
-        (Some(error), _) if state != FileState::ToBeMade => causes(error),
-        (None, Some(found)) if state == FileState::Unusable => {
-            vec![format!("it has {} names instead of one", found.links)]
-        }
-        (Some(_) | None, _) => Vec::new(),
+    let trouble = match exchanged.filter(|exchanged| exchanged.record.path != disk.path) {
+        Some(below) => vec![
+            "it stands on another file than the one on record".to_owned(),
+            format!("`{}` is {}", below.record.path.display(), below.found),
+        ],
+        None => trouble_of(&look, state),
     };
     DiskStorage {
         disk: disk.name.clone(),
@@ -65,6 +69,17 @@ pub(crate) fn look_at(disk: &Disk, files: &DiskRecords, boot_id: &str, policy: &
         base: known.and_then(|known| known.base.clone()),
         holder: None,
         chain: look.chain.into_iter().map(told).collect(),
+    }
+}
+
+/// Why a file in this state is as it is, outermost first.
+fn trouble_of(look: &Look, state: FileState) -> Vec<String> {
+    match (&look.broken, look.chain.first()) {
+        (Some(error), _) if state != FileState::ToBeMade => causes(error),
+        (None, Some(found)) if state == FileState::Unusable => {
+            vec![format!("it has {} names instead of one", found.links)]
+        }
+        (Some(_) | None, _) => Vec::new(),
     }
 }
 

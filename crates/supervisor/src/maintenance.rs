@@ -244,9 +244,11 @@ fn findings_of(found: DiskStorage) -> DiskVerified {
     } = found;
     let finding = match state {
         FileState::Ok | FileState::New | FileState::ToBeMade => None,
-        FileState::AnotherFile => Some("it is another file than the one on record".to_owned()),
+        FileState::AnotherFile if trouble.is_empty() => {
+            Some("it is another file than the one on record".to_owned())
+        }
         FileState::Missing => Some("there is no file".to_owned()),
-        FileState::Unusable => Some(trouble.join(": ")),
+        FileState::AnotherFile | FileState::Unusable => Some(trouble.join(": ")),
     };
     DiskVerified {
         disk,

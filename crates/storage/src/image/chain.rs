@@ -28,6 +28,8 @@ pub struct Chain {
 /// One image below another.
 #[derive(Debug)]
 pub struct Layer {
+    /// Where it is, as the image above it says; absolute.
+    pub named: PathBuf,
     /// The file.
     pub image: Image,
     /// Its format, as the image above it says.
@@ -65,7 +67,11 @@ pub fn open_chain(
             return Err(broken(&top, "it stands on more than 64 images"));
         }
         next = under(&image, format)?;
-        below.push(Layer { image, format });
+        below.push(Layer {
+            named: path,
+            image,
+            format,
+        });
     }
     Ok(Chain { top, below })
 }

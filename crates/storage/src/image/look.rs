@@ -32,6 +32,8 @@ pub struct Look {
 /// One image of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
+    /// Where it is, as who asked or the image above it says; absolute if that was.
+    pub named: PathBuf,
     /// Where it really is, symbolic links resolved.
     pub path: PathBuf,
     /// The file.
@@ -66,9 +68,9 @@ fn follow(
     chain: &mut Vec<Found>,
 ) -> Result<(), StorageError> {
     let mut image = open(path, true)?;
-    let mut format = format;
+    let (mut named, mut format) = (path.to_owned(), format);
     loop {
-        let found = found(&image, format)?;
+        let found = found(&named, &image, format)?;
         if chain.iter().any(|other| other.file == found.file) || chain.len() > DEPTH_MAX {
             let reason = "it stands on itself, or on more than 64 images";
             let path = found.path;
@@ -79,11 +81,11 @@ fn follow(
             return Ok(());
         };
         image = backing(&image, &path, policy)?;
-        format = below;
+        (named, format) = (path, below);
     }
 }
 
-fn found(image: &Image, format: DiskFormat) -> Result<Found, StorageError> {
+fn found(named: &Path, image: &Image, format: DiskFormat) -> Result<Found, StorageError> {
     let fail = StorageError::file("look at", &image.path);
     let file = File::from(image.fd.try_clone().map_err(fail)?);
     let about = file
@@ -100,6 +102,7 @@ fn found(image: &Image, format: DiskFormat) -> Result<Found, StorageError> {
         })?,
     };
     Ok(Found {
+        named: named.to_owned(),
         path: image.path.clone(),
         file: mark,
         format,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use actix::{ActorFutureExt, Context, Handler, ResponseActFuture, WrapFuture};
+use maqet_process::ProcessError;
 use maqet_process::identity::FileMark;
 use maqet_protocol::control::DiskAccepted;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
@@ -15,8 +16,9 @@ use maqet_state::clock;
 use maqet_state::disk::{DiskRecords, Opened};
 use maqet_state::ledger::{LedgerEdit, LedgerKind};
 use maqet_state::lifecycle::{Activity, Command, Decision};
+use maqet_storage::PathPolicy;
 use maqet_storage::error::StorageError;
-use maqet_storage::image;
+use maqet_storage::image::{self, Found};
 
 use super::VmActor;
 use crate::aside::Aside;
@@ -100,26 +102,35 @@ impl VmActor {
         }
     }
 
-    /// What is on record once a person has accepted what was found at a disk's path.
-    fn accepted(&self, disk: &Disk, found: Option<FileMark>) -> DiskRecords {
+    /// What is on record once a person has accepted what was found at a disk's path, and below it.
+    fn accepted(&self, disk: &Disk, found: &[Opened]) -> DiskRecords {
         let (files, boot_id) = (self.record.files.clone(), &self.shared.boot_id);
-        match found {
-            None => files.forgotten(&disk.path),
-            Some(file) => match files.get(&disk.path) {
-                Some(known) if known.file.is_some() && known.admits(&file, boot_id) => files,
-                Some(_) | None => files.accepted(disk.path.clone(), file, boot_id, clock::now()),
-            },
+        let (top, below) = match found {
+            [] => return files.forgotten(&disk.path),
+            [top, below @ ..] => (top, below),
+        };
+        let unknown = files.get(&top.path).is_none_or(|known| known.file.is_none());
+        let exchanged = |files: &DiskRecords, Opened { path, file }: &Opened| {
+            files.exchanged([(path.as_path(), file)], boot_id).is_some()
+        };
+        let mut anew: Vec<_> = below.iter().filter(|file| exchanged(&files, file)).collect();
+        if unknown || exchanged(&files, top) {
+            anew.push(top);
         }
+        let accept = |files: DiskRecords, Opened { path, file }: &Opened| {
+            files.accepted(path.clone(), *file, boot_id, clock::now())
+        };
+        anew.into_iter().fold(files, accept)
     }
 
     /// Makes durable what a person accepted; if that fails, nothing was accepted.
     fn put_on_record(
         &mut self,
         disk: &Disk,
-        found: Result<Option<FileMark>, Refusal>,
+        found: Result<Vec<Opened>, Refusal>,
     ) -> ResponseActFuture<Self, Result<DiskAccepted, Refusal>> {
         let before = (self.record.files.clone(), self.record.health.clone());
-        let (accepted, change) = match found.and_then(|found| self.accept(disk, found)) {
+        let (accepted, change) = match found.and_then(|found| self.accept(disk, &found)) {
             Ok(settled) => settled,
             Err(refusal) => return Box::pin(async { Err(refusal) }.into_actor(self)),
         };
@@ -134,7 +145,7 @@ impl VmActor {
     }
 
     /// The change that puts it on record; nothing while the VM is busy with something that began meanwhile.
-    fn accept(&mut self, disk: &Disk, found: Option<FileMark>) -> Result<(DiskAccepted, Change), Refusal> {
+    fn accept(&mut self, disk: &Disk, found: &[Opened]) -> Result<(DiskAccepted, Change), Refusal> {
         if self.activity != Activity::Idle || self.record.state.launch().is_some() {
             let message = format!("`{}` was started meanwhile", self.name());
             return Err(Refusal::new(RefusalCode::Busy, message)
@@ -153,6 +164,7 @@ impl VmActor {
         let already = files == self.record.files && damage.is_none();
         self.record.files = files;
         let health = std::mem::take(&mut self.record.health);
+        let found = found.first().map(|top| top.file);
         self.record.health = match found {
             Some(_) => health.accepted(&disk.path),
             None => health.gone(&disk.path),
@@ -190,8 +202,12 @@ impl Handler<AcceptDisk> for VmActor {
             Err(refusal) => return Box::pin(async { Err(refusal) }.into_actor(self)),
         };
         let (vm, looked_at) = (self.name().to_owned(), disk.clone());
-        let aside = self.shared.asides.of(&self.record.id);
-        let found = async move { find(&looked_at, &aside).await.map_err(|refusal| refusal.vm(vm)) };
+        let (aside, policy) = (self.shared.asides.of(&self.record.id), self.shared.policy.clone());
+        let found = async move {
+            find(&looked_at, policy, &aside)
+                .await
+                .map_err(|refusal| refusal.vm(vm))
+        };
         let accepted = found
             .into_actor(self)
             .then(move |found, actor, _context| actor.put_on_record(&disk, found));
@@ -199,21 +215,29 @@ impl Handler<AcceptDisk> for VmActor {
     }
 }
 
-/// The file at a disk's path; `None` when there is none.
-async fn find(disk: &Disk, aside: &Aside) -> Result<Option<FileMark>, Refusal> {
-    let (path, readonly) = (disk.path.clone(), disk.readonly);
+/// The file at a disk's path, and those below it as far as they can be followed; nothing when there is none.
+async fn find(disk: &Disk, policy: PathPolicy, aside: &Aside) -> Result<Vec<Opened>, Refusal> {
     let unusable = |why: String| {
         let message = format!("the file of disk `{}` cannot be used", disk.name);
         Refusal::new(RefusalCode::InvalidSpec, message).cause(why)
     };
-    match aside.run(move || image::open(&path, readonly)).await? {
-        Ok(image) => {
-            let mark = FileMark::of_fd(&image.fd);
-            mark.map(Some).map_err(|error| unusable(chain(&error)))
-        }
-        Err(error) if error.is_missing() => Ok(None),
+    let looked_at = disk.clone();
+    match aside.run(move || files_of(&looked_at, &policy)).await? {
+        Ok(found) => found.map_err(|error| unusable(chain(&error))),
+        Err(error) if error.is_missing() => Ok(Vec::new()),
         Err(error) => Err(tell(unusable(chain(&error)), &error)),
     }
+}
+
+/// Blocks.
+fn files_of(disk: &Disk, policy: &PathPolicy) -> Result<Result<Vec<Opened>, ProcessError>, StorageError> {
+    let top = image::open(&disk.path, disk.readonly)?;
+    let path = disk.path.clone();
+    let top = FileMark::of_fd(&top.fd).map(|file| Opened { path, file });
+    let look = image::look(&disk.path, disk.format, policy);
+    let below = look.chain.into_iter().skip(1);
+    let below = below.map(|Found { named, file, .. }| Opened { path: named, file });
+    Ok(top.map(|top| std::iter::once(top).chain(below).collect()))
 }
 
 fn tell(refusal: Refusal, error: &StorageError) -> Refusal {

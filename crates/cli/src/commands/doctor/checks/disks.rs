@@ -103,7 +103,12 @@ fn of_file(vm: &str, disk: &DiskStorage) -> Option<Check> {
         FileState::Ok | FileState::New | FileState::ToBeMade => return None,
         FileState::AnotherFile => (
             "disk-exchanged",
-            format!("disk `{name}` of `{vm}` is another file than the one on record; it is not used"),
+            match disk.trouble.as_slice() {
+                [] => {
+                    format!("disk `{name}` of `{vm}` is another file than the one on record; it is not used")
+                }
+                trouble => format!("disk `{name}` of `{vm}` is not used: {}", trouble.join(": ")),
+            },
             format!("put the right one back; if this is the right one: {accept}"),
         ),
         FileState::Missing => (
