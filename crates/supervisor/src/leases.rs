@@ -4,8 +4,8 @@
 //! A directory that a guest can write to is held as well: no VM uses an image in there, or its guest would be at the mercy of
 //! the other.
 //!
-//! A lease lasts as long as its VM is not idle. It is not recorded: a supervisor makes it anew from the specs of the VMs it
-//! finds running.
+//! A lease ends when its VM's line on the board says that it rests: the next one is for what its disks are by then. It is not
+//! recorded: a supervisor makes it anew from the specs of the VMs it finds running.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use maqet_process::identity::FileId;
-use maqet_protocol::control::DiskHolder;
+use maqet_protocol::control::{DiskHolder, VmSummary};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::VmSpec;
 use maqet_spec::vm::{Disk, Share};
@@ -87,6 +87,13 @@ impl Leases {
         }
         held.insert(id.clone(), holder);
         Ok(())
+    }
+
+    /// What a VM's line says by now: one that rests has no images.
+    pub(crate) fn follow(&self, line: &VmSummary) {
+        if !says_busy(line) {
+            self.0.borrow_mut().remove(&line.id);
+        }
     }
 
     /// The VM that has this file now, and for which disk.
@@ -183,9 +190,11 @@ fn tree(share: &Share) -> Option<Tree> {
 }
 
 fn is_busy(board: &Board, id: &VmId) -> bool {
-    board
-        .line(id)
-        .is_some_and(|line| line.status == Status::Running || line.activity != Activity::Idle)
+    board.line(id).is_some_and(|line| says_busy(&line))
+}
+
+fn says_busy(line: &VmSummary) -> bool {
+    line.status == Status::Running || line.activity != Activity::Idle
 }
 
 fn refuse(name: &str, wanted: &Use, other: &str, theirs: &Use) -> Refusal {
@@ -209,4 +218,42 @@ fn refuse(name: &str, wanted: &Use, other: &str, theirs: &Use) -> Refusal {
         .hint(format!(
             "stop `{other}` first, or give each an overlay: qemu-img create -f qcow2 -b BASE -F qcow2 OVERLAY"
         ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn line(status: &str, activity: &str) -> VmSummary {
+        serde_json::from_value(json!({
+            "id": "0".repeat(32), "name": "web", "status": status, "activity": activity,
+            "since": maqet_state::clock::now(), "memory": 1, "cpus": 1, "restart": "never",
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_lease_ends_when_its_vm_rests_and_is_not_found_by_what_begins_next() {
+        let leases = Leases::default();
+        let holder = Holder {
+            name: "web".to_owned(),
+            images: Vec::new(),
+            trees: Vec::new(),
+        };
+        let id = line("stopped", "idle").id;
+        for (status, activity, held) in [
+            ("stopped", "starting", true),
+            ("running", "idle", true),
+            ("running", "snapshotting", true),
+            ("stopped", "idle", false),
+            ("failed", "maintaining", true),
+            ("failed", "idle", false),
+        ] {
+            leases.0.borrow_mut().insert(id.clone(), holder.clone());
+            leases.follow(&line(status, activity));
+            assert_eq!(leases.0.borrow().contains_key(&id), held, "{status}, {activity}");
+        }
+    }
 }

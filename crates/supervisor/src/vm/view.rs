@@ -14,7 +14,9 @@ use super::VmActor;
 impl VmActor {
     /// Puts the line `ls` shows on the board.
     pub(super) fn show(&self) {
-        self.shared.board.show(self.summary());
+        let line = self.summary();
+        self.shared.leases.follow(&line);
+        self.shared.board.show(line);
     }
 
     /// What `ls` shows.
