@@ -40,3 +40,4 @@ mod store;
 mod virtiofs;
 mod wait;
 mod why;
+mod wrong_files;

@@ -14,6 +14,7 @@ use maqet_process::confine::{self, Access, Confinement, Floor, Level, Rule};
 use maqet_spec::VmSpec;
 use maqet_spec::named;
 use maqet_spec::vm::{Sandbox, SandboxPaths};
+use maqet_spec::yaml::word;
 use maqet_storage::PathPolicy;
 
 /// What the C library, the user network and QEMU's look at the host read.
@@ -205,6 +206,6 @@ pub(crate) fn hint(path: &Path) -> String {
     format!(
         "denied by the sandbox: {}; if the VM needs it, add it to the VM file: `sandbox: {{read: [{}]}}`, or `write:`",
         path.display(),
-        path.display()
+        word(path)
     )
 }

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{Access, access};
@@ -44,6 +45,7 @@ pub fn check_host_beside(spec: &VmSpec, own: Option<&Path>) -> Vec<Finding> {
     }
     let disks = spec.disks.iter().filter(|disk| !is_own(disk));
     findings.extend(disks.filter_map(disk));
+    findings.extend(one_file_twice(&spec.disks));
     findings.extend(io_uring(spec));
     findings.extend(spec.shares.iter().filter_map(share));
     findings.extend(accelerator(spec));
@@ -119,6 +121,27 @@ fn share(share: &Share) -> Option<Finding> {
     }
 }
 
+/// Two disks whose paths lead to one file, which one of them writes to.
+fn one_file_twice(disks: &[Disk]) -> Option<Finding> {
+    let file = |disk: &Disk| {
+        fs::metadata(&disk.path)
+            .ok()
+            .map(|found| (found.dev(), found.ino()))
+    };
+    disks.iter().enumerate().find_map(|(number, disk)| {
+        let found = file(disk)?;
+        let mut before = disks.iter().take(number);
+        let other = before.find(|other| file(other) == Some(found) && !(other.readonly && disk.readonly))?;
+        let message = format!(
+            "`{}` is the file of disk `{}` as well",
+            disk.path.display(),
+            other.name
+        );
+        let finding = Finding::new(&["disks", &disk.name, "path"], message);
+        Some(finding.hint("give each disk a file of its own"))
+    })
+}
+
 /// A host where nobody may use `io_uring`. Where only some may, QEMU finds out.
 fn io_uring(spec: &VmSpec) -> Option<Finding> {
     /// `kernel.io_uring_disabled`: for everybody.
@@ -146,10 +169,18 @@ fn existing(disk: &Disk, field: &[&str]) -> Option<Finding> {
     };
     let mut magic = [0; 4];
     let is_qcow2 = file.read_exact(&mut magic).is_ok() && magic == QCOW2_MAGIC;
-    (disk.format == DiskFormat::Qcow2 && !is_qcow2).then(|| {
-        Finding::new(field, format!("`{shown}` is not a qcow2 image"))
-            .hint("write `format: raw` if it holds plain bytes")
-    })
+    match disk.format {
+        DiskFormat::Qcow2 if !is_qcow2 => {
+            let finding = Finding::new(field, format!("`{shown}` is not a qcow2 image"));
+            Some(finding.hint("write `format: raw` if it holds plain bytes"))
+        }
+        // The guest would see the image's own tables, and write over them.
+        DiskFormat::Raw if is_qcow2 && !disk.readonly => {
+            let finding = Finding::new(field, format!("`{shown}` is a qcow2 image, not a raw one"));
+            Some(finding.hint("write `format: qcow2`"))
+        }
+        DiskFormat::Qcow2 | DiskFormat::Raw => None,
+    }
 }
 
 /// An image that is to be created needs a size and a directory to be created in.
@@ -157,7 +188,12 @@ fn missing(disk: &Disk, field: &[&str]) -> Option<Finding> {
     let shown = disk.path.display();
     if !disk.is_makeable() {
         let finding = Finding::new(field, format!("`{shown}` does not exist"));
-        return Some(finding.hint("write `size: 10G` to have it created at the first start"));
+        let made = "write `size: 10G` to have it created at the first start";
+        return Some(if disk.readonly {
+            finding
+        } else {
+            finding.hint(made)
+        });
     }
     if fs::symlink_metadata(&disk.path).is_ok() {
         return Some(Finding::new(

@@ -1,9 +1,10 @@
 //! Paths of a spec: absolute, whatever was written.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// Makes a written path absolute: `~/` is the home directory, anything relative refers to `directory`. `.` and
-/// doubled slashes go; `..` stays, since only the kernel knows where it leads.
+/// doubled slashes go. `..` at the beginning is the directory above `directory`, wherever the links on the way there lead;
+/// elsewhere it stays, since only the kernel knows where it leads.
 ///
 /// # Errors
 /// A message when the path cannot be made absolute.
@@ -20,13 +21,27 @@ pub(crate) fn absolute(written: &str, directory: &Path, home: Option<&Path>) -> 
                 "`{written}`: only `~/` is understood, not other users' homes"
             ));
         }
-        None => directory.join(written),
+        None => joined(directory, written),
     };
     let clean: PathBuf = joined.components().collect();
     if clean.to_str().is_none() {
         return Err(format!("`{}` is not UTF-8", clean.display()));
     }
     Ok(clean)
+}
+
+fn joined(directory: &Path, written: &str) -> PathBuf {
+    let mut rest = Path::new(written).components().peekable();
+    rest.next_if_eq(&Component::CurDir);
+    if rest.peek() != Some(&Component::ParentDir) {
+        return directory.join(written);
+    }
+    let mut from = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    while rest.next_if_eq(&Component::ParentDir).is_some() {
+        from.pop();
+    }
+    from.extend(rest);
+    from
 }
 
 fn no_home() -> String {
@@ -46,7 +61,11 @@ mod tests {
             ("/x/y", "/x/y"),
             ("~/k", "/home/u/k"),
             ("~", "/home/u"),
-            ("../a", "/d/../a"),
+            ("../a", "/a"),
+            ("./../../a/b", "/a/b"),
+            ("..", "/"),
+            ("x/../a", "/d/x/../a"),
+            ("/x/../a", "/x/../a"),
             ("~backup", "/d/~backup"),
         ] {
             assert_eq!(
@@ -55,6 +74,11 @@ mod tests {
                 "{written}"
             );
         }
+        let place = tempfile::tempdir().unwrap();
+        let real = place.path().canonicalize().unwrap();
+        std::fs::create_dir_all(real.join("a/b")).unwrap();
+        std::os::unix::fs::symlink("a/b", real.join("link")).unwrap();
+        assert_eq!(absolute("../x", &real.join("link"), None), Ok(real.join("a/x")));
         assert!(absolute("~/k", Path::new("/d"), None).is_err());
         assert!(absolute("~bob/k", Path::new("/d"), Some(home)).is_err());
         assert!(absolute("", Path::new("/d"), Some(home)).is_err());

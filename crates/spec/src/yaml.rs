@@ -10,7 +10,7 @@ mod read;
 mod typed;
 mod walk;
 
-pub use emit::to_string;
+pub use emit::{to_string, word};
 pub use typed::from_str_strict;
 
 pub(crate) use node::{At, Entry, Kind, Mark, Node, Value};

@@ -128,6 +128,20 @@ pub enum StorageError {
         /// The file.
         path: PathBuf,
     },
+    /// What the guest wrote is encrypted, and nobody gives maqet the key.
+    #[error("`{}` is encrypted", path.display())]
+    Encrypted {
+        /// The image.
+        path: PathBuf,
+    },
+    /// A qcow2 image without its tables, which would show an empty disk or none.
+    #[error("`{}` is damaged: {reason}", path.display())]
+    Unsound {
+        /// The image.
+        path: PathBuf,
+        /// Why, as a clause about "it".
+        reason: String,
+    },
     /// What an image stands on cannot be followed.
     #[error("`{}` cannot be used: {reason}", path.display())]
     Chain {
@@ -242,7 +256,15 @@ impl StorageError {
             Self::ImageTaken { .. } => Some("choose another with --name".to_owned()),
             Self::NoImage { .. } => Some("maqet image ls".to_owned()),
             Self::BadImage { name, .. } => Some(format!("maqet image verify {name}")),
-            Self::Backing { source, .. } => source.hint(),
+            Self::Backing { path, source, .. } => backing_hint(path, source),
+            Self::Encrypted { .. } => Some(
+                "make a plain image of it with qemu-img convert; the guest can encrypt what is in it"
+                    .to_owned(),
+            ),
+            Self::Unsound { path, .. } => Some(format!(
+                "put a whole copy in its place; what qemu-img makes of it: qemu-img check {}",
+                word(path)
+            )),
             Self::NotQcow2 { path } => Some(format!(
                 "look at it with `qemu-img info {}`; a raw image needs `format: raw`",
                 word(path)
@@ -294,6 +316,15 @@ impl StorageError {
             source,
         }
     }
+}
+
+/// What helps where a file that an image stands on cannot be used.
+fn backing_hint(path: &Path, source: &StorageError) -> Option<String> {
+    if !source.is_missing() {
+        return source.hint();
+    }
+    let rebase = format!("qemu-img rebase -u -F FORMAT -b BASE {}", word(path));
+    Some(format!("put it back; or say where it is now: {rebase}"))
 }
 
 fn package_hint(name: &str) -> String {

@@ -20,6 +20,7 @@ mod open;
 mod room;
 pub mod snapshot;
 mod suspect;
+mod tables;
 mod unnamed;
 mod version;
 
@@ -39,6 +40,7 @@ pub use open::{Image, open};
 pub(crate) use room::counted;
 pub use room::{ROOM_BYTES, free_bytes};
 pub use suspect::is_suspect;
+pub(crate) use tables::Tables;
 pub(crate) use unnamed::blocking;
 pub use unnamed::is_temporary;
 pub use version::version;

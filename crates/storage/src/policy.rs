@@ -16,6 +16,7 @@ mod tree;
 
 use std::path::{Component, Path, PathBuf};
 
+use maqet_spec::yaml::word as yaml_word;
 pub use mounts::Mount;
 use places::{CREDENTIALS, FILE_SYSTEMS, HOMES, LOGIN_SCRIPTS, SCRATCH, SOCKETS, SYSTEM_TREES};
 
@@ -76,7 +77,8 @@ impl Denied {
 
     fn reason(&self) -> String {
         match self.rule {
-            Rule::Form => "the path must be absolute and without `..`".to_owned(),
+            Rule::Form if self.path.is_absolute() => "where the `..` in it leads is not known".to_owned(),
+            Rule::Form => "it is not an absolute path".to_owned(),
             Rule::Credentials => format!("`{}` holds credentials or settings", self.entry),
             Rule::LoginScripts => format!("`{}` is run at login", self.entry),
             Rule::Sockets => format!("`{}` is where other programs meet", self.entry),
@@ -96,15 +98,23 @@ impl Denied {
                 "choose a directory of its own".to_owned()
             }
             Rule::Mount | Rule::OthersHome | Rule::System | Rule::Elsewhere => {
-                let directory = self.path.parent().unwrap_or(&self.path);
-                format!(
-                    "choose a place in your home or in /tmp; or allow this one in the supervisor's configuration: \
-                     `storage: {{roots: [{}]}}`",
-                    directory.display()
-                )
+                let elsewhere = "choose a place in your home or in /tmp";
+                match self.path.parent().filter(|directory| may_be_root(directory)) {
+                    Some(directory) => format!(
+                        "{elsewhere}; or allow this one in the supervisor's configuration: `storage: {{roots: [{}]}}`",
+                        yaml_word(directory)
+                    ),
+                    None => elsewhere.to_owned(),
+                }
             }
         }
     }
+}
+
+/// Whether a person may want to have images in a directory: not in all there is, nor where the kernel shows itself.
+fn may_be_root(directory: &Path) -> bool {
+    let kernel = ["/dev", "/proc", "/sys"];
+    directory.parent().is_some() && !kernel.iter().any(|tree| directory.starts_with(tree))
 }
 
 impl PathPolicy {

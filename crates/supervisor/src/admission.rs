@@ -7,6 +7,7 @@ use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::shell::word;
 use maqet_spec::validate::Finding;
 use maqet_spec::vm::Accel;
+use maqet_spec::yaml;
 use maqet_spec::{Size, VmSpec};
 use maqet_storage::PathPolicy;
 use maqet_storage::binary::Binary;
@@ -61,13 +62,13 @@ pub(crate) async fn check_new(spec: &VmSpec, shared: &Rc<Shared>) -> Result<(), 
 }
 
 fn left_behind(spec: &VmSpec, disk: &str, path: &Path) -> Refusal {
-    let (vm, path) = (&spec.name, path.display());
+    let (vm, shown, written) = (&spec.name, path.display(), yaml::word(path));
     let message = format!("disk `{disk}` of `{vm}` cannot be made: there is one of an earlier `{vm}`");
     Refusal::new(RefusalCode::Conflict, message)
         .vm(vm.as_str())
-        .cause(format!("`{path}` is there"))
+        .cause(format!("`{shown}` is there"))
         .hint(format!(
-            "delete it, or write `path: {path}` without `from` to use it as it is"
+            "delete it, or write `path: {written}` without `from` to use it as it is"
         ))
 }
 

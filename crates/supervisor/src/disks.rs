@@ -31,7 +31,7 @@ pub(crate) async fn create_missing(plan: &Plan) -> Result<Vec<ExpectedFile>, Ref
     for disk in &plan.spec.disks {
         match plan.files.get(&disk.path) {
             _ if is_there(plan, disk).await? => {}
-            Some(known) if known.used => return Err(lost(plan, disk)),
+            Some(known) if known.used => return Err(gone(plan.spec.name.as_str(), disk)),
             Some(_) | None => {
                 let file = create(plan, disk).await?;
                 made.extend(file.map(|file| (disk.path.clone(), file)));
@@ -64,7 +64,7 @@ async fn is_there(plan: &Plan, disk: &Disk) -> Result<bool, Refusal> {
 /// Opens a disk's chain outside of a start: it must be made of the files on record, as a start insists. Blocks.
 ///
 /// # Errors
-/// `conflict` for another file; `invalid-spec` for what cannot be used.
+/// `conflict` for another file, or none; `invalid-spec` for what cannot be used.
 pub(crate) fn open_known(
     vm: &str,
     disk: &Disk,
@@ -77,6 +77,9 @@ pub(crate) fn open_known(
         let message = format!("disk `{name}` of `{vm}` cannot be opened");
         Refusal::new(RefusalCode::InvalidSpec, message).vm(vm).cause(why)
     };
+    if is_gone(disk, files) {
+        return Err(gone(vm, disk));
+    }
     let opened = image::open_chain(&disk.path, disk.format, readonly, policy);
     let opened = opened.map_err(|error| match error.hint() {
         Some(hint) => unusable(chain(&error)).hint(hint),
@@ -105,8 +108,9 @@ pub(crate) fn open_known(
     Err(refusal.cause(cause).hint(hint))
 }
 
-fn lost(plan: &Plan, disk: &Disk) -> Refusal {
-    let (vm, name) = (plan.spec.name.as_str(), &disk.name);
+/// A QEMU had the file of this disk, and there is none.
+pub(crate) fn gone(vm: &str, disk: &Disk) -> Refusal {
+    let name = &disk.name;
     let message = format!("disk `{name}` of `{vm}` is gone");
     let path = disk.path.display();
     Refusal::new(RefusalCode::Conflict, message)
@@ -115,6 +119,11 @@ fn lost(plan: &Plan, disk: &Disk) -> Refusal {
         .hint(format!(
             "put it back; if it is lost for good: maqet storage accept {vm} {name}"
         ))
+}
+
+/// Whether it is that: not a disk that the first start is to make.
+pub(crate) fn is_gone(disk: &Disk, files: &DiskRecords) -> bool {
+    files.get(&disk.path).is_some_and(|known| known.used) && !disk.path.exists()
 }
 
 /// Makes an image that has a size; `None` when it has none, or somebody else made the file meanwhile: then it is used like

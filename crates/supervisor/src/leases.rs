@@ -65,9 +65,12 @@ impl Leases {
     ///
     /// # Errors
     /// `conflict` when another VM uses one of them, and one of both writes to it; when an image is in a directory that a guest
-    /// can write to. Names both.
+    /// can write to. `invalid-spec` when two disks of the VM itself get in each other's way like that. Names both.
     pub(crate) async fn take(id: &VmId, spec: &VmSpec, shared: &Shared) -> Result<(), Refusal> {
         let holder = Holder::of(id, spec, shared).await;
+        if let Some((one, other)) = holder.twice() {
+            return Err(refuse_twice(&holder.name, one, other));
+        }
         let mut held = shared.leases.0.borrow_mut();
         held.retain(|other, _holder| other != id && is_busy(&shared.board, other));
         let taken = holder.images.iter().find_map(|wanted| {
@@ -161,6 +164,18 @@ impl Holder {
         Some(refusal.hint("share a directory of its own, or write `readonly: true` beside it"))
     }
 
+    /// Two disks of its own that do not get along.
+    fn twice(&self) -> Option<(&Use, &Use)> {
+        let mut pairs = self
+            .images
+            .iter()
+            .flat_map(|one| self.images.iter().map(move |other| (one, other)));
+        pairs.find(|(one, other)| {
+            let differ = one.disk != other.disk && one.file == other.file;
+            differ && other.writes
+        })
+    }
+
     /// Its use of a file that somebody else wants, if they do not get along.
     fn of_file(&self, wanted: &Use) -> Option<&Use> {
         let clashes = |theirs: &&Use| theirs.file == wanted.file && (theirs.writes || wanted.writes);
@@ -195,6 +210,22 @@ fn is_busy(board: &Board, id: &VmId) -> bool {
 
 fn says_busy(line: &VmSummary) -> bool {
     line.status == Status::Running || line.activity != Activity::Idle
+}
+
+fn refuse_twice(name: &str, one: &Use, written: &Use) -> Refusal {
+    let message = format!(
+        "disks `{}` and `{}` of `{name}` use one file",
+        one.disk, written.disk
+    );
+    let cause = format!(
+        "`{}` belongs to both, and `{}` writes to it",
+        one.path.display(),
+        written.disk
+    );
+    Refusal::new(RefusalCode::InvalidSpec, message)
+        .vm(name)
+        .cause(cause)
+        .hint("give each a file of its own, or an overlay: qemu-img create -f qcow2 -b BASE -F qcow2 OVERLAY")
 }
 
 fn refuse(name: &str, wanted: &Use, other: &str, theirs: &Use) -> Refusal {

@@ -17,6 +17,8 @@ fn findings(yaml: &str) -> String {
     fs::write(at("good.qcow2"), b"QFI\xfb....").unwrap();
     fs::create_dir(at("folder")).unwrap();
     symlink(at("nowhere"), at("dangling")).unwrap();
+    symlink(at("good.qcow2"), at("same")).unwrap();
+    fs::hard_link(at("plain.img"), at("other.img")).unwrap();
     let source = Source::new("vm.yaml", directory.path(), format!("name: web\n{yaml}"));
     let options = LoadOptions {
         default_arch: "x86_64".to_owned(),
@@ -112,6 +114,57 @@ fn disks() {
       |
     8 |   - {name: f, file: kernel/x, size: 1G}
       |                     ^^^^^^^^
+    "#);
+}
+
+#[test]
+fn one_file_is_one_disk_unless_it_is_only_read() {
+    insta::assert_snapshot!(findings(
+        "disks:\n  a: {path: good.qcow2}\n  b: {path: same, readonly: true}\n  c: {path: plain.img, format: raw}\n"
+    ), @r#"
+    `[DIR]/same` is the file of disk `a` as well
+     --> vm.yaml:4:13
+      |
+    4 |   b: {path: same, readonly: true}
+      |             ^^^^
+    hint: give each disk a file of its own
+    "#);
+    assert_eq!(
+        findings("disks: {a: {path: good.qcow2, readonly: true}, b: {path: same, readonly: true}}\n"),
+        ""
+    );
+    insta::assert_snapshot!(findings(
+        "disks:\n  a: {path: plain.img, format: raw}\n  b: {path: ./folder/../other.img, format: raw}\n"
+    ), @r#"
+    `[DIR]/folder/../other.img` is the file of disk `a` as well
+     --> vm.yaml:4:13
+      |
+    4 |   b: {path: ./folder/../other.img, format: raw}
+      |             ^^^^^^^^^^^^^^^^^^^^^
+    hint: give each disk a file of its own
+    "#);
+}
+
+#[test]
+fn an_image_is_of_the_format_that_is_said() {
+    insta::assert_snapshot!(findings("disks:\n  a: {path: good.qcow2, format: raw}\n"), @r#"
+    `[DIR]/good.qcow2` is a qcow2 image, not a raw one
+     --> vm.yaml:3:13
+      |
+    3 |   a: {path: good.qcow2, format: raw}
+      |             ^^^^^^^^^^
+    hint: write `format: qcow2`
+    "#);
+    assert_eq!(
+        findings("disks: {a: {path: good.qcow2, format: raw, readonly: true}}\n"),
+        ""
+    );
+    insta::assert_snapshot!(findings("disks:\n  a: {path: missing.iso, media: cdrom}\n"), @r#"
+    `[DIR]/missing.iso` does not exist
+     --> vm.yaml:3:13
+      |
+    3 |   a: {path: missing.iso, media: cdrom}
+      |             ^^^^^^^^^^^
     "#);
 }
 

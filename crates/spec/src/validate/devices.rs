@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use crate::machine::Family;
+use crate::size::Size;
 use crate::validate::Finding;
 use crate::vm::{
     Aio, DetectZeroes, Discard, Disk, DiskFormat, DiskInterface, Forward, Media, Network, VmSpec,
@@ -12,6 +13,8 @@ use crate::vm::{
 const IDE_DISKS_MAX: usize = 4;
 /// Bytes that image sizes are multiples of.
 const SECTOR_BYTES: u64 = 512;
+/// Most that an image is made large, 1 PiB: as much as the library takes.
+const SIZE_MAX: Size = Size(1 << 50);
 
 pub(super) fn disks(spec: &VmSpec, family: Family, findings: &mut Vec<Finding>) {
     let mut ide = 0;
@@ -62,10 +65,11 @@ fn one_disk(disk: &Disk, before: &[Disk], machine: &str, family: Family) -> Vec<
         ));
     }
     if let Some(other) = before.iter().find(|other| other.path == disk.path) {
-        findings.push(at(
+        let finding = at(
             "path",
             format!("disk `{}` already uses `{}`", other.name, disk.path.display()),
-        ));
+        );
+        findings.push(finding.hint("give each disk a file of its own"));
     }
     if !disk.path.is_absolute() {
         findings.push(at(
@@ -76,27 +80,32 @@ fn one_disk(disk: &Disk, before: &[Disk], machine: &str, family: Family) -> Vec<
     if let Some(why) = misfit(disk.interface, machine, family) {
         findings.push(why.into_finding(disk));
     }
-    if let Some(size) = disk.size {
-        if size.0 == 0 || !size.0.is_multiple_of(SECTOR_BYTES) {
-            findings.push(at(
-                "size",
-                format!("the size must be a multiple of {SECTOR_BYTES} bytes, not {size}"),
-            ));
-        }
-        if disk.readonly {
-            let finding = at(
-                "size",
-                "a read-only disk is never created, so it has no `size`".to_owned(),
-            );
-            findings.push(finding.hint("leave out `size` or `readonly`"));
-        }
-    }
+    findings.extend(size(disk));
     if disk.from.is_some() {
         findings.extend(clone(disk));
     }
     findings.extend(medium(disk));
     findings.extend(tuning(disk));
     findings
+}
+
+/// What is wrong with the size of an image that is to be made.
+fn size(disk: &Disk) -> Option<Finding> {
+    let size = disk.size?;
+    let told = |message: String| Some(Finding::new(&["disks", &disk.name, "size"], message));
+    if size.0 == 0 || !size.0.is_multiple_of(SECTOR_BYTES) {
+        return told(format!(
+            "the size must be a multiple of {SECTOR_BYTES} bytes, not {size}"
+        ));
+    }
+    if size > SIZE_MAX {
+        return told(format!("a disk has at most {SIZE_MAX}, not {size}"));
+    }
+    if disk.readonly {
+        let finding = told("a read-only disk is never created, so it has no `size`".to_owned())?;
+        return Some(finding.hint("leave out `size` or `readonly`"));
+    }
+    None
 }
 
 /// What a disk that stands on an image of the library must be.

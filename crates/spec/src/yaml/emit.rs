@@ -3,6 +3,8 @@
 //! The library writes the text `no` without quotes, which YAML 1.1 readers take for a boolean. Here a text is
 //! written plain only when no reader takes it for anything else.
 
+use std::path::Path;
+
 use serde::Serialize;
 use serde_yaml::Value;
 
@@ -96,6 +98,16 @@ pub(crate) fn scalar(text: &str) -> String {
     }
 }
 
+/// A path as one word of YAML that people copy from a hint into a file, also between brackets.
+pub fn word(path: &Path) -> String {
+    let text = path.display().to_string();
+    if is_plain(&text) && !text.contains(',') {
+        text
+    } else {
+        quoted(&text)
+    }
+}
+
 /// Double quotes with the escapes that JSON and YAML have in common.
 fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
@@ -140,4 +152,22 @@ fn is_plain(text: &str) -> bool {
             && !text.contains(", ")
             && !text.ends_with([':', ' '])
             && !RETYPED.contains(&text.to_ascii_lowercase().as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_read_back_from_a_list_as_it_is() {
+        for path in [
+            "/srv/vm", "/a b", "/a, b", "/a,b", "/[x]", "/{x}: y", "/a #b", "/it's", "/\"q\\", "/ä\n\tb",
+            "/x:",
+        ] {
+            let text = format!("{{roots: [{}]}}", word(Path::new(path)));
+            let read: Value = serde_yaml::from_str(&text).unwrap();
+            assert_eq!(read["roots"][0], Value::from(path), "{text}");
+        }
+        assert_eq!(word(Path::new("/srv/vm-1.d")), "/srv/vm-1.d");
+    }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use maqet_spec::vm::DiskFormat;
 
 use super::header::Header;
-use super::{Image, open};
+use super::{Image, Tables, open};
 use crate::error::StorageError;
 use crate::policy::PathPolicy;
 
@@ -77,17 +77,25 @@ pub fn open_chain(
 }
 
 pub(super) fn backing(above: &Image, path: &Path, policy: &PathPolicy) -> Result<Image, StorageError> {
-    let judged = |image: Image| match policy.check(&image.path) {
-        Ok(()) => Ok(image),
-        Err(denied) => Err(denied.into()),
+    let judged = |opened: Result<Image, StorageError>| {
+        let found = opened
+            .as_ref()
+            .map_or_else(|_| sought(path), |image| image.path.clone());
+        policy.check(&found)?;
+        opened
     };
-    open(path, true)
-        .and_then(judged)
-        .map_err(|source| StorageError::Backing {
-            path: above.path.clone(),
-            backing: path.to_owned(),
-            source: Box::new(source),
-        })
+    judged(open(path, true)).map_err(|source| StorageError::Backing {
+        path: above.path.clone(),
+        backing: path.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+/// Where a file that cannot be opened is, or would be: what is off limits is so whether it exists or not, and an image that
+/// came from elsewhere is told nothing about it.
+fn sought(path: &Path) -> PathBuf {
+    let real = |above: &Path| Some(above.canonicalize().ok()?.join(path.strip_prefix(above).ok()?));
+    path.ancestors().find_map(real).unwrap_or_else(|| path.to_owned())
 }
 
 /// Path and format of what an image stands on.
@@ -107,6 +115,7 @@ pub(super) fn under(
         }
         read => read.map_err(StorageError::file("read", &image.path))?,
     };
+    check_tables(image, &file)?;
     if header.data_file {
         let path = image.path.clone();
         return Err(StorageError::DataFile { path });
@@ -121,6 +130,25 @@ pub(super) fn under(
         None => return Err(broken(image, "it does not say which format its backing file has")),
     };
     Ok(Some((located(image, &name)?, format)))
+}
+
+/// Refuses what QEMU would refuse in words of its own, or take for an empty disk.
+fn check_tables(image: &Image, file: &File) -> Result<(), StorageError> {
+    let fail = || StorageError::file("read", &image.path);
+    let path = || image.path.clone();
+    let tables = Tables::read(file).map_err(fail())?;
+    let Some(tables) = tables else {
+        return Err(StorageError::NotQcow2 { path: path() });
+    };
+    if tables.encrypted {
+        return Err(StorageError::Encrypted { path: path() });
+    }
+    // Asked after the header: the file of an image in use grows before its header tells.
+    let bytes = file.metadata().map_err(fail())?.len();
+    match tables.unsound(bytes) {
+        Some(reason) => Err(StorageError::Unsound { path: path(), reason }),
+        None => Ok(()),
+    }
 }
 
 /// Where a backing file is: relative to the image that names it. Names that QEMU would take for a protocol are no paths.
@@ -148,6 +176,7 @@ fn broken(image: &Image, reason: &'static str) -> StorageError {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::FileExt;
     use std::process::Command;
 
     use super::*;
@@ -250,8 +279,11 @@ mod tests {
         for (backing, denied) in [
             ("/etc/passwd", true),
             (".ssh/id", true),
+            ("/etc/missing", true),
+            ("/dev/null", true),
+            ("/dev/missing", true),
+            ("../../../../etc/missing", true),
             ("missing", false),
-            ("/dev/null", false),
         ] {
             place.create(&["-u", "-b", backing, "-F", "raw", "top", "1M"]);
             let Err(StorageError::Backing { source, backing, .. }) = place.open("top") else {
@@ -264,6 +296,42 @@ mod tests {
                 backing.display()
             );
         }
+    }
+
+    fn words(error: &dyn std::error::Error) -> String {
+        match error.source() {
+            Some(source) => format!("{error}: {}", words(source)),
+            None => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn encrypted_and_cut_images_are_told_before_qemu_sees_them() {
+        let place = Place::new();
+        place.create(&["secret", "1M"]);
+        let secret = File::options().write(true).open(place.at("secret")).unwrap();
+        // The method: LUKS.
+        secret.write_all_at(&[0, 0, 0, 2], 32).unwrap();
+        assert!(matches!(
+            place.open("secret"),
+            Err(StorageError::Encrypted { .. })
+        ));
+        place.create(&["whole", "1M"]);
+        place.create(&["-b", "whole", "-F", "qcow2", "above"]);
+        let bytes = fs::read(place.at("whole")).unwrap();
+        for cut in [72, 104, 300, 65_536, bytes.len() - 1] {
+            fs::write(place.at("whole"), &bytes[..cut]).unwrap();
+            for name in ["whole", "above"] {
+                let error = place.open(name).unwrap_err();
+                let told = words(&error);
+                assert!(
+                    told.contains("lies outside the file") || told.contains("is not a qcow2"),
+                    "{cut}: {told}"
+                );
+            }
+        }
+        fs::write(place.at("whole"), &bytes).unwrap();
+        assert!(place.open("above").is_ok());
     }
 
     #[test]

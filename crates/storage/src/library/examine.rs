@@ -9,7 +9,7 @@ use maqet_spec::shell::word;
 use maqet_spec::vm::DiskFormat;
 
 use crate::error::StorageError;
-use crate::image::{Header, Image};
+use crate::image::{Header, Image, Tables};
 
 /// Most that an image may be large, bytes: 1 PiB. What is larger is a mistake or an attack.
 const SIZE_MAX: u64 = 1 << 50;
@@ -210,55 +210,9 @@ fn unsound(file: &File, file_bytes: u64) -> io::Result<Option<String>> {
     let Some(tables) = Tables::read(file)? else {
         return Ok(Some("its header is cut off".to_owned()));
     };
-    Ok(too_large(header.virtual_bytes).or_else(|| tables.unsound(file_bytes)))
-}
-
-/// Where a qcow2 image has its tables.
-#[derive(Clone, Copy, Debug)]
-struct Tables {
-    cluster_bits: u32,
-    encryption: u32,
-    first_level: (u64, u64),
-    refcounts: (u64, u64),
-    snapshots: (u64, u64),
-}
-
-impl Tables {
-    fn read(file: &File) -> io::Result<Option<Self>> {
-        let bytes = read(file, 0, 72)?;
-        let half = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-        let whole = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-        let tables = || {
-            let cluster_bits = half(20)?;
-            Some(Self {
-                cluster_bits,
-                encryption: half(32)?,
-                first_level: (whole(40)?, u64::from(half(36)?) * 8),
-                refcounts: (whole(48)?, u64::from(half(56)?).checked_shl(cluster_bits)?),
-                // An entry has 40 bytes at least.
-                snapshots: (whole(64)?, u64::from(half(60)?) * 40),
-            })
-        };
-        Ok(tables())
-    }
-
-    fn unsound(&self, file_bytes: u64) -> Option<String> {
-        if !(9..=21).contains(&self.cluster_bits) {
-            return Some(format!("its clusters have 2^{} bytes", self.cluster_bits));
-        }
-        if self.encryption != 0 {
-            return Some("it is encrypted".to_owned());
-        }
-        let tables = [
-            (self.first_level, "table of clusters"),
-            (self.refcounts, "table of reference counts"),
-            (self.snapshots, "table of snapshots"),
-        ];
-        let outside = tables.iter().find(|((offset, bytes), _)| {
-            *bytes > 0 && offset.checked_add(*bytes).is_none_or(|end| end > file_bytes)
-        });
-        outside.map(|(_, what)| format!("its {what} lies outside the file"))
-    }
+    let encrypted = tables.encrypted.then(|| "it is encrypted".to_owned());
+    let outside = || tables.unsound(file_bytes);
+    Ok(too_large(header.virtual_bytes).or(encrypted).or_else(outside))
 }
 
 /// So many bytes, or as many as there are.

@@ -16,6 +16,7 @@ use maqet_storage::image::snapshot::{Snapshot, SnapshotFile};
 
 use super::plan::{Found, Step};
 use super::scope::capable;
+use crate::disks::{gone, is_gone};
 use crate::link::chain;
 use crate::shared::Shared;
 
@@ -38,7 +39,8 @@ impl Files {
         let (spec, files) = (spec.clone(), files.clone());
         let (policy, boot_id) = (shared.policy.clone(), shared.boot_id.clone());
         let opening = move || {
-            let there = capable(&spec).filter(|disk| !disk.is_makeable() || disk.path.exists());
+            let is_new = |disk: &Disk| disk.is_makeable() && !disk.path.exists() && !is_gone(disk, &files);
+            let there = capable(&spec).filter(|disk| !is_new(disk));
             let opened = there.map(|disk| open(disk, &spec, &files, (&boot_id, &policy)));
             opened.collect()
         };
@@ -125,6 +127,9 @@ fn open(
     (boot_id, policy): (&str, &PathPolicy),
 ) -> Result<(String, SnapshotFile), Refusal> {
     let name = disk.name.clone();
+    if is_gone(disk, files) {
+        return Err(gone(spec.name.as_str(), disk));
+    }
     let file = SnapshotFile::open(&disk.path, policy).map_err(|error| failed(&name, &error))?;
     recognize(disk, &file, files, boot_id).map_err(|refusal| {
         let vm = &spec.name;

@@ -202,6 +202,7 @@ fn errors_name_the_source_at_fault() {
       |
     1 | --set disks.data.path=/vms/0/root.qcow2
       |                       ^^^^^^^^^^^^^^^^^
+    hint: give each disk a file of its own
     "#);
     let options = LoadOptions {
         name: Some("Web 1".to_owned()),

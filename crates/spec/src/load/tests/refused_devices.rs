@@ -124,6 +124,7 @@ fn disks() {
       |
     5 |   more: {path: ././a}
       |                ^^^^^
+    hint: give each disk a file of its own
     "#);
     insta::assert_snapshot!(rendered("name: web\nstorage:\n  - {name: a, file: x}\n  - {name: a, file: y}\n"), @r#"
     the name `a` is used twice

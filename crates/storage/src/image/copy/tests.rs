@@ -173,8 +173,16 @@ async fn a_taken_name_a_forbidden_place_and_a_damaged_source_leave_nothing() {
     .await;
     assert!(matches!(denied, Err(StorageError::Denied(_))), "{denied:?}");
     // Tables that lead nowhere.
-    let damaged = File::options().write(true).open(bench.root.join("top")).unwrap();
-    damaged.write_all_at(&[0xff; 8], 40).unwrap();
+    let damaged = File::options()
+        .read(true)
+        .write(true)
+        .open(bench.root.join("top"))
+        .unwrap();
+    let mut table = [0; 8];
+    damaged.read_exact_at(&mut table, 40).unwrap();
+    damaged
+        .write_all_at(&[0xff; 8], u64::from_be_bytes(table))
+        .unwrap();
     let broken = bench.copy(source(), "broken", DiskFormat::Raw).await;
     assert!(matches!(broken, Err(StorageError::Tool { .. })), "{broken:?}");
     assert_eq!(

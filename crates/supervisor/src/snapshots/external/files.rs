@@ -91,18 +91,20 @@ impl Desk {
     /// The images that are to be made on top of these disks. All of those must be there.
     pub(super) async fn layers_on(&self, disks: Vec<Disk>, snapshot: &str) -> Result<Vec<Layer>, Refusal> {
         let snapshot = snapshot.to_owned();
+        let (vm, files) = (self.vm.clone(), self.files.clone());
         let layer = move |before: Disk| {
+            if crate::disks::is_gone(&before, &files) {
+                return Err(crate::disks::gone(&vm, &before));
+            }
             if !before.path.exists() {
-                return Err(before.name);
+                let message = format!("disk `{}` of `{vm}` has no image yet", before.name);
+                return Err(Refusal::new(RefusalCode::WrongState, message).hint(format!("maqet start {vm}")));
             }
             let overlay = free_path(&before, &snapshot);
             Ok(Layer { before, overlay })
         };
         let looked = self.aside(move || disks.into_iter().map(layer).collect::<Result<Vec<_>, _>>());
-        looked.await?.map_err(|missing| {
-            let message = format!("disk `{missing}` of `{}` has no image yet", self.vm);
-            Refusal::new(RefusalCode::WrongState, message).hint(format!("maqet start {}", self.vm))
-        })
+        looked.await?
     }
 
     /// Makes the image on top of a layer's base, which must be the file on record.
