@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
 
 mod autostart;
+mod boots;
 mod copies;
 mod cut;
 mod disk;
