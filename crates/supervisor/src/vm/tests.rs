@@ -7,6 +7,7 @@
 
 mod body;
 mod client;
+mod images;
 mod model;
 mod play;
 mod runner;

@@ -57,7 +57,7 @@ impl Client {
 
     /// Which ends it asks for.
     pub(super) fn wanted(&self) -> Wanted {
-        let force = matches!(self.wish, Wish::ForceStop | Wish::ForceRemove);
+        let force = matches!(self.wish, Wish::ForceStop | Wish::ForceRemove | Wish::Discard);
         let stop = force || matches!(self.wish, Wish::Stop | Wish::StopWithin(_) | Wish::Restart);
         Wanted { stop, force }
     }
@@ -103,7 +103,8 @@ impl Client {
                     blame("was told of a stop that is not in the store");
                 }
             }
-            Answer::Done(Done::Removed(_)) => {
+            Answer::Done(Done::Removed(removed)) => {
+                play.check_told(removed);
                 if world.store.vm(&world.vm).unwrap().is_some() {
                     blame("was told of a removal, and the record is there");
                 }
@@ -161,18 +162,21 @@ async fn find(play: &Play, supervisor: &Addr<SupervisorActor>) -> Result<Addr<Vm
     }
 }
 
+fn removal(wish: Wish) -> RemoveVm {
+    RemoveVm {
+        keep_snapshots: false,
+        force: wish != Wish::Remove,
+        delete_storage: wish == Wish::Discard,
+        key: None,
+    }
+}
+
 async fn asked(wish: Wish, owner: &Addr<VmActor>) -> Result<Answer, MailboxError> {
     let stop = |timeout_ms, force| StopVm {
         timeout_ms,
         force,
         key: None,
         by: StopBy::Person,
-    };
-    let remove = |force| RemoveVm {
-        keep_snapshots: false,
-        force,
-        delete_storage: false,
-        key: None,
     };
     let accepted = match wish {
         Wish::Start => owner.send(StartVm { key: None }).await?,
@@ -186,8 +190,7 @@ async fn asked(wish: Wish, owner: &Addr<VmActor>) -> Result<Answer, MailboxError
             };
             owner.send(restart).await?
         }
-        Wish::Remove => owner.send(remove(false)).await?,
-        Wish::ForceRemove => owner.send(remove(true)).await?,
+        Wish::Remove | Wish::ForceRemove | Wish::Discard => owner.send(removal(wish)).await?,
         Wish::Pause | Wish::Resume | Wish::Reset | Wish::Status | Wish::Enable => {
             return looked(wish, owner).await;
         }
@@ -207,6 +210,7 @@ async fn looked(wish: Wish, owner: &Addr<VmActor>) -> Result<Answer, MailboxErro
         | Wish::Restart
         | Wish::Remove
         | Wish::ForceRemove
+        | Wish::Discard
         | Wish::Status
         | Wish::Enable => None,
     };

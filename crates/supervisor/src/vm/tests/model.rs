@@ -30,6 +30,7 @@ impl Play {
         if let Some(line) = self.line().await {
             self.check_line(&line);
         }
+        self.check_images();
     }
 
     /// A QEMU that somebody was told of is ended only for a reason.
@@ -163,6 +164,7 @@ impl Play {
     async fn check_kept(&self, record: &VmRecord) {
         let world = &self.world;
         self.check_ledger(record);
+        self.check_half_removed(record);
         if world.runners().iter().any(|runner| runner.body.is_zombie()) {
             world.blame("a zombie of a runner is left");
         }
@@ -226,6 +228,7 @@ impl Play {
 
     fn check_removed(&self) {
         let world = &self.world;
+        self.check_deleted();
         let places = [self.places.vm_runtime(&world.vm), self.places.vm_data(&world.vm)];
         if places.iter().any(|place| place.exists()) {
             world.blame("a directory of a removed VM is left");

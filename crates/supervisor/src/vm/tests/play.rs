@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use super::super::Panic;
 use super::client::Client;
+use super::images;
 use super::runner::Runner;
 use super::step::{Disk, End, Fate, Guest, Policy, Starts, Step, Wish};
 use super::world::{Launch, SHELL, Wanted, World, spawn_runner};
@@ -82,7 +83,8 @@ impl Play {
         let faults = Faults::under(&places.store()).unwrap();
         let store = Store::open(&places.store()).unwrap().store;
         let secret = Secret::random().unwrap();
-        let record = VmRecord::new(VmId::random(), spec(policy), clock::now());
+        let mut record = VmRecord::new(VmId::random(), spec(policy), clock::now());
+        record.files = images::make(&places, &record);
         let vm = record.id.clone();
         let event = NewEvent::new("vm.added", clock::now()).about(&record);
         let added = store

@@ -4,7 +4,7 @@ use super::play;
 use super::step::End::Killed;
 use super::step::Fate::{CanBe, CannotBe, Dies, Freezes};
 use super::step::Step::{self, Ask, Kill, Panic, Pass, Qemu, Runner, Turns};
-use super::step::Wish::{ForceRemove, ForceStop, Pause, Remove, Restart, Start, Stop, StopWithin};
+use super::step::Wish::{Discard, ForceRemove, ForceStop, Pause, Remove, Restart, Start, Stop, StopWithin};
 use super::step::{Disk, Guest, Policy, Starts};
 
 /// Long enough for a start or a stop, and for nothing that waits.
@@ -161,4 +161,30 @@ fn how_a_qemu_ended_during_a_stop_is_known_after_its_runner_was_replaced() {
 fn a_start_that_a_full_disk_refuses_does_not_forget_how_the_vm_ended_before() {
     let full = [Ask(Start), SOON, Step::Disk(Disk::Full), Qemu(Killed)];
     holds_whenever(&full, &[Ask(Start), SOON, Kill]);
+}
+
+#[test]
+fn a_removal_of_images_is_done_or_finished_whoever_is_lost() {
+    for loss in [Kill, Panic] {
+        holds_whenever(&[Ask(Discard)], &[loss]);
+        holds_whenever(&[Ask(Discard)], &[loss, Ask(Start), SOON]);
+        holds_whenever(&[Ask(Start), SOON, Ask(Discard)], &[loss, LATER]);
+    }
+}
+
+/// Any write of it may fail, and whoever goes on may meet the same.
+#[test]
+fn a_removal_of_images_on_a_disk_that_fails_leaves_all_or_goes_on() {
+    for nth in 1..24 {
+        let fails = [Step::Disk(Disk::Fails(nth)), Ask(Discard), SOON];
+        holds(&fails);
+        holds(&[&fails[..], &[Kill, SOON, Ask(Start), SOON]].concat());
+        holds(&[&fails[..], &[Ask(Remove), SOON]].concat());
+    }
+    for full in [Disk::Full, Disk::Room] {
+        holds_whenever(
+            &[Ask(Discard)],
+            &[Step::Disk(Disk::Full), SOON, Kill, SOON, Step::Disk(full), SOON],
+        );
+    }
 }

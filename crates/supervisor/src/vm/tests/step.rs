@@ -37,6 +37,8 @@ pub(super) enum Wish {
     Restart,
     Remove,
     ForceRemove,
+    /// `rm --force --delete-storage`.
+    Discard,
     Pause,
     Resume,
     Reset,
@@ -165,6 +167,7 @@ fn wish() -> impl Strategy<Value = Wish> {
         2 => Just(Wish::Restart),
         1 => Just(Wish::Remove),
         1 => Just(Wish::ForceRemove),
+        2 => Just(Wish::Discard),
         1 => Just(Wish::Pause),
         1 => Just(Wish::Resume),
         1 => Just(Wish::Reset),
