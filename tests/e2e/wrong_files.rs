@@ -118,6 +118,17 @@ const FILES: &[(&str, usize, &str)] = &[
         2,
         "its directory: No such file",
     ),
+    (
+        "name: a\ndisks: {b: {path: ~/.ssh/x, size: 1G}}",
+        2,
+        "`**/.ssh` holds credentials",
+    ),
+    (
+        "name: a\ndisks: {b: {path: x/../y, size: 1G}}",
+        2,
+        "where the `..` in it leads is not known",
+    ),
+    ("name: a\nshares: {s: ~/}", 2, "holds credentials"),
     ("name: a\nkernel: ./none", 2, "does not exist"),
     ("name: a\nshares: {s: ./none}", 2, "cannot look at"),
     (

@@ -129,6 +129,17 @@ fn disks_of_two_moments_are_not_booted_until_a_load_makes_them_agree() {
             );
             let why = scene.0.maqet(&["why", "web"]).expect(0).stdout;
             assert!(why.contains("different moments"), "{context}: {why}");
+            let next =
+                "then maqet snapshot load web snap; or use each disk as it is: maqet storage accept web DISK";
+            assert!(
+                why.contains("next: ") && why.ends_with(&format!("{next}\n")),
+                "{context}: {why}"
+            );
+            let doctor = scene.0.maqet(&["doctor"]).stdout;
+            assert!(
+                doctor.contains(next) && !doctor.contains("--repair"),
+                "{context}: {doctor}"
+            );
             scene.say(&["snapshot", "load", "web", "snap"]);
             assert_eq!(scene.holds(), [OLD; 2], "{context}");
             scene.say(&["start", "web"]);

@@ -32,7 +32,7 @@ use std::process::ExitCode;
 
 use clap::FromArgMatches;
 
-use args::{Cli, early};
+use args::{Cli, Global, early};
 use error::CliError;
 use exit::Exit;
 use output::Output;
@@ -104,8 +104,8 @@ fn misuse(words: &[OsString], error: &clap::Error) -> Exit {
         (Exit::Done, error.print().map_err(CliError::Stdout))
     };
     match shown {
-        Ok(()) => code,
-        Err(error) if output::is_closed_pipe(&error) => code,
-        Err(error) => error.exit(),
+        // What cannot be told has its code all the same.
+        Ok(()) | Err(CliError::Stderr(_)) => code,
+        Err(error) => conclude(&Output::new(&Global::default()), Err(error)),
     }
 }

@@ -4,7 +4,10 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use maqet_spec::source::SOURCE_BYTES_MAX;
+use maqet_spec::validate::Finding;
 use maqet_spec::{LoadOptions, Override, Source, SpecError, VmSpec, check_host_beside, load_located};
+use maqet_storage::PathPolicy;
+use maqet_storage::policy::Denied;
 
 use crate::args::vm::SpecArgs;
 use crate::error::CliError;
@@ -51,13 +54,31 @@ pub(crate) fn read(args: &SpecArgs, disks: Option<PathBuf>) -> Result<(VmSpec, O
         disks,
     };
     let loaded = load_located(&sources, &overrides, &options).map_err(CliError::InvalidSpec)?;
-    let finding = check_host_beside(&loaded.spec, options.disks.as_deref());
-    let finding = finding.into_iter().next();
+    let findings = check_host_beside(&loaded.spec, options.disks.as_deref());
+    let finding = off_limits(&loaded.spec).or_else(|| findings.into_iter().next());
     let finding = finding.map(|finding| loaded.explain(&finding));
     match finding {
         Some(finding) if !is_about_a_place(&finding) => Err(CliError::InvalidSpec(finding)),
         finding => Ok((loaded.spec, finding)),
     }
+}
+
+/// A disk or a share where no configuration allows one. What else is off limits depends on the supervisor's.
+fn off_limits(spec: &VmSpec) -> Option<Finding> {
+    let policy = PathPolicy::for_host(Vec::new()).ok()?;
+    let told = |list, name: &str, denied: &Denied| {
+        let finding = Finding::new(&[list, name, "path"], denied.to_string());
+        denied.is_final().then(|| finding.hint(denied.hint()))
+    };
+    let mut disks = spec.disks.iter().filter(|disk| !disk.readonly);
+    let disk = disks.find_map(|disk| told("disks", &disk.name, &policy.check(&disk.path).err()?));
+    disk.or_else(|| {
+        let mut shares = spec.shares.iter();
+        shares.find_map(|share| {
+            let denied = policy.check_tree(&share.path, &[]).err()?;
+            told("shares", &share.name, &denied)
+        })
+    })
 }
 
 fn is_about_a_place(finding: &SpecError) -> bool {

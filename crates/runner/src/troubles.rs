@@ -171,6 +171,8 @@ impl Troubles {
             problem,
             detail,
             since: at,
+            accepted: false,
+            hint: None,
         };
         self.disks.insert(disk.clone(), trouble.clone());
         Some((disk, Some(trouble)))

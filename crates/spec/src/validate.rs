@@ -72,7 +72,8 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(crate) fn new(keys: &[&str], message: impl Into<String>) -> Self {
+    /// What is wrong with the field of these keys.
+    pub fn new(keys: &[&str], message: impl Into<String>) -> Self {
         Self {
             field: FieldPath::of(keys),
             message: message.into(),
@@ -80,8 +81,9 @@ impl Finding {
         }
     }
 
+    /// The same with what to write instead.
     #[must_use]
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }

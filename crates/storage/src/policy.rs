@@ -90,6 +90,14 @@ impl Denied {
         }
     }
 
+    /// Whether no configuration allows it.
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self.rule,
+            Rule::Form | Rule::Credentials | Rule::LoginScripts | Rule::Sockets
+        )
+    }
+
     /// What a person can do about it.
     pub fn hint(&self) -> String {
         match self.rule {

@@ -32,7 +32,7 @@ use maqet_storage::image::ROOM_BYTES;
 use maqet_storage::image::snapshot::is_name;
 use maqet_storage::meter::Meter;
 
-pub(crate) use self::between::torn;
+pub(crate) use self::between::{how_to_agree, torn};
 use self::engine::{Ended, Engine};
 use self::files::Files;
 pub(crate) use self::left::finish_before_start;

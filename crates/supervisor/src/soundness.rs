@@ -136,9 +136,17 @@ fn quarantined(order: &Order<'_>, disk: &Disk, found: &str) -> Refusal {
     )
     .vm(vm)
     .cause(format!("`{}`: {found}", disk.path.display()))
-    .hint(format!(
-        "repair it: maqet storage verify {vm} --repair; or use it as it is: maqet storage accept {vm} {name}"
-    ))
+    .hint(how_to_mend(vm, name, false))
+}
+
+/// What a person can do about a disk that is damaged.
+pub(crate) fn how_to_mend(vm: &str, disk: &str, is_running: bool) -> String {
+    if is_running {
+        return format!("maqet stop {vm}, then maqet storage verify {vm} --repair");
+    }
+    format!(
+        "repair it: maqet storage verify {vm} --repair; or use it as it is: maqet storage accept {vm} {disk}"
+    )
 }
 
 /// It is not known whether the image is whole.

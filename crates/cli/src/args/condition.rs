@@ -87,7 +87,8 @@ pub(crate) fn split(words: &[String]) -> Result<(Vec<String>, Vec<Condition>), S
         .unwrap_or(rest.len());
     let (vms, conditions) = rest.split_at(boundary);
     if conditions.is_empty() {
-        return Err(format!("no condition given to wait for `{first}`"));
+        let all: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
+        return Err(format!("no condition given to wait for {}", all.join(", ")));
     }
     let vms = std::iter::once(first).chain(vms).cloned().collect();
     let conditions = conditions

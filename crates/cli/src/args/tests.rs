@@ -197,7 +197,7 @@ fn wait_tells_vms_from_conditions() {
         ]
     );
     for (line, error) in [
-        ("a b", "no condition given to wait for `a`"),
+        ("a b", "no condition given to wait for `a`, `b`"),
         ("a running b", "invalid condition `b`"),
         ("a port=0", "`0` is not a port"),
         ("a port=70000", "`70000` is not a port"),

@@ -101,7 +101,7 @@ fn disks(status: &VmStatus) -> String {
         let trouble = disk
             .trouble
             .as_ref()
-            .map(|trouble| format!("\n  {}", problem(trouble)));
+            .map(|trouble| format!("\n  {}{}", problem(trouble), remedy(trouble)));
         let trouble = trouble.unwrap_or_default();
         format!(
             "{}: {} ({}, {}{readonly}{made}){trouble}",
@@ -140,7 +140,20 @@ pub(crate) fn problem(trouble: &DiskTrouble) -> String {
         DiskProblem::Damaged => "damaged",
     };
     let detail = trouble.detail.iter().map(|detail| format!(": {detail}"));
-    format!("{what}{} (since {})", detail.collect::<String>(), trouble.since)
+    let accepted = if trouble.accepted { "; used as it is" } else { "" };
+    format!(
+        "{what}{} (since {}{accepted})",
+        detail.collect::<String>(),
+        trouble.since
+    )
+}
+
+/// What can be done about it, as one more line.
+fn remedy(trouble: &DiskTrouble) -> String {
+    match &trouble.hint {
+        Some(hint) if !trouble.accepted => format!("\n  {hint}"),
+        Some(_) | None => String::new(),
+    }
 }
 
 fn port(port: &PortStatus) -> String {

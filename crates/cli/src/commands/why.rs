@@ -4,7 +4,7 @@ mod causes;
 mod chain;
 mod words;
 
-use maqet_protocol::control::{Event, VmSummary};
+use maqet_protocol::control::{DiskProblem, Event, VmStatus, VmSummary};
 use maqet_state::clock::Timestamp;
 use maqet_state::lifecycle::{Cause, LastExit, Status};
 use serde::Serialize;
@@ -58,16 +58,18 @@ struct Step {
 /// # Errors
 /// The refusal.
 pub(crate) async fn run(session: &Session<'_>, args: &OneArgs) -> Result<(), CliError> {
-    let summary = status::describe(session, &args.vm).await?.summary;
-    let history = journal::history(session, summary.id.as_str()).await?;
-    let chain = Chain::of(&summary, chain::behind(history));
+    let status = status::describe(session, &args.vm).await?;
+    let history = journal::history(session, status.summary.id.as_str()).await?;
+    let chain = Chain::of(&status, chain::behind(history));
+    let summary = status.summary;
     session
         .output
         .answer(&chain, || text(&summary, &chain), || chain.vm.clone())
 }
 
 impl Chain {
-    fn of(summary: &VmSummary, events: Vec<Event>) -> Self {
+    fn of(status: &VmStatus, events: Vec<Event>) -> Self {
+        let summary = &status.summary;
         let step = |event: &Event| {
             Some(Step {
                 cursor: event.cursor,
@@ -83,7 +85,7 @@ impl Chain {
             last_exit: summary.last_exit.clone(),
             because: because(summary, &events),
             steps: chain::telling(&events).filter_map(step).collect(),
-            next: next(summary, &events),
+            next: next(status, &events),
             events,
         }
     }
@@ -104,7 +106,15 @@ fn because(summary: &VmSummary, events: &[Event]) -> Option<String> {
     }
 }
 
-fn next(summary: &VmSummary, events: &[Event]) -> Option<String> {
+/// A disk that is damaged, and nobody said that it be used as it is: what can be done about it. A start is refused before.
+fn mending(status: &VmStatus) -> Option<String> {
+    let troubles = status.disks.iter().filter_map(|disk| disk.trouble.as_ref());
+    let mut open = troubles.filter(|trouble| trouble.problem == DiskProblem::Damaged && !trouble.accepted);
+    open.find_map(|trouble| trouble.hint.clone())
+}
+
+fn next(status: &VmStatus, events: &[Event]) -> Option<String> {
+    let summary = &status.summary;
     let name = &summary.name;
     if let Some(removal) = &summary.removal {
         let go_on = rm::go_on(name, removal);
@@ -114,6 +124,9 @@ fn next(summary: &VmSummary, events: &[Event]) -> Option<String> {
         return Some(format!(
             "maqet stop {name}, or with --force if that does not help"
         ));
+    }
+    if let Some(mending) = mending(status) {
+        return Some(mending);
     }
     let lost = events.iter().any(|event| event.kind == "vm.share-lost");
     if lost && summary.status == Status::Running {

@@ -124,6 +124,12 @@ pub struct DiskTrouble {
     pub detail: Option<String>,
     /// When it was noticed.
     pub since: Timestamp,
+    /// A person said that the disk be used as it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accepted: bool,
+    /// What can be done about it, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 /// Ways a disk can be in trouble.

@@ -48,8 +48,13 @@ pub(crate) fn torn(vm: &str, snapshot: &str) -> Refusal {
     Refusal::new(RefusalCode::DiskDamaged, message)
         .vm(vm)
         .cause("some disks may be as the snapshot has them, and others as they were before or are since")
-        .hint(format!(
-            "maqet stop {vm} --force if it still runs, then maqet snapshot load {vm} {snapshot}; or use each disk as it is: \
-             maqet storage accept {vm} DISK"
-        ))
+        .hint(how_to_agree(vm, snapshot))
+}
+
+/// What makes them hold one moment again, or has them used as they are.
+pub(crate) fn how_to_agree(vm: &str, snapshot: &str) -> String {
+    format!(
+        "maqet stop {vm} --force if it still runs, then maqet snapshot load {vm} {snapshot}; or use each disk as it is: \
+         maqet storage accept {vm} DISK"
+    )
 }

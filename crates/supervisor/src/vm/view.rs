@@ -10,6 +10,8 @@ use maqet_state::clock;
 use maqet_state::upkeep::Autostart;
 
 use super::VmActor;
+use crate::snapshots::how_to_agree;
+use crate::soundness;
 
 impl VmActor {
     /// Puts the line `ls` shows on the board.
@@ -113,20 +115,26 @@ impl VmActor {
 
     /// What is wrong with a disk: what is on record counts more than what goes on.
     pub(super) fn trouble(&self, disk: &Disk) -> Option<DiskTrouble> {
-        let damage = self.record.health.of(&disk.path).map(|damage| DiskTrouble {
+        let (vm, health) = (self.name(), &self.record.health);
+        let damage = health.of(&disk.path).map(|damage| DiskTrouble {
             problem: DiskProblem::Damaged,
             detail: Some(damage.found.clone()),
             since: damage.at,
+            accepted: damage.accepted,
+            hint: Some(soundness::how_to_mend(vm, &disk.name, self.live.is_some())),
         });
-        let name = self.name();
-        let cut_off = self.record.health.between(&disk.path).map(|load| DiskTrouble {
+        let cut_off = health.between(&disk.path).map(|load| DiskTrouble {
             problem: DiskProblem::Damaged,
             detail: Some(format!(
-                "loading the snapshot `{0}` was cut off, and the disks may hold different moments: maqet snapshot load {name} {0}",
+                "loading the snapshot `{}` was cut off, and the disks may hold different moments",
                 load.snapshot
             )),
             since: load.at,
+            accepted: false,
+            hint: Some(how_to_agree(vm, &load.snapshot)),
         });
+        // A load mends what the tables of an image that is used as it is do not say.
+        let damage = damage.filter(|damage| !damage.accepted || cut_off.is_none());
         let damage = damage.or(cut_off);
         let now = self.live.as_ref().and_then(|live| live.troubles.get(&disk.name));
         damage.or_else(|| now.cloned())

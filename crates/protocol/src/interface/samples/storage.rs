@@ -14,7 +14,8 @@ fn image() -> Value {
 
 fn disk() -> Value {
     json!({"disk": "root", "path": "/vm/root.qcow2", "readonly": false, "state": "another-file",
-        "trouble": ["no such file"], "problem": {"problem": "damaged", "detail": "2 errors in its tables", "since": AT},
+        "trouble": ["no such file"], "problem": {"problem": "damaged", "detail": "2 errors in its tables", "since": AT,
+            "accepted": true, "hint": "maqet storage verify web --repair"},
         "free_bytes": 9000, "made": true, "recorded": mark(), "base": "debian",
         "holder": {"vm": "db", "disk": "data"}, "chain": [image()]})
 }

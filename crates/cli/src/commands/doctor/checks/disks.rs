@@ -133,12 +133,20 @@ fn of_file(vm: &str, disk: &DiskStorage) -> Option<Check> {
 fn of_content(vm: &str, disk: &DiskStorage, problem: &DiskTrouble) -> Check {
     let (name, since) = (&disk.disk, problem.since);
     let detail = problem.detail.as_deref().unwrap_or("no more is known");
+    let hint = problem.hint.clone();
+    let mend = hint.unwrap_or_else(|| format!("maqet stop {vm}, then maqet storage verify {vm} --repair"));
     let (check, outcome, what, hint) = match problem.problem {
+        DiskProblem::Damaged if problem.accepted => (
+            "disk-damaged",
+            Outcome::Warn,
+            format!("disk `{name}` of `{vm}` is used as it is, damaged, found {since}: {detail}"),
+            mend,
+        ),
         DiskProblem::Damaged => (
             "disk-damaged",
             Outcome::Fail,
             format!("disk `{name}` of `{vm}` is damaged, found {since}: {detail}"),
-            format!("maqet stop {vm}, then maqet storage verify {vm} --repair"),
+            mend,
         ),
         DiskProblem::HostFull => (
             "disk-full",

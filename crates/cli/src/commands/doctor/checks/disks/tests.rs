@@ -69,6 +69,16 @@ fn what_is_wrong_inside_is_told_with_what_was_found() {
 }
 
 #[test]
+fn damage_that_was_accepted_is_no_failure_and_what_helps_is_the_supervisors_to_say() {
+    let damage = |accepted: bool| json!({"problem": "damaged", "detail": "2 errors", "since": AT, "accepted": accepted, "hint": "do this"});
+    for (accepted, outcome) in [(false, Outcome::Fail), (true, Outcome::Warn)] {
+        let check = told(with("root", "problem", damage(accepted)));
+        assert_eq!((check.outcome, check.hint.as_deref()), (outcome, Some("do this")));
+        assert_eq!(check.what.contains("used as it is"), accepted, "{check:?}");
+    }
+}
+
+#[test]
 fn snapshot_work_that_was_cut_off_is_told() {
     let mut storage = storage(&[]);
     storage.unsettled = serde_json::from_value(json!({"action": "create", "name": "one"})).unwrap();
