@@ -167,7 +167,7 @@ fn no_file_is_written_where_maqet_would_not_write_itself() {
         );
         refused("credentials", &sandbox.home().join(".ssh/authorized_keys"));
         refused("maqet keeps its own files", &key);
-        refused("must be absolute", "screen.ppm".as_ref());
+        refused("is not an absolute path", "screen.ppm".as_ref());
     };
     attempts();
     let screen = sandbox.home().join("screen.ppm");

@@ -104,7 +104,7 @@ mod tests {
             (root.join("etc/screen.ppm"), "`/etc` belongs to the system"),
             (root.join("own/key"), "maqet keeps its own files"),
             (root.join("link/key"), "maqet keeps its own files"),
-            ("screen.ppm".into(), "must be absolute"),
+            ("screen.ppm".into(), "is not an absolute path"),
             ("/sys/x".into(), "off limits"),
         ] {
             let refusal = check(path).unwrap_err();

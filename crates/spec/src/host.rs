@@ -164,7 +164,12 @@ fn existing(disk: &Disk, field: &[&str]) -> Option<Finding> {
         Ok(file) => file,
         Err(error) => {
             let how = if disk.readonly { "read" } else { "write" };
-            return Some(Finding::new(field, format!("cannot {how} `{shown}`: {error}")));
+            let finding = Finding::new(field, format!("cannot {how} `{shown}`: {error}"));
+            return Some(if disk.readonly {
+                finding
+            } else {
+                finding.hint("write `readonly: true` beside it, or let this user write to it")
+            });
         }
     };
     let mut magic = [0; 4];
