@@ -166,6 +166,30 @@ fn an_image_that_was_never_used_is_made_again() {
     sandbox.maqet(&["start", "web"]).expect(0);
 }
 
+/// Whoever wants to work on a disk is told what a start would tell.
+#[test]
+fn a_disk_that_is_not_there_is_yet_to_be_made_or_gone() {
+    let sandbox = Sandbox::new();
+    Guest::tiny("web").line(ROOT).add(&sandbox);
+    let orders: [&[&str]; 3] = [
+        &["storage", "clone", "web", "root", "copy.qcow2"],
+        &["storage", "resize", "web", "root", "8M"],
+        &["snapshot", "create", "web", "snap", "--external"],
+    ];
+    for order in orders {
+        let told = sandbox.maqet(order).expect(3).stderr;
+        assert!(told.contains("disk `root` of `web` has no image yet"), "{told}");
+        assert!(told.contains("maqet start web"), "{told}");
+    }
+    sandbox.maqet(&["start", "web"]).expect(0);
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    fs::remove_file(image(&sandbox)).unwrap();
+    for order in orders {
+        let told = sandbox.maqet(order).expect(5).stderr;
+        assert!(told.contains("disk `root` of `web` is gone"), "{told}");
+    }
+}
+
 #[test]
 fn what_is_no_image_is_not_accepted() {
     let sandbox = used(ROOT);

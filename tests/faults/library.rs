@@ -111,3 +111,19 @@ fn a_disk_from_an_image_that_is_cut_off_is_made_once() {
     sandbox.maqet(&["image", "rm", "base"]).expect(0);
     assert!(listed(&sandbox).is_empty());
 }
+
+/// Nobody asks for the disk of a VM that is removed to be deleted where none was made.
+#[test]
+fn the_directory_of_a_disk_that_was_never_made_goes_with_its_vm() {
+    let sandbox = Sandbox::new();
+    let import = source(&sandbox);
+    sandbox.maqet(&words(&import)).expect(0);
+    Guest::tiny(VM)
+        .line("disks: {root: {from: base, interface: ide}}")
+        .add(&sandbox);
+    cut_off(&sandbox, &["start", VM], Point::ImageWritten);
+    let directory = sandbox.data_dir().join("disks").join(VM);
+    assert!(directory.exists());
+    sandbox.maqet(&["rm", VM]).expect(0);
+    assert!(!directory.exists());
+}

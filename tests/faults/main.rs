@@ -45,6 +45,7 @@ mod snapshot_stack;
 mod soak;
 mod start;
 mod storage;
+mod storm;
 mod supervisor;
 mod unfinished;
 mod virtiofs;

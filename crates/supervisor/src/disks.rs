@@ -64,7 +64,7 @@ async fn is_there(plan: &Plan, disk: &Disk) -> Result<bool, Refusal> {
 /// Opens a disk's chain outside of a start: it must be made of the files on record, as a start insists. Blocks.
 ///
 /// # Errors
-/// `conflict` for another file, or none; `invalid-spec` for what cannot be used.
+/// `conflict` for another file, or none; `wrong-state` for one that is yet to be made; `invalid-spec` for what cannot be used.
 pub(crate) fn open_known(
     vm: &str,
     disk: &Disk,
@@ -79,6 +79,9 @@ pub(crate) fn open_known(
     };
     if is_gone(disk, files) {
         return Err(gone(vm, disk));
+    }
+    if disk.is_makeable() && !disk.path.exists() {
+        return Err(unmade(vm, disk));
     }
     let opened = image::open_chain(&disk.path, disk.format, readonly, policy);
     let opened = opened.map_err(|error| match error.hint() {
@@ -121,7 +124,14 @@ pub(crate) fn gone(vm: &str, disk: &Disk) -> Refusal {
         ))
 }
 
-/// Whether it is that: not a disk that the first start is to make.
+/// The first start is to make this disk, and there was none.
+pub(crate) fn unmade(vm: &str, disk: &Disk) -> Refusal {
+    let message = format!("disk `{}` of `{vm}` has no image yet", disk.name);
+    let refusal = Refusal::new(RefusalCode::WrongState, message).vm(vm);
+    refusal.hint(format!("maqet start {vm}"))
+}
+
+/// Whether a disk is gone: not one that the first start is to make.
 pub(crate) fn is_gone(disk: &Disk, files: &DiskRecords) -> bool {
     files.get(&disk.path).is_some_and(|known| known.used) && !disk.path.exists()
 }

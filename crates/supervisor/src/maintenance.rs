@@ -15,6 +15,7 @@ use maqet_storage::image::{self, Chain, Checked, Image};
 use maqet_storage::meter::Meter;
 
 use crate::aside::Aside;
+use crate::disks::{gone, unmade};
 use crate::inventory;
 use crate::link::chain;
 use crate::shared::Shared;
@@ -179,13 +180,23 @@ impl Bench {
             .into_iter()
             .find(|found| found.disk == disk.name);
         let size = found.as_ref().and_then(|found| found.chain.first());
-        size.map(|image| image.virtual_bytes).ok_or_else(|| {
-            let message = format!("disk `{}` of `{}` cannot be looked at", disk.name, self.spec.name);
-            let refusal = Refusal::new(RefusalCode::Conflict, message);
-            let refusal = refusal.hint(format!("maqet storage info {}", self.spec.name));
-            let trouble = found.map(|found| found.trouble).unwrap_or_default();
-            trouble.into_iter().fold(refusal, Refusal::cause)
-        })
+        size.map(|image| image.virtual_bytes)
+            .ok_or_else(|| self.no_size(disk, found))
+    }
+
+    /// Why nobody can tell how large a disk is.
+    fn no_size(&self, disk: &Disk, found: Option<DiskStorage>) -> Refusal {
+        let vm = self.spec.name.as_str();
+        match found.as_ref().map(|found| found.state) {
+            Some(FileState::ToBeMade) => return unmade(vm, disk),
+            Some(FileState::Missing) if self.files.get(&disk.path).is_some() => return gone(vm, disk),
+            Some(_) | None => {}
+        }
+        let message = format!("disk `{}` of `{vm}` cannot be looked at", disk.name);
+        let refusal = Refusal::new(RefusalCode::Conflict, message);
+        let refusal = refusal.hint(format!("maqet storage info {vm}"));
+        let trouble = found.map(|found| found.trouble).unwrap_or_default();
+        trouble.into_iter().fold(refusal, Refusal::cause)
     }
 }
 

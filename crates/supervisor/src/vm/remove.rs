@@ -149,11 +149,13 @@ impl VmActor {
             self.shared.places.vm_runtime(&self.record.id),
             self.shared.places.vm_data(&self.record.id),
         ];
+        let disks = self.record.spec.disks.iter();
+        let disks: Vec<PathBuf> = disks.map(|disk| disk.path.clone()).collect();
         let aside = self.shared.asides.of(&self.record.id);
         let deleting = async move {
             let _turn = turn;
             let work = move || {
-                let deleted = delete_files(plan, &own, &directories);
+                let deleted = delete_files(plan, &own, &disks, &directories);
                 deleted.map_err(|refusal| Stuck::after(refusal, &begun, &own))
             };
             aside.run(work).await?
@@ -285,10 +287,19 @@ async fn look(mut images: deletion::Order, id: VmId, shared: &Shared) -> Result<
 }
 
 /// Images, then directories. Blocks.
-fn delete_files(plan: Plan, own: &Path, directories: &[PathBuf]) -> Result<Outcome, Refusal> {
+fn delete_files(
+    plan: Plan,
+    own: &Path,
+    disks: &[PathBuf],
+    directories: &[PathBuf],
+) -> Result<Outcome, Refusal> {
     let outcome = plan.carry_out()?;
-    // What is left empty was made for these; one that holds something else stays.
-    let parents = outcome.deleted.iter().filter_map(|path| path.parent());
+    // What is left empty was made for these, or for disks that nobody came to make; one that holds something else stays.
+    let parents = outcome
+        .deleted
+        .iter()
+        .chain(disks)
+        .filter_map(|path| path.parent());
     for parent in parents.filter(|parent| parent.starts_with(own) && *parent != own) {
         drop(std::fs::remove_dir(parent));
     }

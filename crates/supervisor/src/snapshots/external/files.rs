@@ -97,8 +97,7 @@ impl Desk {
                 return Err(crate::disks::gone(&vm, &before));
             }
             if !before.path.exists() {
-                let message = format!("disk `{}` of `{vm}` has no image yet", before.name);
-                return Err(Refusal::new(RefusalCode::WrongState, message).hint(format!("maqet start {vm}")));
+                return Err(crate::disks::unmade(&vm, &before));
             }
             let overlay = free_path(&before, &snapshot);
             Ok(Layer { before, overlay })
