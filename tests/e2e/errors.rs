@@ -28,6 +28,12 @@ fn people_get_a_fragment_and_a_hint() {
     let output = sandbox.maqet(&["status", "nobody"]).expect(4);
     assert_eq!(output.stderr, "error: no VM is named `nobody`\nhint: maqet ls\n");
     assert!(output.stdout.is_empty());
+    // A file where a VM is meant.
+    let file = Guest::tiny("web").write(&sandbox).display().to_string();
+    let output = sandbox.maqet(&["start", &file]).expect(4);
+    let told =
+        format!("error: no VM is named `{file}`\nhint: a file is added first: maqet add {file} --start\n");
+    assert_eq!(output.stderr, told);
 }
 
 #[test]

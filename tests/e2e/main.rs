@@ -37,6 +37,7 @@ mod stop;
 mod stop_silent;
 mod storage;
 mod store;
+mod streams;
 mod virtiofs;
 mod wait;
 mod why;

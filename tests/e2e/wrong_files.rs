@@ -299,6 +299,16 @@ fn a_path_may_begin_above_the_file() {
         .expect(0);
     let path = &sandbox.status("web")["disks"][0]["path"];
     assert_eq!(*path, sandbox.home().join("one.qcow2").display().to_string());
+    // So it is on the command line.
+    sandbox.maqet(&["kill", "web"]).expect(0);
+    sandbox
+        .maqet(&["storage", "clone", "web", "b", "./../home/copy"])
+        .expect(0);
+    sandbox
+        .maqet(&["storage", "attach", "web", "../home/copy"])
+        .expect(0);
+    let path = &sandbox.status("web")["disks"][1]["path"];
+    assert_eq!(*path, sandbox.home().join("copy").display().to_string());
     // Elsewhere only opening it would tell where it leads.
     let yaml = Guest::tiny("db")
         .line("disks: {b: {path: x/../two, size: 1M}}")

@@ -137,7 +137,8 @@ pub(crate) fn misuse(error: &clap::Error) -> CliError {
 /// The text is neither.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string());
+        return Duration::try_from_secs_f64(seconds)
+            .map_err(|_| "no such time; write `90s` or `5m`".to_owned());
     }
     humantime::parse_duration(text).map_err(|error| format!("{error}; write `90s` or `5m`"))
 }

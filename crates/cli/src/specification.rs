@@ -103,6 +103,19 @@ pub(crate) fn of_text(label: &str, text: &str) -> Result<VmSpec, CliError> {
     Ok(loaded.spec)
 }
 
+/// The path of a disk as it was typed, from the root on.
+///
+/// # Errors
+/// [`CliError::Io`] for an empty one, or without a working directory.
+pub(crate) fn path(typed: &Path) -> Result<PathBuf, CliError> {
+    let here = std::env::current_dir().map_err(CliError::call("find the current directory"))?;
+    if typed.as_os_str().is_empty() {
+        return std::path::absolute(typed).map_err(CliError::io("resolve", typed));
+    }
+    let joined = maqet_spec::path::joined(&here, typed);
+    std::path::absolute(&joined).map_err(CliError::io("resolve", typed))
+}
+
 /// A usage error when there is no file to build from.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Paths of a spec: absolute, whatever was written.
+//! Paths that people wrote: absolute, whatever was written.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -21,7 +21,7 @@ pub(crate) fn absolute(written: &str, directory: &Path, home: Option<&Path>) -> 
                 "`{written}`: only `~/` is understood, not other users' homes"
             ));
         }
-        None => joined(directory, written),
+        None => joined(directory, Path::new(written)),
     };
     let clean: PathBuf = joined.components().collect();
     if clean.to_str().is_none() {
@@ -30,8 +30,10 @@ pub(crate) fn absolute(written: &str, directory: &Path, home: Option<&Path>) -> 
     Ok(clean)
 }
 
-fn joined(directory: &Path, written: &str) -> PathBuf {
-    let mut rest = Path::new(written).components().peekable();
+/// A written path, relative to a directory. `..` at the beginning is the directory above that, wherever the links on the way
+/// there lead.
+pub fn joined(directory: &Path, written: &Path) -> PathBuf {
+    let mut rest = written.components().peekable();
     rest.next_if_eq(&Component::CurDir);
     if rest.peek() != Some(&Component::ParentDir) {
         return directory.join(written);

@@ -1,5 +1,9 @@
 //! An error as it is shown: one report for lines and for JSON.
 
+use std::path::Path;
+
+use maqet_protocol::refusal::{Refusal, RefusalCode};
+use maqet_spec::shell::word;
 use maqet_state::error::StoreError;
 
 use super::{CliError, sources};
@@ -31,7 +35,7 @@ impl CliError {
             report.vm.clone_from(&refusal.vm);
             report.state.clone_from(&refusal.state);
             report.causes.clone_from(&refusal.causes);
-            report.hint.clone_from(&refusal.hint);
+            report.hint = file_hint(refusal).or_else(|| refusal.hint.clone());
         }
         if let Self::Deadline { vm, state, .. } = self {
             report.vm.clone_from(vm);
@@ -109,4 +113,11 @@ impl CliError {
         }
         None
     }
+}
+
+/// Whoever names a file where a VM is meant has not added it yet.
+fn file_hint(refusal: &Refusal) -> Option<String> {
+    let file = Path::new(refusal.vm.as_deref()?);
+    let is_meant = refusal.code == RefusalCode::VmNotFound && file.is_file();
+    is_meant.then(|| format!("a file is added first: maqet add {} --start", word(file)))
 }

@@ -17,7 +17,7 @@ use crate::specification;
 /// # Errors
 /// The refusal; [`CliError::InvalidSpec`] of the new VM's file; [`CliError::Io`] without a working directory.
 pub(crate) async fn run(session: &Session<'_>, args: &AttachArgs) -> Result<(), CliError> {
-    let path = std::path::absolute(&args.path).map_err(CliError::io("resolve", &args.path))?;
+    let path = specification::path(&args.path)?;
     match &args.file {
         Some(file) => to_new(session, args, path, file.clone()).await,
         None => to_stored(session, args, path).await,

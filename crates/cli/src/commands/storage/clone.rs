@@ -8,13 +8,14 @@ use crate::error::CliError;
 use crate::progress;
 use crate::render::units;
 use crate::session::{OPERATION_DEADLINE, Session};
+use crate::specification;
 
 /// Copies a disk into a new image.
 ///
 /// # Errors
 /// The refusal; [`CliError::Io`] without a working directory.
 pub(crate) async fn run(session: &Session<'_>, args: &CloneArgs) -> Result<(), CliError> {
-    let path = std::path::absolute(&args.file).map_err(CliError::io("resolve", &args.file))?;
+    let path = specification::path(&args.file)?;
     let method = StorageClone {
         vm: args.disk.vm.clone(),
         disk: args.disk.disk.clone(),
