@@ -10,7 +10,7 @@ use std::process::Command;
 use maqet_process::Signal;
 use maqet_process::point::Point;
 use maqet_tests::wait::{self, PATIENCE};
-use maqet_tests::{Guest, Held, Sandbox, leftovers, qemu_img, truth};
+use maqet_tests::{Guest, Held, Running, Sandbox, leftovers, qemu_img, truth};
 use rustix::process::geteuid;
 use serde_json::{Value, json};
 
@@ -141,6 +141,31 @@ fn whoever_waits_for_it_is_told_all_that_was_deleted() {
         assert_eq!(count(&sandbox, "vm.removed"), 1);
         assert_whole(&sandbox);
     }
+}
+
+/// Nobody who types the command again has to know that it goes on by itself.
+#[test]
+fn whoever_asks_for_the_same_again_shares_what_goes_on() {
+    let sandbox = stopped();
+    cut_off(&sandbox, &WORDS, Point::RemoveImage);
+    let mut held = Held::at(&sandbox, Point::RemoveImage);
+    let words = [&WORDS[..], &["-o", "json"]].concat();
+    let again = [sandbox.spawn(&words), sandbox.spawn(&words)];
+    held.reached();
+    let other = sandbox
+        .maqet(&[&WORDS[..], &["--keep-snapshots"]].concat())
+        .expect(5);
+    assert!(other.stderr.contains("it is being removed"), "{other:#?}");
+    drop(held);
+    for told in again.map(Running::output) {
+        // One that comes too late finds no such VM; nobody is told to wait.
+        if told.code != 4 {
+            let deleted = told.expect(0).json()[0]["deleted"].clone();
+            assert_eq!(deleted, paths(&sandbox, &["one", "two", "three"]));
+        }
+    }
+    assert_eq!(left(&sandbox), [""; 0]);
+    assert_whole(&sandbox);
 }
 
 #[test]

@@ -17,6 +17,7 @@ use super::adopt::Turn;
 use super::maintain::Working;
 use super::remove::RemoveOrder;
 use crate::deletion::{Plan, missing};
+use crate::messages::RemoveVm;
 use crate::operation::Accepted;
 
 /// Why a removal stopped on its way.
@@ -76,10 +77,13 @@ impl VmActor {
         true
     }
 
-    /// The removal under way, for whoever asks for it once more.
-    pub(super) fn removal_under(&self, key: Option<&str>) -> Option<Accepted> {
+    /// The removal on record that is under way, for whoever asks for the same once more: the call was repeated, or it was cut
+    /// off and goes on by itself.
+    pub(super) fn removal_under(&self, message: &RemoveVm) -> Option<Accepted> {
         let removal = self.record.removal.as_deref()?;
-        let same = self.activity == Activity::Removing && key.is_some() && removal.key.as_deref() == key;
+        let wanted = (message.delete_storage, message.keep_snapshots);
+        let same =
+            self.activity == Activity::Removing && wanted == (removal.delete_storage, removal.keep_snapshots);
         if same { self.join() } else { None }
     }
 
@@ -151,7 +155,11 @@ impl VmActor {
         };
         tracing::warn!(vm = self.name(), %refusal, causes = ?refusal.causes, "a removal stopped");
         let mut event = self.event("vm.removal-failed");
-        event = event.with("message", refusal.message.clone());
+        let words: Vec<_> = std::iter::once(&refusal.message)
+            .chain(&refusal.causes)
+            .cloned()
+            .collect();
+        event = event.with("message", words.join(": "));
         if let Some(removal) = &self.record.removal {
             event = event.with("deleted", told(&removal.gone));
             event = event.with("left", told(&removal.left_over()));

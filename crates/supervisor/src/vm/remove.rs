@@ -45,7 +45,7 @@ impl VmActor {
         } else {
             Command::Remove
         };
-        if let Some(accepted) = self.removal_under(message.key.as_deref()) {
+        if let Some(accepted) = self.removal_under(&message) {
             return Ok(accepted);
         }
         self.may_be_removed(&message)?;
