@@ -186,6 +186,14 @@ fn a_wrong_file_is_told_with_its_place() {
         let error = told(&file);
         assert!(error.contains(words), "{error}");
     }
+    let elsewhere = sandbox.write_vm("elsewhere", "name: a\ndisks: {b: {path: /srv/x, size: 1G}}");
+    let elsewhere = elsewhere.display().to_string();
+    // Who may not write to `/srv` is told that.
+    if nix::unistd::access("/srv", nix::unistd::AccessFlags::W_OK).is_ok() {
+        let said = sandbox.maqet(&["config", "check", &elsewhere]).expect(0).stderr;
+        let words = "a: valid, if the supervisor's configuration allows it: `/srv/x` is off limits";
+        assert!(said.starts_with(words), "{said}");
+    }
     assert!(
         sandbox.processes().is_empty(),
         "to check a file needs no supervisor"

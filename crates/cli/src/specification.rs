@@ -81,6 +81,16 @@ fn off_limits(spec: &VmSpec) -> Option<Finding> {
     })
 }
 
+/// A disk where only a supervisor whose configuration says so would write: it may be another one than is configured here.
+pub(crate) fn to_be_allowed(spec: &VmSpec, disks: Option<PathBuf>) -> Option<Denied> {
+    let own = disks
+        .into_iter()
+        .filter_map(|disks| Some(disks.parent()?.to_owned()));
+    let policy = PathPolicy::for_host(own.collect()).ok()?;
+    let mut written = spec.disks.iter().filter(|disk| !disk.readonly);
+    written.find_map(|disk| policy.check(&disk.path).err())
+}
+
 fn is_about_a_place(finding: &SpecError) -> bool {
     let field = finding.field_path().unwrap_or_default();
     field.starts_with("disks.") || field.starts_with("shares.")

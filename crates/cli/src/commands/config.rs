@@ -16,14 +16,20 @@ use crate::specification;
 /// [`CliError::InvalidSpec`] when it would not.
 pub(crate) fn check(args: &SpecArgs, disks: Option<PathBuf>, output: &Output) -> Result<(), CliError> {
     specification::require_files(args, "maqet config check FILE…")?;
-    let spec = specification::build(args, disks)?;
+    let spec = specification::build(args, disks.clone())?;
+    let denied = specification::to_be_allowed(&spec, disks);
     if output.format() == Format::Table {
-        return output.say(&format!("{}: valid", spec.name));
+        let provided =
+            denied.map(|denied| format!(", if the supervisor's configuration allows it: {denied}"));
+        return output.say(&format!("{}: valid{}", spec.name, provided.unwrap_or_default()));
     }
     let name = spec.name.to_string();
-    output.answer(&json!({"valid": true, "name": name}), String::new, || {
-        name.clone()
-    })
+    let provided = denied.map(|denied| denied.to_string());
+    output.answer(
+        &json!({"valid": true, "name": name, "to_be_allowed": provided}),
+        String::new,
+        || name.clone(),
+    )
 }
 
 /// Prints what these files make together, every default written out.
