@@ -302,3 +302,76 @@ fn a_chain_that_was_changed_on_purpose_is_the_same_disk() {
     );
     sandbox.maqet(&["start", "web"]).expect(0);
 }
+
+#[test]
+fn what_stands_on_an_image_is_known_while_it_is_away() {
+    let sandbox = golden("qcow2");
+    let usb = sandbox.home().join("usb");
+    fs::create_dir(&usb).unwrap();
+    let base = sandbox.home().join("golden.img").display().to_string();
+    let words = [
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-b",
+        &base,
+        "-F",
+        "qcow2",
+        "usb/top.qcow2",
+    ];
+    qemu_img::run_in(sandbox.home(), &words);
+    sandbox.maqet(&["rm", "web"]).expect(0);
+    let disk = "disks: {root: {path: ./usb/top.qcow2, interface: ide}}";
+    Guest::tiny("web").line(disk).start(&sandbox);
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    fs::rename(&usb, sandbox.home().join("elsewhere")).unwrap();
+    let told = refused(&sandbox, &["start", "golden"]).stderr;
+    assert!(told.contains("cannot be looked at, and stood on"), "{told}");
+}
+
+#[test]
+fn a_snapshot_on_top_hides_nothing_below() {
+    let sandbox = golden("raw");
+    sandbox
+        .maqet(&["snapshot", "create", "web", "one", "--external"])
+        .expect(0);
+    refused(&sandbox, &["start", "golden"]);
+}
+
+#[test]
+fn a_merge_changes_nothing_below_another_disk_of_the_same_vm() {
+    let sandbox = Sandbox::new();
+    let disk = "disks: {root: {path: ./root.qcow2, size: 1M, interface: ide}}";
+    Guest::tiny("web").line(disk).start(&sandbox);
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    sandbox
+        .maqet(&["snapshot", "create", "web", "one", "--external"])
+        .expect(0);
+    let words = [
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-b",
+        "root.qcow2",
+        "-F",
+        "qcow2",
+        "side.qcow2",
+    ];
+    qemu_img::run_in(sandbox.home(), &words);
+    let side = sandbox.home().join("side.qcow2").display().to_string();
+    sandbox
+        .maqet(&["storage", "attach", "web", &side, "--disk", "side"])
+        .expect(0);
+    let told = sandbox
+        .maqet(&["snapshot", "delete", "web", "one"])
+        .expect(5)
+        .stderr;
+    assert!(
+        told.contains("disk `side` of `web` stands on an image that would change"),
+        "{told}"
+    );
+    // What was written since would go, with the image that keeps it.
+    sandbox.maqet(&["snapshot", "load", "web", "one"]).expect(5);
+}

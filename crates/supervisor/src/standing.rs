@@ -9,33 +9,62 @@ use maqet_process::identity::FileMark;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::shell::word;
 use maqet_spec::vm::{Disk, DiskFormat};
-use maqet_state::disk::DiskRecords;
+use maqet_state::disk::{DiskRecord, DiskRecords};
+use maqet_state::external::Externals;
 use maqet_state::id::VmId;
 use maqet_state::record::VmRecord;
 use maqet_storage::PathPolicy;
-use maqet_storage::image::{self, Look};
+use maqet_storage::image::{self, Found, Look};
 use tokio::time::timeout;
 
 use crate::messages::ReadVms;
 use crate::shared::Shared;
 
-/// Longest look at the disks of one other VM. One whose file system does not answer keeps nobody from starting.
+/// Longest look at the disks of one other VM. For one whose file system does not answer, what is on record counts.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// An image of this VM that is to be written to.
+/// An image of this VM that is about to change.
 #[derive(Clone, Debug)]
-struct Written {
-    disk: String,
-    path: PathBuf,
-    file: FileMark,
+pub(crate) struct Changing {
+    /// The disk it is of.
+    pub(crate) disk: String,
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// The file.
+    pub(crate) file: FileMark,
 }
 
-/// A disk of another VM, and the image below it that is to be written to.
+/// What makes a disk of another VM one that must be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// It stands on the image.
+    Above,
+    /// The same, or it is the image: while one of two VMs rests, both may have a disk.
+    Any,
+}
+
+/// A disk of another VM that would show something else.
 #[derive(Debug)]
-struct Above {
-    disk: String,
-    path: PathBuf,
-    below: Written,
+pub(crate) struct Dependent {
+    /// The other VM.
+    pub(crate) vm: String,
+    /// Its disk.
+    pub(crate) disk: String,
+    /// Where that is.
+    pub(crate) path: PathBuf,
+    /// The image that it depends on.
+    pub(crate) on: Changing,
+    /// It was looked at; else that is on record.
+    seen: bool,
+}
+
+/// What is asked of each other VM.
+#[derive(Clone, Debug)]
+struct Question {
+    changing: Vec<Changing>,
+    reach: Reach,
+    policy: PathPolicy,
+    boot_id: String,
 }
 
 /// The images of these disks are about to be written to: no disk of another VM may stand on one of them, and none may be the
@@ -58,16 +87,54 @@ pub(crate) async fn refuse_to_write_below<'d>(
         refuse_library(&vm, &disks, &library)?;
         Ok(disks
             .iter()
-            .filter_map(|disk| written(disk, &policy))
+            .filter_map(|disk| changing(disk, &policy))
             .collect::<Vec<_>>())
     };
-    let written = shared.asides.of(id).run(looking).await??;
-    let others = records_of_others(id, shared).await?.into_iter();
-    let looks = others.map(|other| above(other, written.clone(), shared));
-    match join_all(looks).await.into_iter().flatten().next() {
-        Some((other, above)) => Err(refuse(name, &other, &above)),
+    let changing = shared.asides.of(id).run(looking).await??;
+    match dependent(id, changing, Reach::Above, shared).await? {
+        Some(found) => Err(refuse(name, &found)),
         None => Ok(()),
     }
+}
+
+/// The first disk of another VM that depends on one of these images; with [`Reach::Any`] also of this VM, less the disks that
+/// the images are of.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(crate) async fn dependent(
+    id: &VmId,
+    changing: Vec<Changing>,
+    reach: Reach,
+    shared: &Shared,
+) -> Result<Option<Dependent>, Refusal> {
+    let records = records(shared).await?.into_iter();
+    let asked: Vec<_> = records
+        .filter_map(|record| {
+            if record.id == *id {
+                beside(record, &changing, reach)
+            } else {
+                Some(record)
+            }
+        })
+        .collect();
+    let question = Question {
+        changing,
+        reach,
+        policy: shared.policy.clone(),
+        boot_id: shared.boot_id.clone(),
+    };
+    let answers = asked.into_iter().map(|other| question.clone().ask(other, shared));
+    Ok(join_all(answers).await.into_iter().flatten().next())
+}
+
+/// This VM as if it were another: with the disks alone that the images are not of.
+fn beside(mut record: VmRecord, changing: &[Changing], reach: Reach) -> Option<VmRecord> {
+    let changes = |disk: &Disk| changing.iter().any(|one| one.disk == disk.name);
+    record.spec.disks.retain(|disk| !changes(disk));
+    record.files = DiskRecords::new();
+    record.externals = Externals::none();
+    Some(record).filter(|_| reach == Reach::Any)
 }
 
 /// All other VMs.
@@ -75,11 +142,15 @@ pub(crate) async fn refuse_to_write_below<'d>(
 /// # Errors
 /// When the store cannot be read.
 pub(crate) async fn records_of_others(id: &VmId, shared: &Shared) -> Result<Vec<VmRecord>, Refusal> {
-    let mut records = shared.state.send(ReadVms).await.map_err(|gone| {
-        Refusal::new(RefusalCode::Busy, "nobody tells what other VMs have").cause(gone.to_string())
-    })??;
+    let mut records = records(shared).await?;
     records.retain(|record| record.id != *id);
     Ok(records)
+}
+
+async fn records(shared: &Shared) -> Result<Vec<VmRecord>, Refusal> {
+    shared.state.send(ReadVms).await.map_err(|gone| {
+        Refusal::new(RefusalCode::Busy, "nobody tells what other VMs have").cause(gone.to_string())
+    })?
 }
 
 /// No image of the library is written to, under whatever name: all that stands on it would change. Blocks.
@@ -102,98 +173,129 @@ pub(crate) fn refuse_library(vm: &str, disks: &[Disk], library: &Path) -> Result
 }
 
 /// A file that is not there is nobody's base.
-fn written(disk: &Disk, policy: &PathPolicy) -> Option<Written> {
+fn changing(disk: &Disk, policy: &PathPolicy) -> Option<Changing> {
     let look = image::look(&disk.path, disk.format, policy);
     let file = look.chain.first()?.file;
     let (disk, path) = (disk.name.clone(), disk.path.clone());
-    Some(Written { disk, path, file })
+    Some(Changing { disk, path, file })
 }
 
-/// The first disk of another VM above an image that is to be written to, and the VM's name.
-async fn above(other: VmRecord, written: Vec<Written>, shared: &Shared) -> Option<(String, Above)> {
-    let name = other.name().to_owned();
-    if let Some(above) = keeping(&other, &written, &shared.boot_id) {
-        return Some((name, above));
-    }
-    let mut disks = other.spec.disks;
-    disks.retain(|disk| may_stand_on_others(disk, &other.files));
-    if disks.is_empty() {
-        return None;
-    }
-    let (aside, policy) = (shared.asides.of(&other.id), shared.policy.clone());
-    let looking = aside.run(move || first_above(&disks, &written, &policy));
-    match timeout(LOOK, looking).await {
-        Ok(Ok(found)) => found.map(|above| (name, above)),
-        Ok(Err(refusal)) => {
-            tracing::error!(vm = name, %refusal, causes = ?refusal.causes, "what its disks stand on was not looked at");
-            None
+impl Question {
+    async fn ask(self, other: VmRecord, shared: &Shared) -> Option<Dependent> {
+        if let Some(found) = self.keeping(&other) {
+            return Some(found);
         }
-        Err(_elapsed) => {
-            tracing::warn!(
-                vm = name,
-                "its disks do not answer: nobody looked at what they stand on"
-            );
-            None
+        let asked = |disk: &&Disk| self.may_concern(disk, &other);
+        let disks: Vec<_> = other.spec.disks.iter().filter(asked).cloned().collect();
+        let first = disks.first()?.clone();
+        let (question, record) = (self.clone(), other.clone());
+        let aside = shared.asides.of(&other.id);
+        let looking = aside.run(move || disks.iter().find_map(|disk| question.look(disk, &record)));
+        match timeout(LOOK, looking).await {
+            Ok(Ok(found)) => return found,
+            Ok(Err(refusal)) => {
+                tracing::error!(vm = other.name(), %refusal, causes = ?refusal.causes, "its disks were not looked at");
+            }
+            Err(_elapsed) => {
+                tracing::warn!(
+                    vm = other.name(),
+                    "its disks do not answer: what is on record counts"
+                );
+            }
         }
+        self.on_record(&first, &other)
     }
-}
 
-/// What maqet made stands on files that are on record, or on an image of the library.
-fn may_stand_on_others(disk: &Disk, files: &DiskRecords) -> bool {
-    let made = files.get(&disk.path).is_some_and(|known| known.made);
-    disk.format == DiskFormat::Qcow2 && !made
-}
-
-/// An image that keeps a snapshot of another VM's disk, which stands on it.
-fn keeping(other: &VmRecord, written: &[Written], boot_id: &str) -> Option<Above> {
-    let snapshots = other.externals.snapshots.iter();
-    snapshots.flat_map(|snapshot| &snapshot.layers).find_map(|layer| {
-        let known = other
-            .files
-            .get(layer.base())
-            .filter(|known| known.file.is_some())?;
-        let below = written
+    /// What maqet made stands on nothing but an image of the library, unless it was made on top of what people made.
+    fn may_concern(&self, disk: &Disk, other: &VmRecord) -> bool {
+        let made = other.files.get(&disk.path).is_some_and(|known| known.made);
+        let mut layers = other
+            .externals
+            .snapshots
             .iter()
-            .find(|written| known.admits(&written.file, boot_id))?;
-        Some(Above {
-            disk: layer.disk().to_owned(),
-            path: layer.overlay.clone(),
-            below: below.clone(),
+            .flat_map(|snapshot| &snapshot.layers);
+        let stands_alone = made && !layers.any(|layer| layer.overlay == disk.path);
+        self.reach == Reach::Any || disk.format == DiskFormat::Qcow2 && !stands_alone
+    }
+
+    /// An image that keeps a snapshot of another VM's disk, which stands on it.
+    fn keeping(&self, other: &VmRecord) -> Option<Dependent> {
+        let snapshots = other.externals.snapshots.iter();
+        snapshots.flat_map(|snapshot| &snapshot.layers).find_map(|layer| {
+            let on = self.admitted(other.files.get(layer.base())?)?;
+            let (disk, path) = (layer.disk(), &layer.overlay);
+            Some(dependent_on(on, other, (disk, path), true))
         })
-    })
+    }
+
+    /// Blocks.
+    fn look(&self, disk: &Disk, other: &VmRecord) -> Option<Dependent> {
+        let Look { chain, broken } = image::look(&disk.path, disk.format, &self.policy);
+        let mut asked = chain.iter().skip(usize::from(self.reach == Reach::Above));
+        let same = |found: &Found| self.changing.iter().find(|one| one.file == found.file);
+        match asked.find_map(same) {
+            Some(on) => Some(dependent_on(on, other, (&disk.name, &disk.path), true)),
+            None if broken.is_some() => self.on_record(disk, other),
+            None => None,
+        }
+    }
+
+    /// A disk that cannot be looked at may be on a file system that is not mounted now: what it was made of when it was last
+    /// used is what it will be made of.
+    fn on_record(&self, disk: &Disk, other: &VmRecord) -> Option<Dependent> {
+        let is_disk = |path: &Path| other.spec.disks.iter().any(|disk| disk.path == path);
+        let mut known = other.files.iter();
+        let on = known.find_map(|known| {
+            let concerns = self.reach == Reach::Any || !is_disk(&known.path);
+            self.admitted(known).filter(|_| concerns)
+        })?;
+        Some(dependent_on(on, other, (&disk.name, &disk.path), false))
+    }
+
+    /// The image that this record is of.
+    fn admitted(&self, known: &DiskRecord) -> Option<&Changing> {
+        let mut changing = self.changing.iter();
+        changing.find(|one| known.file.is_some() && known.admits(&one.file, &self.boot_id))
+    }
 }
 
-/// Blocks.
-fn first_above(disks: &[Disk], written: &[Written], policy: &PathPolicy) -> Option<Above> {
-    disks.iter().find_map(|disk| {
-        let Look { chain, .. } = image::look(&disk.path, disk.format, policy);
-        let mut below = chain.iter().skip(1);
-        let below = below.find_map(|found| written.iter().find(|written| written.file == found.file))?;
-        Some(Above {
-            disk: disk.name.clone(),
-            path: disk.path.clone(),
-            below: below.clone(),
-        })
-    })
+fn dependent_on(on: &Changing, other: &VmRecord, (disk, path): (&str, &Path), seen: bool) -> Dependent {
+    Dependent {
+        vm: other.name().to_owned(),
+        disk: disk.to_owned(),
+        path: path.to_owned(),
+        on: on.clone(),
+        seen,
+    }
 }
 
-fn refuse(name: &str, other: &str, above: &Above) -> Refusal {
-    let Above { disk, path, below } = above;
-    let message = format!(
-        "disk `{}` of `{name}` is below disk `{disk}` of `{other}`",
-        below.disk
-    );
+impl Dependent {
+    /// What it stands on, in a clause.
+    pub(crate) fn how(&self) -> String {
+        let (path, below) = (self.path.display(), self.on.path.display());
+        if self.seen {
+            format!("`{path}` stands on `{below}`")
+        } else {
+            format!("`{path}` cannot be looked at, and stood on `{below}` when it was last used")
+        }
+    }
+}
+
+fn refuse(name: &str, found: &Dependent) -> Refusal {
+    let Dependent {
+        vm, disk, path, on, ..
+    } = found;
+    let message = format!("disk `{}` of `{name}` is below disk `{disk}` of `{vm}`", on.disk);
     let cause = format!(
-        "`{}` stands on `{}`: what is written to the latter changes the former",
-        path.display(),
-        below.path.display()
+        "{}: what is written to the latter changes the former",
+        found.how()
     );
     let copy = path.with_extension("copy.qcow2");
     Refusal::new(RefusalCode::Conflict, message)
         .cause(cause)
         .hint(format!(
             "let `{name}` write to an image of its own: maqet snapshot create {name} NAME --external; \
-             or have `{other}` stand alone: maqet storage clone {other} {disk} {}, and name that in its file",
+             or have `{vm}` stand alone: maqet storage clone {vm} {disk} {}, and name that in its file",
             word(&copy)
         ))
 }

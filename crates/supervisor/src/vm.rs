@@ -55,7 +55,6 @@ use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
 pub(crate) use self::adopt::pause;
 pub(crate) use self::attach::tie;
 pub(crate) use self::news::end_of;
-pub(crate) use self::remove::specs_of_others;
 pub(crate) use self::upkeep::follows;
 use crate::link::RunnerLink;
 use crate::messages::{Keep, Persist};

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use actix::Addr;
 use maqet_process::identity::FileMark;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
-use maqet_spec::VmSpec;
 use maqet_spec::size::Size;
 use maqet_spec::vm::{Disk, DiskFormat};
 use maqet_state::disk::{DiskRecords, Opened};
@@ -22,7 +21,8 @@ use crate::link::chain;
 use crate::messages::RecordExternal;
 use crate::room::Room;
 use crate::shared::Shared;
-use crate::vm::{VmActor, specs_of_others};
+use crate::standing::{self, Changing, Dependent, Reach};
+use crate::vm::VmActor;
 
 /// Names of one file that are tried.
 const NAMES_MAX: usize = 10_000;
@@ -214,16 +214,22 @@ impl Desk {
 
     /// Other VMs' disks would show something else, or nothing, once an image below them is changed or gone.
     pub(super) async fn nobody_else_stands_on(&self, layers: &[Layer]) -> Result<(), Refusal> {
-        let others = specs_of_others(&self.id, &self.shared).await?;
         let (layers, policy) = (layers.to_vec(), self.shared.policy.clone());
-        let found = self
-            .aside(move || others.iter().find_map(|other| stands_on(other, &layers, &policy)))
+        let changing = self
+            .aside(move || {
+                layers
+                    .iter()
+                    .flat_map(|layer| images_of(layer, &policy))
+                    .collect()
+            })
             .await?;
-        let Some((vm, disk, path)) = found else {
+        let found = standing::dependent(&self.id, changing, Reach::Any, &self.shared).await?;
+        let Some(found) = found else {
             return Ok(());
         };
+        let Dependent { vm, disk, .. } = &found;
         let message = format!("disk `{disk}` of `{vm}` stands on an image that would change");
-        let refusal = Refusal::new(RefusalCode::Conflict, message).cause(path.display().to_string());
+        let refusal = Refusal::new(RefusalCode::Conflict, message).cause(found.how());
         Err(refusal.hint(format!(
             "maqet storage clone {vm} {disk} COPY makes it stand alone"
         )))
@@ -336,22 +342,15 @@ fn take_away(layer: &Layer, policy: &PathPolicy) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// VM, disk and image, where a disk of `spec` stands on the base or the overlay of one of `layers`.
-fn stands_on(spec: &VmSpec, layers: &[Layer], policy: &PathPolicy) -> Option<(String, String, PathBuf)> {
-    let own = |layer: &Layer| {
-        let chain = image::look(&layer.overlay, DiskFormat::Qcow2, policy).chain;
-        chain
-            .into_iter()
-            .take(2)
-            .map(|found| found.file.id)
-            .collect::<Vec<_>>()
-    };
-    let own: Vec<_> = layers.iter().flat_map(own).collect();
-    spec.disks.iter().find_map(|disk| {
-        let chain = image::look(&disk.path, disk.format, policy).chain;
-        let shared = chain.into_iter().find(|found| own.contains(&found.file.id))?;
-        Some((spec.name.to_string(), disk.name.clone(), shared.path))
-    })
+/// The overlay and the base of a layer. Blocks.
+fn images_of(layer: &Layer, policy: &PathPolicy) -> Vec<Changing> {
+    let chain = image::look(&layer.overlay, DiskFormat::Qcow2, policy).chain;
+    let images = chain.into_iter().take(2).map(|found| Changing {
+        disk: layer.disk().to_owned(),
+        path: found.path,
+        file: found.file,
+    });
+    images.collect()
 }
 
 /// A name beside the disk's image that nobody has: `DISK.SNAPSHOT.qcow2`, or with a number.
