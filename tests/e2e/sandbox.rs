@@ -144,6 +144,91 @@ fn no_terminal_is_opened_no_port_listened_on_and_nobody_called() {
     assert_eq!(status(&sandbox, "web"), "running");
 }
 
+/// Objects, networks and character devices that open something by themselves.
+#[test]
+fn there_is_no_way_round_by_other_parts_of_qemu() {
+    let sandbox = Sandbox::new();
+    let id = Guest::tiny("web").line("networks: {lan: {}}").start(&sandbox);
+    let mut monitor = Monitor::of(&sandbox, &id);
+    let outside = tempfile::tempdir().unwrap();
+    let at = |name: &str| outside.path().join(name).display().to_string();
+    let passwd = "/etc/passwd";
+    let memory =
+        json!({"qom-type": "memory-backend-file", "id": "ram", "size": 65536, "mem-path": at("ram")});
+    let objects = [
+        json!({"qom-type": "filter-dump", "id": "dump", "netdev": "lan", "file": at("dump")}),
+        json!({"qom-type": "secret", "id": "secret", "file": passwd}),
+        json!({"qom-type": "rng-random", "id": "random", "filename": passwd}),
+        memory,
+    ];
+    for object in objects {
+        assert_denied(&monitor.run("object-add", &object), 1, &object.to_string());
+    }
+    let tap = json!({"type": "tap", "id": "tap", "script": "no", "downscript": "no"});
+    assert_denied(&monitor.run("netdev_add", &tap), 1, "a tap device");
+    let address = json!({"type": "unix", "data": {"path": at("listener")}});
+    let backends = [
+        json!({"type": "socket", "data": {"addr": address, "server": true, "wait": false}}),
+        json!({"type": "file", "data": {"in": passwd, "out": at("file")}}),
+        json!({"type": "serial", "data": {"device": "/dev/tty"}}),
+    ];
+    for backend in backends {
+        let arguments = json!({"id": "new", "backend": backend});
+        assert_denied(&monitor.run("chardev-add", &arguments), 1, &arguments.to_string());
+    }
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count() > 0, abi() == 0);
+    assert_eq!(status(&sandbox, "web"), "running");
+}
+
+/// It has errors in its answers.
+#[test]
+fn there_is_no_way_round_by_the_human_monitor() {
+    let sandbox = Sandbox::new();
+    let id = Guest::tiny("web").options(&["ticks"]).start(&sandbox);
+    let mut monitor = Monitor::of(&sandbox, &id);
+    let outside = tempfile::tempdir().unwrap();
+    let at = |name: &str| outside.path().join(name).display().to_string();
+    for (line, from) in [
+        (
+            "drive_add 0 if=none,id=d,format=raw,file=/etc/passwd".to_owned(),
+            1,
+        ),
+        (format!("logfile {}", at("log")), 1),
+        (format!("dump-guest-memory {}", at("memory")), 1),
+        ("gdbserver tcp:127.0.0.1:0".to_owned(), 4),
+    ] {
+        let arguments = json!({"command-line": line});
+        let told = monitor.run("human-monitor-command", &arguments).unwrap();
+        let denied = told.as_str().unwrap().contains("ermission denied");
+        assert!(denied || abi() < from, "{line}: {told}");
+    }
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count() > 0, abi() == 0);
+    assert_eq!(status(&sandbox, "web"), "running");
+    sandbox
+        .maqet(&["wait", "web", "serial=tick", "--timeout", "60s"])
+        .expect(0);
+}
+
+/// What would run one kills QEMU, so a person who asks for it is told instead.
+#[test]
+fn a_network_that_wants_a_program_is_refused_and_the_guest_goes_on() {
+    let sandbox = Sandbox::new();
+    Guest::tiny("web").start(&sandbox);
+    for arguments in [
+        &["type=bridge", "id=n"][..],
+        &["type=tap", "id=n"],
+        &["type=user", "id=n", "smb=/tmp"],
+    ] {
+        let words = [&["qmp", "run", "web", "netdev_add"], arguments].concat();
+        let refused = sandbox.maqet(&words).expect(2).stderr;
+        assert!(refused.contains("may not run programs"), "{refused}");
+        assert_eq!(status(&sandbox, "web"), "running");
+    }
+    sandbox
+        .maqet(&["qmp", "run", "web", "netdev_add", "type=user", "id=n"])
+        .expect(0);
+}
+
 #[test]
 fn no_program_is_run() {
     let sandbox = Sandbox::new();

@@ -117,16 +117,27 @@ pub(crate) fn assert_boots(sandbox: &Sandbox) {
 
 /// A clone to `copy.qcow2` whose qemu-img is stopped in the middle of its copy.
 pub(crate) fn frozen_clone(sandbox: &Sandbox, clone: impl Fn() -> Running) -> (Running, Leftover) {
-    // A copy may be done before anybody has seen it.
+    let undo = || fs::remove_file(sandbox.home().join("copy.qcow2")).unwrap();
+    frozen(sandbox, "qemu-img convert", clone, undo)
+}
+
+/// An order whose qemu-img with these words is stopped in the middle of its work.
+pub(crate) fn frozen(
+    sandbox: &Sandbox,
+    words: &str,
+    order: impl Fn() -> Running,
+    undo: impl Fn(),
+) -> (Running, Leftover) {
+    // Work may be done before anybody has seen it.
     let caught = (0..50).find_map(|_attempt| {
-        let client = clone();
-        match at_work(sandbox, &client, "qemu-img convert") {
-            Some(copying) if copying.handle.signal(Signal::Stop).unwrap() == Sent::Delivered => {
-                Some((client, copying))
+        let client = order();
+        match at_work(sandbox, &client, words) {
+            Some(working) if working.handle.signal(Signal::Stop).unwrap() == Sent::Delivered => {
+                Some((client, working))
             }
             Some(_) | None => {
                 client.output().expect(0);
-                fs::remove_file(sandbox.home().join("copy.qcow2")).unwrap();
+                undo();
                 None
             }
         }

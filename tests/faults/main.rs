@@ -3,6 +3,7 @@
 //! Real processes and the tiny guest. Random moments come from a seed that is printed; `MAQET_TEST_SEED` sets it.
 #![expect(clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
 
+mod alone;
 mod autostart;
 mod boots;
 mod copies;

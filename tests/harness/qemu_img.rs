@@ -91,8 +91,14 @@ fn converted(image: &Path, snapshot: Option<&str>) -> Vec<u8> {
 /// Fills the first MiB of a qcow2 image that nobody has open with this byte, as a guest would.
 #[track_caller]
 pub fn write(image: &Path, byte: u8) {
+    write_so_much(image, byte, 1);
+}
+
+/// The same with so many MiB.
+#[track_caller]
+pub fn write_so_much(image: &Path, byte: u8, mebibytes: usize) {
     let mut command = Command::new("qemu-io");
-    command.args(["-f", "qcow2", "-c", &format!("write -P {byte} 0 1M")]);
+    command.args(["-f", "qcow2", "-c", &format!("write -P {byte} 0 {mebibytes}M")]);
     let done = command.arg(image).output().unwrap();
     assert!(done.status.success(), "{done:?}");
 }

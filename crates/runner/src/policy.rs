@@ -23,6 +23,10 @@ pub(crate) fn check(command: &str, arguments: Option<&Value>, name: &str) -> Res
             "QEMU may not run programs; the attempt would kill the VM",
             command,
         )),
+        "netdev_add" if arguments.is_some_and(backend_runs_a_program) => Err(refuse(
+            "QEMU may not run programs; the attempt would kill the VM",
+            command,
+        )),
         "human-monitor-command" => check_human(arguments, command),
         _ => Ok(()),
     }
@@ -60,6 +64,31 @@ fn names_a_program(value: &Value) -> bool {
         }
         Value::Array(items) => items.iter().any(names_a_program),
         Value::Object(fields) => fields.values().any(names_a_program),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// A network that QEMU would have a program for: its helper, the scripts of a tap device (it has some of its own where none are
+/// named), a server of files, or whatever is behind a forward.
+fn backend_runs_a_program(arguments: &Value) -> bool {
+    let word = |name: &str| arguments.get(name).and_then(Value::as_str);
+    let has = |name: &str| arguments.get(name).is_some();
+    let runs = |script: &str| !matches!(word(script), Some("" | "no"));
+    match word("type") {
+        Some("bridge") => true,
+        Some("tap") if has("fd") || has("fds") => false,
+        Some("tap") => has("helper") || runs("script") || runs("downscript"),
+        Some("user") => has("smb") || arguments.get("guestfwd").is_some_and(forwards_to_a_program),
+        Some(_) | None => false,
+    }
+}
+
+/// `tcp:ADDRESS:PORT-cmd:COMMAND`, anywhere.
+fn forwards_to_a_program(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains("-cmd:"),
+        Value::Array(items) => items.iter().any(forwards_to_a_program),
+        Value::Object(fields) => fields.values().any(forwards_to_a_program),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
@@ -112,6 +141,29 @@ mod tests {
         ] {
             assert!(!passes("migrate", Some(&arguments)), "{arguments}");
             assert!(!passes("migrate-incoming", Some(&arguments)), "{arguments}");
+        }
+    }
+
+    #[test]
+    fn networks_that_run_programs_are_refused() {
+        for arguments in [
+            json!({"type": "bridge", "id": "n"}),
+            json!({"type": "tap", "id": "n"}),
+            json!({"type": "tap", "id": "n", "script": "no"}),
+            json!({"type": "tap", "id": "n", "script": "/bin/true", "downscript": "no"}),
+            json!({"type": "tap", "id": "n", "helper": "/bin/true"}),
+            json!({"type": "user", "id": "n", "smb": "/tmp"}),
+            json!({"type": "user", "id": "n", "guestfwd": [{"str": "tcp:10.0.2.9:7-cmd:cat"}]}),
+        ] {
+            assert!(!passes("netdev_add", Some(&arguments)), "{arguments}");
+        }
+        for arguments in [
+            json!({"type": "user", "id": "n"}),
+            json!({"type": "user", "id": "n", "guestfwd": [{"str": "tcp:10.0.2.9:7-tcp:127.0.0.1:7"}]}),
+            json!({"type": "tap", "id": "n", "script": "no", "downscript": "no"}),
+            json!({"type": "tap", "id": "n", "fd": "net0"}),
+        ] {
+            assert!(passes("netdev_add", Some(&arguments)), "{arguments}");
         }
     }
 
