@@ -1,4 +1,4 @@
-//! Which images go with a VM, and why the others stay. [`plan`] looks and decides, [`Plan::carry_out`] deletes; [`decide`] is
+//! Which images go with a VM, and why the others stay. [`plan()`] looks and decides, [`Plan::carry_out`] deletes; [`decide`] is
 //! pure.
 
 mod plan;
