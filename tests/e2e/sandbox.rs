@@ -132,6 +132,17 @@ fn no_terminal_is_opened_no_port_listened_on_and_nobody_called() {
         4,
         "an NBD server",
     );
+    if abi() >= 4 {
+        let told = sandbox.maqet(&[
+            "qmp",
+            "run",
+            "web",
+            "nbd-server-start",
+            &json!({"addr": inet}).to_string(),
+        ]);
+        let words = "hint: denied by the sandbox: QEMU listens on the ports of `forwards`";
+        assert!(told.code == 1 && told.stderr.contains(words), "{told:?}");
+    }
     let name = format!("maqet-test-{id}");
     let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
     let address = json!({"type": "unix", "data": {"path": name, "abstract": true}});

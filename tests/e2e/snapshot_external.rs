@@ -113,6 +113,41 @@ fn disks_go_back_and_what_was_written_since_is_gone() {
     assert_eq!(sandbox.maqet(&["storage", "verify", "web"]).code, 0);
 }
 
+/// A name that was listed a moment ago is not told to be unknown.
+#[test]
+fn snapshots_inside_images_below_are_told_and_come_back() {
+    let sandbox = stopped();
+    let disk = ["--disk", "root"];
+    snapshot(&sandbox, &[&["create", "inside"][..], &disk].concat());
+    snapshot(&sandbox, &["create", "outside", "--external"]);
+    let listed = || {
+        let list = snapshot(&sandbox, &["list"]);
+        let one = |one: &Value| (one["name"].clone(), one["below"].clone());
+        list.as_array().unwrap().iter().map(one).collect::<Vec<_>>()
+    };
+    let below = (json!("inside"), json!("outside"));
+    assert!(listed().contains(&below), "{:?}", listed());
+    let shown = sandbox.maqet(&["snapshot", "list", "web"]);
+    assert!(shown.stdout.contains("below outside"), "{shown:?}");
+    for action in ["load", "delete"] {
+        let refused = sandbox.maqet(&[&["snapshot", action, "web", "inside"][..], &disk].concat());
+        assert_eq!(refused.code, 4, "{refused:?}");
+        let told = "images that the external snapshot `outside` keeps hold one of that name";
+        assert!(refused.stderr.contains(told), "{refused:?}");
+        assert!(
+            refused.stderr.contains("maqet snapshot delete web outside"),
+            "{refused:?}"
+        );
+    }
+    // Of a VM that runs as well.
+    sandbox.maqet(&["start", "web"]).expect(0);
+    assert!(listed().contains(&below), "{:?}", listed());
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    snapshot(&sandbox, &["delete", "outside"]);
+    assert_eq!(listed(), [(json!("inside"), Value::Null)]);
+    snapshot(&sandbox, &[&["load", "inside"][..], &disk].concat());
+}
+
 #[test]
 fn deleting_keeps_what_was_written_since_in_the_middle_too() {
     let sandbox = stopped();

@@ -69,3 +69,34 @@ fn refusal(path: &Path, error: Errno) -> ProcessError {
         _ => ProcessError::file("open directory", path)(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn who_has_a_link_there_is_told_to_name_the_place() {
+        let root = tempfile::tempdir().unwrap();
+        let (place, link) = (root.path().join("place"), root.path().join("link"));
+        make(&place).unwrap();
+        symlink(&place, &link).unwrap();
+        let refused = open_private(&link).unwrap_err();
+        assert!(
+            refused
+                .to_string()
+                .ends_with("is a symbolic link, not a directory"),
+            "{refused}"
+        );
+        let hint = refused.hint().unwrap();
+        assert!(
+            hint.contains(&format!("`{}`, with `--data-dir`", place.display())),
+            "{hint}"
+        );
+        symlink("nowhere", root.path().join("dangling")).unwrap();
+        let hint = open_private(&root.path().join("dangling")).unwrap_err().hint();
+        assert!(hint.unwrap().starts_with("move `"), "a link to nothing");
+        open_private(&place).unwrap();
+    }
+}

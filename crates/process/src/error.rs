@@ -124,10 +124,7 @@ impl ProcessError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NotASocket { name, .. } => Some(format!("move `{name}` away")),
-            Self::NotADirectory { path, .. } => Some(format!(
-                "move `{}` away or name another directory",
-                path.display()
-            )),
+            Self::NotADirectory { path, .. } => Some(instead_of(path)),
             Self::ForeignDirectory { path, .. } => Some(format!(
                 "name a directory of your own instead of `{}`",
                 path.display()
@@ -167,4 +164,16 @@ impl ProcessError {
 
 fn describe_end(status: Option<ExitStatus>) -> String {
     status.map_or_else(String::new, |status| format!(" ({status})"))
+}
+
+/// Users put links where a directory is to be elsewhere; who may exchange a link could exchange all that is in it.
+fn instead_of(path: &Path) -> String {
+    let at = path.display();
+    match path.canonicalize() {
+        Ok(place) if place.is_dir() => format!(
+            "name the directory itself, `{}`, with `--data-dir` or `--runtime-dir`, or have `{at}` be one",
+            place.display()
+        ),
+        Ok(_) | Err(_) => format!("move `{at}` away or name another directory"),
+    }
 }

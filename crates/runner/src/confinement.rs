@@ -185,7 +185,7 @@ pub(crate) fn shortcoming(confinement: &Confinement, level: Level) -> Option<Str
 
 /// The path that a complaint of QEMU's is about, if it may be the sandbox that denied it: QEMU was refused what this process,
 /// of the same user, is not.
-pub(crate) fn denied_path(complaint: &str) -> Option<PathBuf> {
+fn denied_path(complaint: &str) -> Option<PathBuf> {
     if !complaint.contains("Permission denied") {
         return None;
     }
@@ -201,8 +201,20 @@ pub(crate) fn denied_path(complaint: &str) -> Option<PathBuf> {
     })
 }
 
-/// What a person can do about it.
-pub(crate) fn hint(path: &Path) -> String {
+/// What a person can do about a complaint of QEMU's that the sandbox may be the reason of.
+pub(crate) fn hint(complaint: &str) -> Option<String> {
+    let port = || {
+        let denied = complaint.contains("Failed to bind socket: Permission denied");
+        denied.then(|| DENIED_PORT.to_owned())
+    };
+    denied_path(complaint).as_deref().map(instead_of).or_else(port)
+}
+
+/// QEMU's words have no port in them.
+const DENIED_PORT: &str = "denied by the sandbox: QEMU listens on the ports of `forwards` and on those in `qemu.args` of the VM file, \
+                           and on no others";
+
+fn instead_of(path: &Path) -> String {
     format!(
         "denied by the sandbox: {}; if the VM needs it, add it to the VM file: `sandbox: {{read: [{}]}}`, or `write:`",
         path.display(),

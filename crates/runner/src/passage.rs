@@ -59,7 +59,7 @@ pub(crate) fn refusal(error: QmpError, counter: &Counter) -> Refusal {
     let words = error.to_string();
     let refusal = match error {
         QmpError::Refused { class, .. } => {
-            let hint = confinement::denied_path(&words).map(|path| confinement::hint(&path));
+            let hint = confinement::hint(&words);
             let refusal = Refusal::new(RefusalCode::QmpFailed, words).cause(class);
             match hint {
                 Some(hint) => refusal.hint(hint),

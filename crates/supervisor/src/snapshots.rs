@@ -4,6 +4,7 @@
 //! [`plan`]. What a supervisor that died left recorded is settled the same way, before the VM starts or anything else is done
 //! with its snapshots.
 
+mod below;
 mod between;
 mod engine;
 pub(crate) mod external;
@@ -171,22 +172,21 @@ impl Job {
         }
         self.check_soundness(&disks).await?;
         let found = engine.list().await?;
-        let Some(action) = self.order.action else {
-            let all = capable(&self.spec).count();
-            let writable = self.spec.disks.iter().filter(|disk| !disk.readonly).count();
-            let mut snapshots = plan::summaries(&found, &disks, all);
-            snapshots.extend(external::summaries(
-                &self.externals,
-                self.order.disk.as_deref(),
-                writable,
-            ));
-            snapshots.sort_by(|left, right| (left.at, &left.name).cmp(&(right.at, &right.name)));
-            return Ok(Done::Listed(SnapshotListed {
-                vm: self.name().to_owned(),
-                snapshots,
-            }));
-        };
-        let work = self.work(action, disks, &found, engine.is_live())?;
+        match self.order.action {
+            None => Ok(self.listed(&found, &disks).await),
+            Some(action) => self.act(action, disks, &engine, &found).await,
+        }
+    }
+
+    async fn act(
+        &self,
+        action: SnapshotAction,
+        disks: Vec<String>,
+        engine: &Engine,
+        found: &Found,
+    ) -> Result<Done, Refusal> {
+        let work = self.work(action, disks, found, engine.is_live());
+        let work = below::told(self, work).await?;
         self.check_room(&work).await?;
         record(&self.owner, RecordSnapshot::Begun(Box::new(work.clone()))).await?;
         pass(Point::SnapshotIntended);
@@ -196,7 +196,7 @@ impl Job {
             between,
         } = engine.work(&work).await;
         pass(Point::SnapshotSettled);
-        let done = self.done(&work, plan::has_memory(&found, &work.disks, &work.name));
+        let done = self.done(&work, plan::has_memory(found, &work.disks, &work.name));
         let told = RecordSnapshot::Ended {
             settled,
             between,
@@ -205,6 +205,20 @@ impl Job {
         };
         record(&self.owner, told).await?;
         result.map(|()| Done::Snapshot(done))
+    }
+
+    async fn listed(&self, found: &Found, disks: &[String]) -> Done {
+        let all = capable(&self.spec).count();
+        let writable = self.spec.disks.iter().filter(|disk| !disk.readonly).count();
+        let mut snapshots = plan::summaries(found, disks, all);
+        let wanted = self.order.disk.as_deref();
+        snapshots.extend(external::summaries(&self.externals, wanted, writable));
+        snapshots.extend(below::summaries(self).await);
+        snapshots.sort_by(|left, right| (left.at, &left.name).cmp(&(right.at, &right.name)));
+        Done::Listed(SnapshotListed {
+            vm: self.name().to_owned(),
+            snapshots,
+        })
     }
 
     /// No image is worked on that is damaged, or that nobody has looked at since an unclean end.
@@ -337,7 +351,11 @@ impl Job {
             (true, false) if loads => (
                 "running",
                 format!("`{vm}` is running: its disks cannot be changed under it"),
-                format!("maqet snapshot load {vm} {name} --memory, or maqet stop {vm} first"),
+                if plan::has_memory(found, &work.disks, name) {
+                    format!("maqet snapshot load {vm} {name} --memory, or maqet stop {vm} first")
+                } else {
+                    format!("maqet stop {vm} first")
+                },
             ),
             (true, true) if loads && !plan::has_memory(found, &work.disks, name) => (
                 "running",

@@ -123,6 +123,14 @@ fn row(snapshot: &SnapshotInfo) -> Vec<String> {
         or_dash(snapshot.vm_state_bytes, units::size(snapshot.vm_state_bytes)),
         units::second(snapshot.at),
         or_dash(snapshot.vm_clock_ms, clock),
-        if snapshot.complete { "yes" } else { "no" }.to_owned(),
+        complete(snapshot),
     ]
+}
+
+/// Whether it can be loaded as it is, and what is in the way.
+fn complete(snapshot: &SnapshotInfo) -> String {
+    match &snapshot.below {
+        Some(external) => format!("below {external}"),
+        None => if snapshot.complete { "yes" } else { "no" }.to_owned(),
+    }
 }

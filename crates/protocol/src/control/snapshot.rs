@@ -133,6 +133,9 @@ pub struct SnapshotInfo {
     /// How it is kept.
     #[serde(default)]
     pub kind: SnapshotKind,
+    /// The external snapshot whose images hold it: it can be worked on once that one is gone. Without for one that can be now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below: Option<String>,
 }
 
 /// One snapshot in one image.

@@ -270,7 +270,7 @@ fn snapshots() -> Vec<Sample> {
         of::<SnapshotList>(
             json!({"vm": "web", "disk": "root"}),
             json!({"vm": "web", "snapshots": [{"name": "before", "disks": ["root"], "complete": true, "at": AT,
-                "vm_state_bytes": 4096, "vm_clock_ms": 1234, "kind": "internal"}]}),
+                "vm_state_bytes": 4096, "vm_clock_ms": 1234, "kind": "internal", "below": "clean"}]}),
         ),
     ]
 }

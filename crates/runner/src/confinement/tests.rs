@@ -132,5 +132,16 @@ fn a_complaint_is_the_sandboxs_if_we_may_what_qemu_may_not() {
     );
     assert_eq!(of("Could not open '/maqet-never/x': Permission denied"), None);
     assert!(of("-D /tmp/maqet-never: Permission denied").is_some());
-    assert!(hint(Path::new("/x")).starts_with("denied by the sandbox: /x;"));
+    let hinted = |words: &str| hint(words).unwrap_or_default();
+    let denied = hinted("Could not open '/etc/hostname': Permission denied");
+    assert!(
+        denied.starts_with("denied by the sandbox: /etc/hostname;"),
+        "{denied}"
+    );
+    let denied = hinted("Failed to bind socket: Permission denied");
+    assert!(
+        denied.starts_with("denied by the sandbox: QEMU listens on"),
+        "{denied}"
+    );
+    assert_eq!(hint("Failed to bind socket: Address already in use"), None);
 }

@@ -116,8 +116,8 @@ impl Session {
         }
         for line in remains.last_words.iter().flat_map(|words| words.lines()) {
             refusal = refusal.cause(line);
-            if let Some(path) = confinement::denied_path(line) {
-                refusal = refusal.hint(confinement::hint(&path));
+            if let Some(hint) = confinement::hint(line) {
+                refusal = refusal.hint(hint);
             }
         }
         refusal

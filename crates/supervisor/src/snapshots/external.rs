@@ -72,6 +72,7 @@ pub(super) fn summaries(externals: &Externals, disk: Option<&str>, all: usize) -
         vm_state_bytes: 0,
         vm_clock_ms: 0,
         kind: SnapshotKind::External,
+        below: None,
     };
     let listed = externals.snapshots.iter().map(shown);
     listed.filter(|info| !info.disks.is_empty()).collect()

@@ -152,7 +152,7 @@ fn recognize(disk: &Disk, file: &SnapshotFile, files: &DiskRecords, boot_id: &st
     Err(Refusal::new(RefusalCode::Conflict, message).cause(cause))
 }
 
-fn entry(disk: &str, snapshot: Snapshot) -> SnapshotEntry {
+pub(super) fn entry(disk: &str, snapshot: Snapshot) -> SnapshotEntry {
     SnapshotEntry {
         disk: disk.to_owned(),
         id: snapshot.id,

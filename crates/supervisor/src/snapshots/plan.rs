@@ -212,6 +212,7 @@ pub(crate) fn summaries(found: &Found, disks: &[String], all: usize) -> Vec<Snap
             vm_state_bytes: 0,
             vm_clock_ms: entry.vm_clock_ms,
             kind: SnapshotKind::Internal,
+            below: None,
         });
         info.vm_state_bytes = info.vm_state_bytes.max(entry.vm_state_bytes);
         if !info.disks.contains(&entry.disk) {
