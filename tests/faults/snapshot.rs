@@ -111,6 +111,24 @@ fn cut_off_everywhere(words: &[&str], with_old: bool, allowed: [Holds; 2]) {
     }
 }
 
+/// Nobody but maqet knows how to finish it.
+#[test]
+fn a_vm_whose_load_is_not_finished_is_not_forgotten_by_the_way() {
+    let scene = Scene::new(true);
+    let supervisor = crate::cut::supervisor(&scene.sandbox);
+    let mut held = Held::at(&scene.sandbox, Point::SnapshotBegun);
+    let client = scene.sandbox.spawn(&["snapshot", "load", "web", "snap"]);
+    held.reached();
+    kill(&[client.handle(), &supervisor]);
+    drop(held);
+    let refused = scene.sandbox.maqet(&["rm", "web"]).expect(3).stderr;
+    assert!(refused.contains("different moments"), "{refused}");
+    assert!(refused.contains("maqet snapshot list web"), "{refused}");
+    scene.sandbox.json(&["snapshot", "list", "web"]);
+    assert_eq!(DISKS.map(|disk| scene.holds(disk)), [(OLD, Some(OLD)); 2]);
+    scene.sandbox.maqet(&["rm", "web"]).expect(0);
+}
+
 #[test]
 fn a_snapshot_that_is_cut_off_is_there_or_not() {
     let words = ["snapshot", "create", "web", "snap"];

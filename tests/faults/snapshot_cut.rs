@@ -147,6 +147,34 @@ fn disks_of_two_moments_are_not_booted_until_a_load_makes_them_agree() {
     }
 }
 
+/// The VM's file, added again, would boot from them.
+#[test]
+fn disks_of_two_moments_are_not_forgotten_by_the_way() {
+    let scene = Scene::new();
+    cut_off(&scene, Point::SnapshotJob, &[Victim::Qemu]);
+    let refused = scene.0.maqet(&["rm", "web", "-o", "json"]).expect(3);
+    let error = refused.error();
+    assert_eq!(error["code"], "wrong-state", "{error}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("different moments"), "{error}");
+    let hint = error["hint"].as_str().unwrap();
+    for way in [
+        "maqet snapshot load web snap",
+        "maqet storage accept web DISK",
+        "--delete-storage",
+        "--force",
+    ] {
+        assert!(hint.contains(way), "{way}: {hint}");
+    }
+    scene.say(&["snapshot", "load", "web", "snap"]);
+    scene.say(&["rm", "web"]);
+    // Whoever knows it may still have it so.
+    let scene = Scene::new();
+    cut_off(&scene, Point::SnapshotJob, &[Victim::Qemu]);
+    scene.say(&["rm", "web", "--force"]);
+    assert!(scene.image("root").exists());
+}
+
 #[test]
 fn a_load_that_is_cut_off_again_is_still_not_booted() {
     let scene = Scene::new();

@@ -10,8 +10,10 @@ use maqet_protocol::control::Removed;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::VmSpec;
 use maqet_state::change::Change;
+use maqet_state::external::ExternalSnapshot;
 use maqet_state::id::VmId;
 use maqet_state::lifecycle::{Activity, Command, Decision, Effect};
+use maqet_state::snapshot::SnapshotAction;
 
 use super::adopt::Turn;
 use super::removal::Stuck;
@@ -20,6 +22,7 @@ use crate::deletion::{self, Outcome, Plan};
 use crate::messages::{RemoveVm, StopBy, VmForgotten};
 use crate::operation::{Accepted, Done, Operation};
 use crate::shared::Shared;
+use crate::snapshots::how_to_agree;
 use crate::standing::records_of_others;
 use crate::supervisor::SupervisorActor;
 
@@ -70,23 +73,42 @@ impl VmActor {
         }
     }
 
-    /// Images that lie on top of others say which; the VM's file, added again, would start from those below and lose what is
-    /// in them.
+    /// The VM's file, added again, would know nothing of what is on record alone: it would start from images below others and
+    /// lose what is in them, or from disks that hold different moments.
     fn may_be_removed(&self, message: &RemoveVm) -> Result<(), Refusal> {
-        let Some(newest) = self.record.externals.snapshots.last() else {
-            return Ok(());
-        };
-        if message.delete_storage || message.force {
+        let rests = self.record.state.launch().is_none() && self.activity == Activity::Idle;
+        if message.delete_storage || message.force || !rests {
             return Ok(());
         }
-        let (vm, name) = (self.name(), &newest.name);
-        let message = format!("`{vm}` has the external snapshot `{name}`, of which only maqet knows");
+        let Some((message, way_out)) = self.on_record_alone() else {
+            return Ok(());
+        };
         Err(Refusal::new(RefusalCode::WrongState, message)
-            .vm(vm)
+            .vm(self.name())
             .state(self.record.status().as_str())
-            .hint(format!(
-                "maqet snapshot delete {vm} {name} keeps what was written since; or --delete-storage, or --force"
-            )))
+            .hint(format!("{way_out}; or --delete-storage, or --force")))
+    }
+
+    /// What only maqet knows of the disks, and what ends that.
+    fn on_record_alone(&self) -> Option<(String, String)> {
+        let vm = self.name();
+        if let Some(ExternalSnapshot { name, .. }) = self.record.externals.snapshots.last() {
+            return Some((
+                format!("`{vm}` has the external snapshot `{name}`, of which only maqet knows"),
+                format!("maqet snapshot delete {vm} {name} keeps what was written since"),
+            ));
+        }
+        let words = "was cut off: only maqet knows that its disks may hold different moments";
+        let told = |name| format!("loading the snapshot `{name}` of `{vm}` {words}");
+        if let Some(name) = self.record.load_cut_off() {
+            return Some((told(name), how_to_agree(vm, name)));
+        }
+        let work = self.record.snapshot.as_deref()?;
+        let loading = work.action == SnapshotAction::Load;
+        loading.then(|| {
+            let finish = format!("maqet snapshot list {vm} has them agree");
+            (told(&work.name), finish)
+        })
     }
 
     fn kill_then_forget(
