@@ -1,10 +1,9 @@
 //! After an unclean end no image is written to before it was checked, and a damaged one not at all.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use maqet_process::{Sent, Signal};
+use maqet_tests::qemu_img::damage;
 use maqet_tests::{Guest, Sandbox, wait};
 use serde_json::Value;
 
@@ -27,22 +26,6 @@ fn killed(sandbox: &Sandbox) {
         Sent::Delivered
     );
     sandbox.maqet(&["wait", "web", "failed"]).expect(0);
-}
-
-fn read(path: &Path, offset: u64) -> u64 {
-    let mut bytes = [0; 8];
-    File::open(path)
-        .unwrap()
-        .read_exact_at(&mut bytes, offset)
-        .unwrap();
-    u64::from_be_bytes(bytes)
-}
-
-/// Says of the first clusters that nobody uses them.
-fn damage(path: &Path) {
-    let counts = read(path, read(path, 48));
-    let file = File::options().write(true).open(path).unwrap();
-    file.write_all_at(&[0; 32], counts).unwrap();
 }
 
 /// The journal's entries of one kind.

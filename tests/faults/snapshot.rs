@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use maqet_process::point::Point;
 use maqet_tests::{Guest, Held, Sandbox, qemu_img};
 
+use crate::cut::cut_off;
 use crate::scene::{kill, say};
 use crate::small_disk::SmallDisk;
 
@@ -151,6 +152,36 @@ fn a_load_that_is_cut_off_is_done_or_not() {
 fn a_deletion_that_is_cut_off_is_done() {
     let words = ["snapshot", "delete", "web", "snap"];
     cut_off_everywhere(&words, true, [(NOW, None), (NOW, None)]);
+}
+
+/// What work leaves that was cut off is put right; what is wrong with an image beside that is a person's to repair.
+#[test]
+fn an_image_that_is_damaged_is_not_repaired_because_work_was_cut_off() {
+    let words = ["snapshot", "create", "web", "snap"];
+    for way_out in [
+        &["storage", "verify", "web", "--repair"][..],
+        &["storage", "accept", "web", "root"],
+    ] {
+        let scene = Scene::new(false);
+        let sandbox = &scene.sandbox;
+        cut_off(sandbox, &words, Point::SnapshotDisk);
+        qemu_img::damage(&scene.image("root"));
+        let before = std::fs::read(scene.image("root")).unwrap();
+        for asked in [&["start", "web"][..], &["snapshot", "list", "web"], &words] {
+            let refused = sandbox.maqet(asked);
+            assert_eq!(refused.code, 3, "{refused:?}");
+            let told = "disk `root` of `web` is damaged and is not written to";
+            assert!(refused.stderr.contains(told), "{refused:?}");
+        }
+        assert!(std::fs::read(scene.image("root")).unwrap() == before);
+        let events = sandbox.maqet(&["events"]).expect(0).stdout;
+        assert_eq!(events.matches("vm.disk-quarantined").count(), 1, "{events}");
+        sandbox.maqet(way_out).expect(0);
+        sandbox.maqet(&["start", "web"]).expect(0);
+        sandbox.maqet(&["stop", "web"]).expect(0);
+        assert_eq!(qemu_img::content(&scene.image("root"))[0], NOW);
+        assert_eq!(qemu_img::content(&scene.image("data"))[0], NOW);
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The `qemu-img` that a person has beside maqet: makes images for tests and says what is in one, by path and unconfined.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -101,6 +102,19 @@ pub fn write_so_much(image: &Path, byte: u8, mebibytes: usize) {
     command.args(["-f", "qcow2", "-c", &format!("write -P {byte} 0 {mebibytes}M")]);
     let done = command.arg(image).output().unwrap();
     assert!(done.status.success(), "{done:?}");
+}
+
+/// Says of the first clusters of a qcow2 image that nobody uses them: errors in its tables, of which a check tells.
+#[track_caller]
+pub fn damage(image: &Path) {
+    let file = File::options().read(true).write(true).open(image).unwrap();
+    let read = |offset| {
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, offset).unwrap();
+        u64::from_be_bytes(bytes)
+    };
+    let counts = read(read(48));
+    file.write_all_at(&[0; 32], counts).unwrap();
 }
 
 /// What `info` says of an image, which may be in use.

@@ -12,6 +12,7 @@ mod copy;
 mod create;
 mod delete;
 mod digest;
+mod flags;
 mod header;
 mod inspect;
 mod look;

@@ -81,11 +81,25 @@ impl Tool<'_> {
         sources: Vec<(OwnedFd, i32)>,
         heard: impl FnMut(&[u8]),
     ) -> Result<Outcome, StorageError> {
+        self.follow(sources, heard, |_said| ()).await
+    }
+
+    /// The same as [`Self::run`]; `heard` gets what the program complains about, all of it, as it comes.
+    pub(crate) async fn run_overhearing(self, heard: impl FnMut(&[u8])) -> Result<Outcome, StorageError> {
+        self.follow(Vec::new(), |_said| (), heard).await
+    }
+
+    async fn follow(
+        self,
+        sources: Vec<(OwnedFd, i32)>,
+        written: impl FnMut(&[u8]),
+        complained: impl FnMut(&[u8]),
+    ) -> Result<Outcome, StorageError> {
         let (program, limit) = (self.program, self.limit);
         let (started, stdout, stderr) = self.start(sources)?;
         let work = async {
-            let said = read(program, stdout, heard);
-            let (stdout, stderr) = tokio::try_join!(said, read(program, stderr, |_said| ()))?;
+            let said = read(program, stdout, written);
+            let (stdout, stderr) = tokio::try_join!(said, read(program, stderr, complained))?;
             started.0.exited().await.map_err(StorageError::run(program))?;
             let status = started.0.exit_status();
             let gone = ProcessError::Gone { pid: started.0.pid() };

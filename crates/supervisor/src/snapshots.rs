@@ -11,6 +11,7 @@ pub(crate) mod external;
 mod files;
 mod left;
 mod live;
+mod order;
 pub(crate) mod plan;
 mod scope;
 
@@ -30,15 +31,15 @@ use maqet_state::health::Health;
 use maqet_state::id::VmId;
 use maqet_state::snapshot::{SnapshotAction, SnapshotKind, SnapshotWork};
 use maqet_storage::image::ROOM_BYTES;
-use maqet_storage::image::snapshot::is_name;
 use maqet_storage::meter::Meter;
 
 pub(crate) use self::between::{how_to_agree, torn};
 use self::engine::{Ended, Engine};
-use self::files::Files;
+use self::files::{Files, Owner};
 pub(crate) use self::left::finish_before_start;
 use self::left::finish_recorded;
 use self::live::Live;
+pub(crate) use self::order::SnapshotOrder;
 use self::plan::Found;
 use self::scope::{capable, names};
 use crate::leases::Leases;
@@ -49,25 +50,6 @@ use crate::room::{self, Room};
 use crate::shared::Shared;
 use crate::vm::VmActor;
 use crate::{soundness, standing};
-
-/// What is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SnapshotOrder {
-    /// What; `None` is to list them.
-    pub(crate) action: Option<SnapshotAction>,
-    /// Name of the snapshot.
-    pub(crate) name: String,
-    /// Only on this disk.
-    pub(crate) disk: Option<String>,
-    /// With the machine's memory.
-    pub(crate) memory: bool,
-    /// Replace one of that name.
-    pub(crate) overwrite: bool,
-    /// As files of their own.
-    pub(crate) external: bool,
-    /// Idempotency key of the call.
-    pub(crate) key: Option<String>,
-}
 
 /// One piece of work on a VM's snapshots.
 #[derive(Debug)]
@@ -93,41 +75,6 @@ pub(crate) struct Job {
     pub(crate) asked: Instant,
     /// Who hears how far it is.
     pub(crate) meter: Meter,
-}
-
-impl SnapshotOrder {
-    /// To list all.
-    pub(crate) const fn list() -> Self {
-        Self {
-            action: None,
-            name: String::new(),
-            disk: None,
-            memory: false,
-            overwrite: false,
-            external: false,
-            key: None,
-        }
-    }
-
-    /// Refuses a name that no snapshot can have.
-    ///
-    /// # Errors
-    /// `invalid-call`.
-    pub(crate) fn check(self) -> Result<Self, Refusal> {
-        if self.memory && self.disk.is_some() {
-            let message = "memory belongs to all disks, not to one";
-            return Err(Refusal::new(RefusalCode::InvalidCall, message)
-                .parameter("disk")
-                .hint("leave out --disk or --memory"));
-        }
-        if self.action.is_none() || is_name(&self.name) {
-            return Ok(self);
-        }
-        let message = format!("`{}` cannot be the name of a snapshot", self.name);
-        Err(Refusal::new(RefusalCode::InvalidCall, message)
-            .parameter("name")
-            .hint("letters, digits, `.`, `_` and `-`, at most 63; a letter or digit first, not digits alone"))
-    }
 }
 
 impl Job {
@@ -272,8 +219,18 @@ impl Job {
         if self.order.action == Some(SnapshotAction::Load) {
             standing::refuse_to_write_below((&self.id, self.name()), &self.spec.disks, &self.shared).await?;
         }
-        let files = Files::open(&self.id, &self.spec, &self.files, &self.shared);
-        Ok(Engine::Files(files.await?))
+        Ok(Engine::Files(self.open_files().await?))
+    }
+
+    async fn open_files(&self) -> Result<Files, Refusal> {
+        let of = Owner {
+            id: self.id.clone(),
+            vm: self.name().to_owned(),
+            health: self.health.clone(),
+            recorder: self.owner.clone(),
+            shared: Rc::clone(&self.shared),
+        };
+        Files::open(&self.spec, &self.files, of).await
     }
 
     /// What is to be recorded, if it may be done at all.
@@ -374,7 +331,7 @@ impl Job {
         if !work.live || work.action != SnapshotAction::Create {
             return Ok(());
         }
-        let files = Files::open(&self.id, &self.spec, &self.files, &self.shared).await?;
+        let files = self.open_files().await?;
         files.check_room(&work.disks, self.memory_bytes()).await
     }
 

@@ -1,5 +1,7 @@
 //! The gate before anything is written to a disk: after an unclean end every image is checked, and a damaged one is written by nobody.
 
+use std::future::Future;
+
 use actix::Addr;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::vm::{Disk, DiskFormat};
@@ -31,13 +33,11 @@ pub(crate) struct Order<'o> {
     pub(crate) shared: &'o Shared,
 }
 
-impl Order<'_> {
-    async fn record(&self, step: RecordStep) -> Result<(), Refusal> {
-        match self.owner.send(step).await {
-            Ok(result) => result,
-            Err(error) => {
-                Err(Refusal::new(RefusalCode::Internal, "the VM's owner is gone").cause(error.to_string()))
-            }
+async fn record(owner: &Addr<VmActor>, step: RecordStep) -> Result<(), Refusal> {
+    match owner.send(step).await {
+        Ok(result) => result,
+        Err(error) => {
+            Err(Refusal::new(RefusalCode::Internal, "the VM's owner is gone").cause(error.to_string()))
         }
     }
 }
@@ -68,7 +68,7 @@ async fn check_disk(order: &Order<'_>, disk: &Disk) -> Result<(), Refusal> {
     };
     match order.health.judge(&disk.path, suspect) {
         Verdict::Go => Ok(()),
-        Verdict::Quarantined(damage) => Err(quarantined(order, disk, &damage.found)),
+        Verdict::Quarantined(damage) => Err(quarantined(order.vm, disk, &damage.found)),
         Verdict::Between(load) => Err(torn(order.vm, &load.snapshot)),
         Verdict::Check => examine(order, disk, image).await,
     }
@@ -87,13 +87,42 @@ async fn examine(order: &Order<'_>, disk: &Disk, image: Image) -> Result<(), Ref
         }
         Err(error) => return Err(untold(order, disk, &error)),
     };
+    Err(quarantine(order.owner, order.vm, disk, found).await)
+}
+
+/// Makes durable that an image is damaged; the refusal that says so.
+async fn quarantine(owner: &Addr<VmActor>, vm: &str, disk: &Disk, found: String) -> Refusal {
     let step = RecordStep::DiskDamaged {
         disk: disk.name.clone(),
         path: disk.path.clone(),
         found: found.clone(),
     };
-    order.record(step).await?;
-    Err(quarantined(order, disk, &found))
+    match record(owner, step).await {
+        Ok(()) => quarantined(vm, disk, &found),
+        Err(refusal) => refusal,
+    }
+}
+
+/// What stands against putting an image right that work which was cut off has left.
+///
+/// # Errors
+/// `disk-damaged` for one that is damaged by something else, or was before; nothing else is done to it. Durable then.
+pub(crate) async fn mend(
+    owner: &Addr<VmActor>,
+    vm: &str,
+    (disk, health): (&Disk, &Health),
+    mending: impl Future<Output = Result<Option<Checked>, Refusal>>,
+) -> Result<(), Refusal> {
+    match health.of(&disk.path) {
+        // A person wants it used as it is.
+        Some(damage) if damage.accepted => return Ok(()),
+        Some(damage) => return Err(quarantined(vm, disk, &damage.found)),
+        None => {}
+    }
+    match mending.await? {
+        None => Ok(()),
+        Some(found) => Err(quarantine(owner, vm, disk, in_words(found)).await),
+    }
 }
 
 /// Clusters that leaked are no reason not to start, and worth knowing.
@@ -102,7 +131,7 @@ async fn told(order: &Order<'_>, disk: &Disk, findings: Checked) -> Result<(), R
         disk: disk.name.clone(),
         leaks: findings.leaks,
     };
-    order.record(step).await
+    record(order.owner, step).await
 }
 
 /// What a check found, as a clause.
@@ -128,8 +157,8 @@ fn in_words(findings: Checked) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-fn quarantined(order: &Order<'_>, disk: &Disk, found: &str) -> Refusal {
-    let (vm, name) = (order.vm, &disk.name);
+fn quarantined(vm: &str, disk: &Disk, found: &str) -> Refusal {
+    let name = &disk.name;
     Refusal::new(
         RefusalCode::DiskDamaged,
         format!("disk `{name}` of `{vm}` is damaged and is not written to"),

@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use maqet_process::confine::Access;
 use maqet_process::identity::FileMark;
+use maqet_spec::vm::DiskFormat;
 use rustix::fs::fstatvfs;
 use serde::Deserialize;
 
+use super::check::{Checked, check};
 use super::header::Header;
 use super::room::counted;
 use super::unnamed::blocking;
@@ -181,23 +183,31 @@ impl SnapshotFile {
     }
 
     /// Frees clusters that a step which was cut off left counted and unused, and puts flags right that it left wrong. What
-    /// the image holds does not change.
+    /// the image holds does not change. One that has more wrong with it is left as it is, and what was found is returned.
     ///
     /// # Errors
-    /// [`StorageError::Tool`] when the image has more wrong with it than that.
-    pub async fn mend(&self, binaries: &Binaries) -> Result<(), StorageError> {
-        // Leaks alone first: the second way also rewrites what is not merely counted wrong.
-        let leaks = self
-            .tool(&["check", "-q", "-r", "leaks"], Access::Write, binaries)
-            .await;
-        match leaks {
-            Ok(_) => Ok(()),
-            Err(StorageError::Tool { .. }) => self
-                .tool(&["check", "-q", "-r", "all"], Access::Write, binaries)
-                .await
-                .map(drop),
-            Err(error) => Err(error),
+    /// [`StorageError::Tool`] when it cannot be checked, or a QEMU has it; the rest of a program that fails.
+    pub async fn mend(&self, binaries: &Binaries) -> Result<Option<Checked>, StorageError> {
+        let found = self.check(false, binaries).await?;
+        if !found.is_harmless() {
+            return Ok(Some(found));
         }
+        if found.flags == 0 && found.leaks == 0 {
+            return Ok(None);
+        }
+        let left = self.check(true, binaries).await?;
+        Ok(Some(left).filter(|left| !left.is_harmless()))
+    }
+
+    async fn check(&self, repair: bool, binaries: &Binaries) -> Result<Checked, StorageError> {
+        let copy = self.image.fd.try_clone();
+        let image = Image {
+            fd: copy.map_err(StorageError::file("open", &self.image.path))?,
+            path: self.image.path.clone(),
+            file_id: self.image.file_id,
+            file_bytes: self.image.file_bytes,
+        };
+        check(image, DiskFormat::Qcow2, repair, binaries).await
     }
 
     /// Refuses unless there is room for a snapshot where the image is, and for so many bytes beside it.

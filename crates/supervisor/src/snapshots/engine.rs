@@ -53,6 +53,14 @@ impl Engine {
         }
     }
 
+    /// Whether one of the images is damaged, and a person wants it used as it is.
+    pub(super) fn has_accepted_damage(&self) -> bool {
+        match self {
+            Self::Files(files) => files.has_accepted_damage(),
+            Self::Live(_) => false,
+        }
+    }
+
     pub(super) async fn list(&self) -> Result<Found, Refusal> {
         match self {
             Self::Files(files) => files.list().await,

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use actix::Addr;
 use maqet_process::point::{Point, pass};
 use maqet_protocol::control::SnapshotEntry;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
@@ -9,6 +10,7 @@ use maqet_spec::VmSpec;
 use maqet_spec::vm::Disk;
 use maqet_state::clock::Timestamp;
 use maqet_state::disk::DiskRecords;
+use maqet_state::health::Health;
 use maqet_state::id::VmId;
 use maqet_storage::PathPolicy;
 use maqet_storage::error::StorageError;
@@ -19,51 +21,57 @@ use super::scope::capable;
 use crate::disks::{gone, is_gone};
 use crate::link::chain;
 use crate::shared::Shared;
+use crate::soundness;
+use crate::vm::VmActor;
 
 /// The images, each opened once.
 #[derive(Debug)]
 pub(crate) struct Files {
-    disks: Vec<(String, SnapshotFile)>,
-    shared: Rc<Shared>,
+    disks: Vec<(Disk, SnapshotFile)>,
+    of: Owner,
+}
+
+/// Whose images they are.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    pub(super) id: VmId,
+    pub(super) vm: String,
+    /// What is known against its disks.
+    pub(super) health: Health,
+    /// Who records.
+    pub(super) recorder: Addr<VmActor>,
+    pub(super) shared: Rc<Shared>,
 }
 
 impl Files {
     /// Opens the images that are there; one that the first start is to make is not, and has no snapshots.
     /// Each must be the file on record.
-    pub(super) async fn open(
-        id: &VmId,
-        spec: &VmSpec,
-        files: &DiskRecords,
-        shared: &Rc<Shared>,
-    ) -> Result<Self, Refusal> {
+    pub(super) async fn open(spec: &VmSpec, files: &DiskRecords, of: Owner) -> Result<Self, Refusal> {
         let (spec, files) = (spec.clone(), files.clone());
-        let (policy, boot_id) = (shared.policy.clone(), shared.boot_id.clone());
+        let (policy, boot_id) = (of.shared.policy.clone(), of.shared.boot_id.clone());
         let opening = move || {
             let is_new = |disk: &Disk| disk.is_makeable() && !disk.path.exists() && !is_gone(disk, &files);
             let there = capable(&spec).filter(|disk| !is_new(disk));
             let opened = there.map(|disk| open(disk, &spec, &files, (&boot_id, &policy)));
             opened.collect()
         };
-        let disks: Result<Vec<_>, Refusal> = shared.asides.of(id).run(opening).await?;
-        Ok(Self {
-            disks: disks?,
-            shared: Rc::clone(shared),
-        })
+        let disks: Result<Vec<_>, Refusal> = of.shared.asides.of(&of.id).run(opening).await?;
+        Ok(Self { disks: disks?, of })
     }
 
     pub(super) async fn list(&self) -> Result<Found, Refusal> {
         let mut found = Found::new();
-        for (disk, file) in &self.disks {
-            let listed = file.list(&self.shared.binaries).await;
-            let listed = listed.map_err(|error| failed(disk, &error))?;
-            let entries = listed.into_iter().map(|snapshot| entry(disk, snapshot));
-            found.insert(disk.clone(), entries.collect());
+        for (Disk { name, .. }, file) in &self.disks {
+            let listed = file.list(&self.of.shared.binaries).await;
+            let listed = listed.map_err(|error| failed(name, &error))?;
+            let entries = listed.into_iter().map(|snapshot| entry(name, snapshot));
+            found.insert(name.clone(), entries.collect());
         }
         Ok(found)
     }
 
     pub(super) async fn take(&self, step: &Step) -> Result<(), Refusal> {
-        let binaries = &self.shared.binaries;
+        let binaries = &self.of.shared.binaries;
         match step {
             Step::Create { name, disks, .. } => {
                 for disk in disks {
@@ -98,10 +106,25 @@ impl Files {
         Ok(())
     }
 
+    pub(super) fn has_accepted_damage(&self) -> bool {
+        let damage = |(disk, _file): &(Disk, SnapshotFile)| self.of.health.of(&disk.path);
+        self.disks.iter().filter_map(damage).any(|damage| damage.accepted)
+    }
+
     pub(super) async fn mend(&self) -> Result<(), Refusal> {
+        let Owner {
+            vm,
+            health,
+            recorder,
+            shared,
+            ..
+        } = &self.of;
         for (disk, file) in &self.disks {
-            let mended = file.mend(&self.shared.binaries).await;
-            mended.map_err(|error| failed(disk, &error))?;
+            let mending = async {
+                let mended = file.mend(&shared.binaries).await;
+                mended.map_err(|error| failed(&disk.name, &error))
+            };
+            soundness::mend(recorder, vm, (disk, health), mending).await?;
         }
         Ok(())
     }
@@ -110,7 +133,7 @@ impl Files {
         let file = self
             .disks
             .iter()
-            .find(|(name, _)| name == disk)
+            .find(|(of, _)| of.name == disk)
             .map(|(_, file)| file);
         file.ok_or_else(|| {
             let message = format!("disk `{disk}` has no image yet: its first start makes it");
@@ -125,19 +148,19 @@ fn open(
     spec: &VmSpec,
     files: &DiskRecords,
     (boot_id, policy): (&str, &PathPolicy),
-) -> Result<(String, SnapshotFile), Refusal> {
-    let name = disk.name.clone();
+) -> Result<(Disk, SnapshotFile), Refusal> {
+    let name = &disk.name;
     if is_gone(disk, files) {
         return Err(gone(spec.name.as_str(), disk));
     }
-    let file = SnapshotFile::open(&disk.path, policy).map_err(|error| failed(&name, &error))?;
+    let file = SnapshotFile::open(&disk.path, policy).map_err(|error| failed(name, &error))?;
     recognize(disk, &file, files, boot_id).map_err(|refusal| {
         let vm = &spec.name;
         refusal.hint(format!(
             "if it is the right one: maqet storage accept {vm} {name}"
         ))
     })?;
-    Ok((name, file))
+    Ok((disk.clone(), file))
 }
 
 /// No other file is taken for the one that a start has opened, or that maqet made.
