@@ -1,12 +1,14 @@
 //! Work on snapshots that is cut off: every disk is as before or as wanted, all together, and the VM starts.
 #![cfg(debug_assertions)]
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use maqet_process::point::Point;
 use maqet_tests::{Guest, Held, Sandbox, qemu_img};
+use serde_json::json;
 
-use crate::cut::cut_off;
+use crate::cut::{bereave, cut_off};
 use crate::scene::{kill, say};
 use crate::small_disk::SmallDisk;
 
@@ -152,6 +154,54 @@ fn a_load_that_is_cut_off_is_done_or_not() {
 fn a_deletion_that_is_cut_off_is_done() {
     let words = ["snapshot", "delete", "web", "snap"];
     cut_off_everywhere(&words, true, [(NOW, None), (NOW, None)]);
+}
+
+/// The client asks the next supervisor, under the same key, which finds its snapshot made.
+#[test]
+fn whoever_waits_for_a_snapshot_gets_it_once() {
+    for running in [false, true] {
+        for point in [
+            Point::SnapshotIntended,
+            Point::SnapshotBegun,
+            Point::SnapshotSettled,
+        ] {
+            let scene = Scene::new(false);
+            if running {
+                scene.sandbox.maqet(&["start", "web"]).expect(0);
+            }
+            let words = ["snapshot", "create", "web", "snap", "-o", "json"];
+            let told = bereave(&scene.sandbox, &words, point).expect(0).json();
+            assert_eq!(
+                (&told["name"], &told["live"]),
+                (&json!("snap"), &json!(running)),
+                "{told}"
+            );
+            let list = scene.sandbox.json(&["snapshot", "list", "web"]);
+            assert_eq!(list.as_array().unwrap().len(), 1, "{list}");
+            scene
+                .sandbox
+                .maqet(&["snapshot", "delete", "web", "snap"])
+                .expect(0);
+        }
+    }
+}
+
+/// Other programs make several of one name.
+#[test]
+fn a_new_snapshot_takes_the_place_of_all_of_its_name() {
+    let scene = Scene::new(true);
+    for disk in DISKS {
+        qemu_img::run(
+            ["snapshot", "-c", "snap"]
+                .map(OsStr::new)
+                .into_iter()
+                .chain([scene.image(disk).as_os_str()]),
+        );
+        assert_eq!(qemu_img::snapshots(&scene.image(disk)), ["snap", "snap"]);
+    }
+    let words = ["snapshot", "create", "web", "snap", "--overwrite"];
+    scene.sandbox.maqet(&words).expect(0);
+    assert_eq!(DISKS.map(|disk| scene.holds(disk)), [(NOW, Some(NOW)); 2]);
 }
 
 /// What work leaves that was cut off is put right; what is wrong with an image beside that is a person's to repair.

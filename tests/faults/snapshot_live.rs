@@ -2,6 +2,9 @@
 //! which, images are sound, and the VM starts.
 #![cfg(debug_assertions)]
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use maqet_process::point::Point;
@@ -88,7 +91,9 @@ impl Scene {
         let image = self.image(disk);
         qemu_img::check(&image);
         let names = qemu_img::snapshots(&image);
-        assert!(names.is_empty() || names == ["snap"], "{disk}: {names:?}");
+        assert!(names.len() <= 1, "{disk}: {names:?}");
+        let known = |name: &String| name == "snap" || name == "snap.new";
+        assert!(names.iter().all(known), "{disk}: {names:?}");
         !names.is_empty()
     }
 }
@@ -216,6 +221,64 @@ fn a_snapshot_that_is_being_replaced_is_the_old_or_the_new_one_on_every_disk() {
         assert_eq!(now, [NOW; 2], "{context}");
     };
     cut_off_at_each_step(&words, STEPS_OF_REPLACING, Scene::written_since, one);
+}
+
+/// Whichever it is, its memory is whole, and it is known by a name that can be loaded.
+#[test]
+fn memory_that_is_being_replaced_is_the_old_or_the_new_one() {
+    let words = ["snapshot", "create", "web", "snap", "--memory", "--overwrite"];
+    let names = RefCell::new(BTreeSet::new());
+    let one = |scene: &Scene, list: &[Value], context: &str| {
+        assert_eq!(list.len(), 1, "{context}: {list:?}");
+        let is_whole = list[0]["complete"] == true && list[0]["vm_state_bytes"].as_u64() > Some(0);
+        assert!(is_whole, "{context}: {list:?}");
+        let name = list[0]["name"].as_str().unwrap();
+        scene.0.maqet(&["start", "web"]).expect(0);
+        scene
+            .0
+            .maqet(&["snapshot", "load", "web", name, "--memory"])
+            .expect(0);
+        names.borrow_mut().insert(name.to_owned());
+    };
+    cut_off_at_each_step(&words, STEPS_OF_REPLACING, || Scene::new(true), one);
+    // Once the old one is gone from one disk, there is the keeper alone.
+    let expected = ["snap", "snap.new"].map(ToOwned::to_owned);
+    assert_eq!(names.into_inner(), expected.into());
+}
+
+/// What a keeper is to be called must be free.
+#[test]
+fn a_snapshot_that_has_the_name_of_a_keeper_is_left_alone() {
+    let scene = Scene::new(true);
+    scene
+        .0
+        .maqet(&["snapshot", "create", "web", "snap.new"])
+        .expect(0);
+    let words = ["snapshot", "create", "web", "snap", "--memory", "--overwrite"];
+    let refused = scene.0.maqet(&words).expect(5);
+    assert!(
+        refused.stderr.contains("maqet snapshot delete web snap.new"),
+        "{refused:?}"
+    );
+    assert_eq!(scene.list().len(), 2);
+    scene
+        .0
+        .maqet(&["snapshot", "delete", "web", "snap.new"])
+        .expect(0);
+    scene.0.maqet(&words).expect(0);
+    // Of work that nobody knows of any more, and that is taken for nobody's.
+    scene.0.maqet(&["stop", "web"]).expect(0);
+    qemu_img::run(
+        ["snapshot", "-c", ".maqet-work"]
+            .map(OsStr::new)
+            .into_iter()
+            .chain([scene.image("data").as_os_str()]),
+    );
+    let refused = scene.0.maqet(&["snapshot", "load", "web", "snap"]).expect(5);
+    assert!(
+        refused.stderr.contains("qemu-img snapshot -d .maqet-work"),
+        "{refused:?}"
+    );
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod order;
 pub(crate) mod plan;
 mod scope;
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -24,12 +25,13 @@ use maqet_process::point::{Point, pass};
 use maqet_protocol::control::{SnapshotDone, SnapshotListed};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::VmSpec;
+use maqet_spec::shell::word;
 use maqet_spec::vm::{Disk, Share, ShareKind};
 use maqet_state::disk::DiskRecords;
 use maqet_state::external::Externals;
 use maqet_state::health::Health;
 use maqet_state::id::VmId;
-use maqet_state::snapshot::{SnapshotAction, SnapshotKind, SnapshotWork};
+use maqet_state::snapshot::{Numbers, SnapshotAction, SnapshotKind, SnapshotWork};
 use maqet_storage::image::ROOM_BYTES;
 use maqet_storage::meter::Meter;
 
@@ -115,7 +117,10 @@ impl Job {
         let disks = self.disks()?;
         let engine = self.engine().await?;
         if let Some(work) = &self.unfinished {
-            self.go_on_after(work, finish_recorded(work, &engine, &self.owner).await?)?;
+            let left = finish_recorded(work, &engine, &self.owner).await?;
+            if let Some(done) = self.go_on_after(work, left)? {
+                return Ok(Done::Snapshot(done));
+            }
         }
         self.check_soundness(&disks).await?;
         let found = engine.list().await?;
@@ -243,12 +248,12 @@ impl Job {
     ) -> Result<SnapshotWork, Refusal> {
         let name = &self.order.name;
         let having = |disk: &String| plan::has(found, disk, name);
-        let mut replaces = std::collections::BTreeMap::new();
+        let mut replaces = BTreeMap::new();
         match action {
             SnapshotAction::Create => {
                 let old = disks
                     .iter()
-                    .filter_map(|disk| Some((disk.clone(), plan::id_of(found, disk, name)?)));
+                    .filter_map(|disk| Some((disk.clone(), plan::numbers_of(found, disk, name)?)));
                 replaces.extend(old);
                 self.may_replace(&replaces)?;
             }
@@ -269,12 +274,14 @@ impl Job {
             replaces,
             memory: self.order.memory,
             live,
+            key: self.order.key.clone(),
         };
         self.may_have_memory(&work, found)?;
+        self.may_be_kept(&work, found)?;
         Ok(work)
     }
 
-    fn may_replace(&self, replaces: &std::collections::BTreeMap<String, String>) -> Result<(), Refusal> {
+    fn may_replace(&self, replaces: &BTreeMap<String, Numbers>) -> Result<(), Refusal> {
         if replaces.is_empty() || self.order.overwrite {
             return Ok(());
         }
@@ -286,6 +293,29 @@ impl Job {
         .hint(format!(
             "maqet snapshot create {vm} {name} --overwrite, or another name"
         )))
+    }
+
+    /// A keeper that nobody has on record, of a store that was lost maybe, would be taken for the one that is about to be made.
+    fn may_be_kept(&self, work: &SnapshotWork, found: &Found) -> Result<(), Refusal> {
+        let keeper = work.keeper();
+        let mut disks = work.disks.iter();
+        let Some(disk) = disks.find(|disk| work.is_kept() && plan::has(found, disk, &keeper)) else {
+            return Ok(());
+        };
+        let vm = self.name();
+        let message =
+            format!("disk `{disk}` of `{vm}` has a snapshot `{keeper}`, whose name is needed meanwhile");
+        let refusal = Refusal::new(RefusalCode::Conflict, message);
+        if work.replaces_memory() {
+            return Err(refusal.hint(format!("maqet snapshot delete {vm} {keeper}, or another name")));
+        }
+        let path = self.spec.disks.iter().find(|one| one.name == *disk);
+        let path = path.map_or_else(String::new, |disk| word(&disk.path));
+        Err(refusal
+            .cause("work of which nothing is on record any more has left it")
+            .hint(format!(
+                "look what it holds, then: maqet stop {vm}; qemu-img snapshot -d {keeper} {path}"
+            )))
     }
 
     /// A running VM is brought back with its memory or not at all; one that does not run has none.

@@ -100,7 +100,9 @@ pub(crate) enum RecordSnapshot {
     /// What was left of work that was cut off is settled.
     Recovered {
         /// What was wanted has come about.
-        achieved: bool,
+        done: Option<Box<SnapshotDone>>,
+        /// A new snapshot has taken the place of the old one under this name instead of its own.
+        kept_as: Option<String>,
     },
 }
 

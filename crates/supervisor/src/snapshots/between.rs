@@ -1,11 +1,13 @@
 //! Disks that may hold different moments, because a load by QEMU was cut off between them: nothing is begun with them but a
 //! load, which makes them agree. See decision 41.
 
+use maqet_protocol::control::SnapshotDone;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_state::health::Health;
 use maqet_state::snapshot::{SnapshotAction, SnapshotWork};
 
 use super::Job;
+use super::left::Left;
 
 impl Job {
     /// Refuses what would keep the disks as they are, or take away what mends them.
@@ -20,12 +22,18 @@ impl Job {
         }
     }
 
-    /// The same once work that somebody left was looked at, which left the disks `between` two moments or not.
-    pub(super) fn go_on_after(&self, work: &SnapshotWork, between: bool) -> Result<(), Refusal> {
-        if between && !self.mends() {
-            return Err(torn(self.name(), &work.name));
+    /// The same once work that somebody left was looked at. What this call itself had asked for before, and has come about, is
+    /// its answer.
+    pub(super) fn go_on_after(
+        &self,
+        work: &SnapshotWork,
+        left: Left,
+    ) -> Result<Option<SnapshotDone>, Refusal> {
+        match left {
+            Left::Between if !self.mends() => Err(torn(self.name(), &work.name)),
+            Left::Done(done) if work.key.is_some() && work.key == self.order.key => Ok(Some(done)),
+            Left::Done(_) | Left::Nothing | Left::Between => Ok(None),
         }
-        Ok(())
     }
 
     /// What is known against the disks, as far as it stands in the way of this order.

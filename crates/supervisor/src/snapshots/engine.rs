@@ -6,7 +6,7 @@ use maqet_state::snapshot::{SnapshotAction, SnapshotWork};
 
 use super::files::Files;
 use super::live::Live;
-use super::plan::{self, Found, Step};
+use super::plan::{self, End, Found, Settlement, Step};
 
 /// Who does the steps.
 #[derive(Debug)]
@@ -93,10 +93,20 @@ impl Engine {
         match begun {
             Ok(()) => self.conclude(work).await,
             Err(refusal) if work.is_load_by_qemu() => self.not_loaded(refusal).await,
-            Err(refusal) => match self.take_back(work).await {
-                Ok(()) => Ended::settled(Err(refusal)),
-                Err(second) => Ended::unsettled(Err(refusal.cause(second.message))),
-            },
+            Err(refusal) => self.back_out(work, refusal).await,
+        }
+    }
+
+    /// After a step that failed. Where it has come about nevertheless, that is the truth.
+    async fn back_out(&self, work: &SnapshotWork, refusal: Refusal) -> Ended {
+        match self.take_back(work).await {
+            Ok(End::Reached) => {
+                tracing::warn!(work = ?work, %refusal, "work on a snapshot was said to have failed, and is done");
+                Ended::settled(Ok(()))
+            }
+            Ok(End::Before) => Ended::settled(Err(refusal)),
+            Ok(End::KeptAs) => Ended::settled(Err(self.kept_as(work, refusal))),
+            Err(second) => Ended::unsettled(Err(refusal.cause(second.message))),
         }
     }
 
@@ -122,34 +132,69 @@ impl Engine {
 
     async fn conclude(&self, work: &SnapshotWork) -> Ended {
         let refusal = match self.settle(work).await {
-            Ok(true) => return Ended::settled(Ok(())),
-            Ok(false) => Refusal::new(RefusalCode::StorageFailed, "the snapshot did not come about"),
+            Ok(End::Reached) => return Ended::settled(Ok(())),
+            Ok(End::Before | End::KeptAs) => {
+                Refusal::new(RefusalCode::StorageFailed, "the snapshot did not come about")
+            }
             Err(refusal) => refusal,
         };
-        let back = if work.action == SnapshotAction::Load && !work.live {
-            self.retreat(work).await
-        } else {
-            self.take_back(work).await
-        };
-        if back.is_ok() {
-            Ended::settled(Err(refusal))
-        } else {
-            Ended::unsettled(Err(refusal))
+        if work.action != SnapshotAction::Load || work.live {
+            return self.back_out(work, refusal).await;
+        }
+        match self.retreat(work).await {
+            Ok(()) => Ended::settled(Err(refusal)),
+            Err(second) => Ended::unsettled(Err(refusal.cause(second.message))),
         }
     }
 
-    async fn take_back(&self, work: &SnapshotWork) -> Result<(), Refusal> {
+    pub(super) async fn take_back(&self, work: &SnapshotWork) -> Result<End, Refusal> {
         self.mend().await?;
-        self.settle(work).await.map(drop)
+        if work.replaces_memory() {
+            // Memory was not kept just now: no second attempt will do better than what is there.
+            return self.resign(work).await;
+        }
+        self.settle(work).await
     }
 
-    /// Looks at what the images hold and brings the work to its end; whether what was wanted has come about.
-    pub(super) async fn settle(&self, work: &SnapshotWork) -> Result<bool, Refusal> {
+    /// Looks at what the images hold and brings the work to its end.
+    pub(super) async fn settle(&self, work: &SnapshotWork) -> Result<End, Refusal> {
+        if work.replaces_memory() && !self.is_live() {
+            return self.resign(work).await;
+        }
         let settlement = plan::settle(work, &self.list().await?);
+        self.carry_out(settlement).await
+    }
+
+    /// The same for a new snapshot with memory in the place of an old one, if it cannot be made once more.
+    async fn resign(&self, work: &SnapshotWork) -> Result<End, Refusal> {
+        let settlement = plan::replacement::resign(work, &self.list().await?);
+        self.carry_out(settlement).await
+    }
+
+    async fn carry_out(&self, settlement: Settlement) -> Result<End, Refusal> {
         for step in &settlement.steps {
             self.take(step).await?;
         }
-        Ok(settlement.achieved)
+        Ok(settlement.end)
+    }
+
+    /// The old snapshot is gone, and the new one is there under the name of its keeper.
+    fn kept_as(&self, work: &SnapshotWork, refusal: Refusal) -> Refusal {
+        let (vm, keeper) = (self.vm(), work.keeper());
+        refusal
+            .cause(format!(
+                "the new snapshot is whole and kept as `{keeper}`; the old one is gone"
+            ))
+            .hint(format!(
+                "maqet snapshot load {vm} {keeper} --memory goes back to it"
+            ))
+    }
+
+    pub(super) fn vm(&self) -> &str {
+        match self {
+            Self::Files(files) => files.vm(),
+            Self::Live(live) => &live.vm,
+        }
     }
 
     pub(super) async fn retreat(&self, work: &SnapshotWork) -> Result<(), Refusal> {

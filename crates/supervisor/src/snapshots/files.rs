@@ -106,6 +106,10 @@ impl Files {
         Ok(())
     }
 
+    pub(super) fn vm(&self) -> &str {
+        &self.of.vm
+    }
+
     pub(super) fn has_accepted_damage(&self) -> bool {
         let damage = |(disk, _file): &(Disk, SnapshotFile)| self.of.health.of(&disk.path);
         self.disks.iter().filter_map(damage).any(|damage| damage.accepted)

@@ -3,12 +3,14 @@
 use std::rc::Rc;
 
 use actix::Addr;
+use maqet_protocol::control::SnapshotDone;
 use maqet_protocol::refusal::Refusal;
-use maqet_state::snapshot::{SnapshotAction, SnapshotWork};
+use maqet_state::snapshot::{SnapshotAction, SnapshotKind, SnapshotWork};
 
 use super::between::torn;
 use super::engine::Engine;
 use super::files::{Files, Owner};
+use super::plan::{self, End};
 use super::record;
 use crate::launch::Plan;
 use crate::messages::RecordSnapshot;
@@ -28,13 +30,24 @@ pub(crate) async fn finish_before_start(work: &SnapshotWork, plan: &Plan) -> Res
     };
     let files = Files::open(&plan.spec, &plan.files, of);
     let engine = Engine::Files(files.await?);
-    if finish_recorded(work, &engine, &plan.owner).await? {
-        return Err(torn(plan.spec.name.as_str(), &work.name));
+    match finish_recorded(work, &engine, &plan.owner).await? {
+        Left::Between => Err(torn(plan.spec.name.as_str(), &work.name)),
+        Left::Done(_) | Left::Nothing => Ok(()),
     }
-    Ok(())
 }
 
-/// The same, by whoever `engine` says; whether the disks may hold different moments then.
+/// What has become of it.
+#[derive(Debug)]
+pub(super) enum Left {
+    /// What was wanted.
+    Done(SnapshotDone),
+    /// Nothing, or less.
+    Nothing,
+    /// The disks may hold different moments.
+    Between,
+}
+
+/// The same, by whoever `engine` says.
 ///
 /// # Errors
 /// As for [`finish_before_start`].
@@ -42,43 +55,69 @@ pub(super) async fn finish_recorded(
     work: &SnapshotWork,
     engine: &Engine,
     owner: &Addr<VmActor>,
-) -> Result<bool, Refusal> {
-    if work.is_load_by_qemu() {
-        return ask_after_load(work, engine, owner).await;
-    }
-    engine.mend().await?;
-    let achieved = settle(work, engine).await?;
-    tracing::info!(work = ?work, achieved, "work on a snapshot that was cut off is settled");
-    record(owner, RecordSnapshot::Recovered { achieved }).await?;
-    Ok(false)
+) -> Result<Left, Refusal> {
+    let end = ended(work, engine).await?;
+    tracing::info!(work = ?work, ?end, "work on a snapshot that was cut off is settled");
+    let done = match end {
+        Some(End::Reached) => Some(done(work, engine).await?),
+        Some(End::Before | End::KeptAs) | None => None,
+    };
+    let kept_as = (end == Some(End::KeptAs)).then(|| work.keeper());
+    let told = RecordSnapshot::Recovered {
+        done: done.clone().map(Box::new),
+        kept_as,
+    };
+    record(owner, told).await?;
+    Ok(match (done, end) {
+        (Some(done), _) => Left::Done(done),
+        (None, None) => Left::Between,
+        (None, Some(_)) => Left::Nothing,
+    })
 }
 
-/// Whether what was wanted has come about.
-async fn settle(work: &SnapshotWork, engine: &Engine) -> Result<bool, Refusal> {
+/// How it came to its end; `None` when that is not known.
+async fn ended(work: &SnapshotWork, engine: &Engine) -> Result<Option<End>, Refusal> {
+    if work.is_load_by_qemu() {
+        // It is never repeated.
+        let between = engine.is_between(false).await?;
+        return Ok((!between).then_some(End::Reached));
+    }
+    engine.mend().await?;
+    settle(work, engine).await.map(Some)
+}
+
+async fn settle(work: &SnapshotWork, engine: &Engine) -> Result<End, Refusal> {
     match engine.settle(work).await {
         Err(refusal) if work.action == SnapshotAction::Load && !work.live => {
             let back = engine.retreat(work).await;
             back.map_err(|second| refusal.cause(second.message))?;
-            Ok(false)
+            Ok(End::Before)
         }
         // A disk that is damaged, and that a person wants used as it is: what is left of the work stays in it.
         Err(refusal) if engine.has_accepted_damage() => {
             tracing::warn!(work = ?work, %refusal, causes = ?refusal.causes, "work on a snapshot that was cut off is given up");
-            Ok(false)
+            Ok(End::Before)
+        }
+        Err(refusal) if work.replaces_memory() => {
+            let end = engine.take_back(work).await;
+            end.map_err(|second| refusal.cause(second.message))
         }
         settled => settled,
     }
 }
 
-/// How a load by QEMU ended; it is never repeated.
-async fn ask_after_load(
-    work: &SnapshotWork,
-    engine: &Engine,
-    owner: &Addr<VmActor>,
-) -> Result<bool, Refusal> {
-    let between = engine.is_between(false).await?;
-    tracing::info!(work = ?work, between, "a load that was cut off is settled");
-    let achieved = !between;
-    record(owner, RecordSnapshot::Recovered { achieved }).await?;
-    Ok(between)
+/// What whoever asked for it is told, should they ask again.
+async fn done(work: &SnapshotWork, engine: &Engine) -> Result<SnapshotDone, Refusal> {
+    let has_memory = plan::has_memory(&engine.list().await?, &work.disks, &work.name);
+    Ok(SnapshotDone {
+        vm: engine.vm().to_owned(),
+        action: work.action,
+        name: work.name.clone(),
+        disks: work.disks.clone(),
+        live: work.live,
+        memory: work.memory,
+        memory_left_out: work.action == SnapshotAction::Load && has_memory && !work.memory,
+        took_ms: 0,
+        kind: SnapshotKind::Internal,
+    })
 }

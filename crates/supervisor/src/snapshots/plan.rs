@@ -3,10 +3,12 @@
 //! Work is recorded, begun with one step, then settled: looked at and brought to its end, or taken back. A supervisor that
 //! finds recorded work settles it in the same way, so that there is one path for success, failure and death.
 
+pub(crate) mod replacement;
+
 use std::collections::BTreeMap;
 
 use maqet_protocol::control::{SnapshotEntry, SnapshotInfo};
-use maqet_state::snapshot::{SnapshotAction, SnapshotKind, SnapshotWork};
+use maqet_state::snapshot::{Numbers, SnapshotAction, SnapshotKind, SnapshotWork};
 
 /// What the images hold, by disk.
 pub(crate) type Found = BTreeMap<String, Vec<SnapshotEntry>>;
@@ -44,8 +46,25 @@ pub(crate) enum Step {
 pub(crate) struct Settlement {
     /// What is left to do, in order.
     pub(crate) steps: Vec<Step>,
-    /// What was wanted has come about then; else all is as before.
-    pub(crate) achieved: bool,
+    /// How it is then.
+    pub(crate) end: End,
+}
+
+/// How work came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// What was wanted has come about.
+    Reached,
+    /// All is as before.
+    Before,
+    /// The new snapshot has taken the place of the old one, and has the name of its keeper.
+    KeptAs,
+}
+
+impl End {
+    const fn reached(achieved: bool) -> Self {
+        if achieved { Self::Reached } else { Self::Before }
+    }
 }
 
 /// The step that work begins with; none where settling is all there is to do.
@@ -53,9 +72,7 @@ pub(crate) fn begin(work: &SnapshotWork) -> Option<Step> {
     match work.action {
         SnapshotAction::Create if work.replaces.is_empty() => Some(create(work, &work.name, &work.disks)),
         SnapshotAction::Load if work.live => Some(apply(work, &work.name)),
-        SnapshotAction::Create | SnapshotAction::Load => {
-            Some(create(work, SnapshotWork::KEEPER, &work.disks))
-        }
+        SnapshotAction::Create | SnapshotAction::Load => Some(create(work, &work.keeper(), &work.disks)),
         SnapshotAction::Delete => None,
     }
 }
@@ -64,16 +81,16 @@ pub(crate) fn begin(work: &SnapshotWork) -> Option<Step> {
 pub(crate) fn settle(work: &SnapshotWork, found: &Found) -> Settlement {
     match work.action {
         SnapshotAction::Create if work.replaces.is_empty() => settle_new(work, found),
-        SnapshotAction::Create => settle_replacement(work, found),
+        SnapshotAction::Create => replacement::settle(work, found),
         // What a guest has done since must not be lost by loading once more.
         SnapshotAction::Load if work.live => Settlement {
             steps: Vec::new(),
-            achieved: true,
+            end: End::Reached,
         },
         SnapshotAction::Load => settle_load(work, found),
         SnapshotAction::Delete => Settlement {
             steps: deletions(work, found, &work.name),
-            achieved: true,
+            end: End::Reached,
         },
     }
 }
@@ -103,29 +120,10 @@ fn settle_new(work: &SnapshotWork, found: &Found) -> Settlement {
     } else {
         deletions(work, found, &work.name)
     };
-    Settlement { steps, achieved }
-}
-
-/// The old one goes only once every disk has what the new one is to hold.
-fn settle_replacement(work: &SnapshotWork, found: &Found) -> Settlement {
-    let keeper = SnapshotWork::KEEPER;
-    let old = |disk: &str| work.replaces.get(disk).is_some_and(|id| has_id(found, disk, id));
-    let new = |disk: &str| has(found, disk, &work.name) && !old(disk);
-    let achieved = work
-        .disks
-        .iter()
-        .all(|disk| has(found, disk, keeper) || new(disk));
-    let mut steps = Vec::new();
-    if achieved {
-        let outdated = work.disks.iter().filter(|disk| old(disk));
-        steps.extend(outdated.map(|disk| delete(&work.name, disk)));
-        let missing: Vec<_> = work.disks.iter().filter(|disk| !new(disk)).cloned().collect();
-        if !missing.is_empty() {
-            steps.push(create(work, &work.name, &missing));
-        }
+    Settlement {
+        steps,
+        end: End::reached(achieved),
     }
-    steps.extend(deletions(work, found, keeper));
-    Settlement { steps, achieved }
 }
 
 /// While every disk keeps what it was, all are loaded; a disk that does not was not touched yet, or all are loaded already.
@@ -138,7 +136,10 @@ fn settle_load(work: &SnapshotWork, found: &Found) -> Settlement {
         steps.push(apply(work, &work.name));
     }
     steps.extend(deletions(work, found, keeper));
-    Settlement { steps, achieved: all }
+    Settlement {
+        steps,
+        end: End::reached(all),
+    }
 }
 
 /// One step for each snapshot of this name: other programs make several.
@@ -181,14 +182,15 @@ pub(crate) fn has(found: &Found, disk: &str, name: &str) -> bool {
     entries(found, disk).any(|entry| entry.name == name)
 }
 
-fn has_id(found: &Found, disk: &str, id: &str) -> bool {
-    entries(found, disk).any(|entry| entry.id == id)
-}
-
-/// QEMU's number of a snapshot, where a disk has it.
-pub(crate) fn id_of(found: &Found, disk: &str, name: &str) -> Option<String> {
-    let mut named = entries(found, disk).filter(|entry| entry.name == name);
-    named.next().map(|entry| entry.id.clone())
+/// QEMU's numbers of the snapshots of this name, where a disk has any.
+pub(crate) fn numbers_of(found: &Found, disk: &str, name: &str) -> Option<Numbers> {
+    let named = entries(found, disk).filter(|entry| entry.name == name);
+    let numbers: Vec<_> = named.map(|entry| entry.id.clone()).collect();
+    if numbers.is_empty() {
+        None
+    } else {
+        Some(Numbers::All(numbers))
+    }
 }
 
 /// Whether memory is kept with the snapshot of this name.

@@ -150,23 +150,30 @@ impl VmActor {
                     (Ok(_) | Err(_), _) => change,
                 }
             }
-            RecordSnapshot::Recovered { achieved } => self.recovery(achieved),
+            RecordSnapshot::Recovered { done, kept_as } => self.recovery(done.as_deref(), kept_as),
         }
     }
 
-    /// What is left of work that was found on record.
-    fn recovery(&mut self, achieved: bool) -> Change {
+    /// What is left of work that was found on record. Whoever asked for it is told when they ask again.
+    fn recovery(&mut self, done: Option<&SnapshotDone>, kept_as: Option<String>) -> Change {
         let Some(work) = self.record.snapshot.clone() else {
             return Change::update(self.record.clone());
         };
-        if !achieved {
+        if done.is_none() {
             self.record = self.record.clone().cut_off(clock::now());
         } else if work.action == SnapshotAction::Load {
             self.loaded(&work.disks);
         }
         self.record.snapshot = None;
-        let event = self.recovered(&work, achieved);
-        Change::update(self.record.clone()).event(event)
+        let mut event = self.recovered(&work, done.is_some());
+        if let Some(name) = kept_as {
+            event = event.with("kept_as", name);
+        }
+        let change = Change::update(self.record.clone()).event(event);
+        match (done, work.key) {
+            (Some(done), Some(key)) => change.answering(key, serde_json::to_value(done).unwrap_or_default()),
+            (Some(_) | None, _) => change,
+        }
     }
 
     /// A load that went through makes disks agree.

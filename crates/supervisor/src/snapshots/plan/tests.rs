@@ -86,6 +86,24 @@ impl Images {
         }
     }
 
+    /// What each disk has of snapshots, by name and content.
+    fn kept(&self) -> Vec<Vec<(String, u32)>> {
+        let of = |disk: &Disk| {
+            let named = disk.snapshots.iter();
+            named.map(|(_, name, holds)| (name.clone(), *holds)).collect()
+        };
+        self.0.values().map(of).collect()
+    }
+
+    /// Brings to its end what cannot be made once more; `None` when it is cut off.
+    fn resign(&mut self, work: &SnapshotWork, budget: &mut u32) -> Option<End> {
+        let settlement = replacement::resign(work, &self.found());
+        let mut steps = settlement.steps.iter();
+        steps
+            .all(|step| self.take(step, budget))
+            .then_some(settlement.end)
+    }
+
     /// Settles with a budget; `None` when it is cut off.
     fn settle(&mut self, work: &SnapshotWork, budget: &mut u32) -> Option<bool> {
         let settlement = settle(work, &self.found());
@@ -93,7 +111,7 @@ impl Images {
             .steps
             .iter()
             .all(|step| self.take(step, budget))
-            .then_some(settlement.achieved)
+            .then_some(settlement.end == End::Reached)
     }
 
     /// What every disk holds, and what the snapshot on it holds, if all agree.
@@ -112,7 +130,8 @@ impl Images {
 }
 
 fn work(action: SnapshotAction, overwrites: bool) -> SnapshotWork {
-    let old = DISKS.map(|disk| (disk.to_owned(), "1".to_owned()));
+    let one = || Numbers::All(vec!["1".to_owned()]);
+    let old = DISKS.map(|disk| (disk.to_owned(), one()));
     SnapshotWork {
         action,
         name: "snap".to_owned(),
@@ -120,6 +139,7 @@ fn work(action: SnapshotAction, overwrites: bool) -> SnapshotWork {
         replaces: if overwrites { old.into() } else { BTreeMap::new() },
         memory: false,
         live: false,
+        key: None,
     }
 }
 
@@ -165,6 +185,73 @@ fn work_cut_off_anywhere_and_again_while_it_is_settled_ends_old_or_new() {
             let exact = work.action == SnapshotAction::Load || images.agreed() == Some(expected);
             assert!(whole && exact, "{context}: {images:?}");
         }
+    }
+}
+
+/// The old one, or a new one under the name that was wanted or under that of its keeper, on all disks.
+#[test]
+fn memory_that_cannot_be_kept_again_stays_under_another_name() {
+    let work = SnapshotWork {
+        memory: true,
+        live: true,
+        ..work(SnapshotAction::Create, true)
+    };
+    let mut ends = Vec::new();
+    for (first, second) in (0..12).flat_map(|first| (0..12).map(move |second| (first, second))) {
+        let mut images = Images::new(true);
+        let mut budget = first;
+        if images.take(&begin(&work).unwrap(), &mut budget) {
+            images.settle(&work, &mut budget);
+        }
+        let mut budget = second;
+        images.resign(&work, &mut budget);
+        let end = images.resign(&work, &mut u32::MAX.clone()).unwrap();
+        let expected = match end {
+            End::Before => vec![("snap".to_owned(), OLD)],
+            End::Reached => vec![("snap".to_owned(), NOW)],
+            End::KeptAs => vec![("snap.new".to_owned(), NOW)],
+        };
+        let kept = images.kept();
+        assert_eq!(
+            kept,
+            [expected.clone(), expected],
+            "cut off after {first} and {second}"
+        );
+        ends.push(end);
+    }
+    assert!(
+        [End::Before, End::Reached, End::KeptAs]
+            .iter()
+            .all(|end| ends.contains(end))
+    );
+}
+
+/// Other programs make several of one name.
+#[test]
+fn a_new_one_takes_the_place_of_all_of_its_name() {
+    let mut images = Images::new(true);
+    for disk in images.0.values_mut() {
+        disk.snapshots.push((2, "snap".to_owned(), OLD));
+        disk.next = 3;
+    }
+    let found = images.found();
+    let numbers = |disk: &str| (disk.to_owned(), numbers_of(&found, disk, "snap").unwrap());
+    let work = SnapshotWork {
+        replaces: DISKS.map(numbers).into(),
+        ..work(SnapshotAction::Create, true)
+    };
+    let before = images.clone();
+    for cut in 0..16 {
+        let mut images = before.clone();
+        let mut budget = cut;
+        if images.take(&begin(&work).unwrap(), &mut budget) {
+            images.settle(&work, &mut budget);
+        }
+        let achieved = images.settle(&work, &mut u32::MAX.clone()).unwrap();
+        let expected = if achieved { vec![NOW] } else { vec![OLD, OLD] };
+        let named = |holds| ("snap".to_owned(), holds);
+        let expected: Vec<_> = expected.into_iter().map(named).collect();
+        assert_eq!(images.kept(), [expected.clone(), expected], "cut off after {cut}");
     }
 }
 

@@ -47,6 +47,10 @@ fn snapshot(event: &Event) -> Option<String> {
         "vm.snapshot-recovered" if is("achieved") => {
             format!("work on snapshot `{name}` was cut off, and is done")
         }
+        "vm.snapshot-recovered" if event.data.contains_key("kept_as") => format!(
+            "snapshot `{name}` was being replaced; the new one is kept as `{}`, the old one is gone",
+            text(event, "kept_as")
+        ),
         "vm.snapshot-recovered" => format!("work on snapshot `{name}` was cut off, and was taken back"),
         _ => return None,
     })

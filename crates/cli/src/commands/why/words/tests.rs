@@ -103,11 +103,15 @@ fn what_happened_to_disks_is_told() {
         ("vm.snapshot-failed", json!({"message": "no room"})),
         ("vm.snapshot-recovered", json!({"name": "one", "achieved": true})),
         ("vm.snapshot-recovered", json!({"name": "one", "achieved": false})),
+        (
+            "vm.snapshot-recovered",
+            json!({"name": "one", "achieved": false, "kept_as": "one.new"}),
+        ),
     ]
     .iter()
     .filter_map(|(kind, data)| tell(&event(kind, data)))
     .collect();
-    assert_eq!(told.len(), 20);
+    assert_eq!(told.len(), 21);
     insta::assert_snapshot!(told.join("\n"));
 }
 
