@@ -2,6 +2,8 @@
 //! disks are on the same side of the snapshot, no image is left over, and the VM starts.
 #![cfg(debug_assertions)]
 
+use std::path::Path;
+
 use maqet_process::point::Point;
 use maqet_process::signal::Signal;
 use maqet_process::{ProcessHandle, Sent};
@@ -304,6 +306,53 @@ fn a_deletion_is_finished_by_whoever_was_frozen_for_a_moment() {
         scene.sandbox.maqet(&["stop", "web"]).expect(0);
         assert_eq!(held(&scene.sandbox, "frozen"), 3, "{victim:?}");
     }
+}
+
+/// Which images QEMU is on is told once nobody puts it on others: not before, and never as none.
+#[test]
+fn a_question_waits_for_what_a_dead_supervisor_has_asked_for() {
+    for number in 0..4 {
+        let context = format!("asked in the middle, {number}");
+        let scene = Scene::new();
+        scene.write(1);
+        let [qemu, runner, supervisor] = [Qemu, Runner, Supervisor].map(|victim| scene.find(victim));
+        let mut held_at = Held::at(&scene.sandbox, Point::LayersMade);
+        let client = scene.sandbox.spawn(&CREATE);
+        held_at.reached();
+        assert_eq!(qemu.signal(Signal::Stop).unwrap(), Sent::Delivered);
+        drop(held_at);
+        let overlay = scene.sandbox.home().join("data.snap.qcow2");
+        wait::until("the runner has opened what comes on top", wait::PATIENCE, || {
+            if has_open(runner.pid(), &overlay) {
+                Ok(())
+            } else {
+                Err(())
+            }
+        });
+        kill(&[client.handle(), &supervisor]);
+        wait::until("a new supervisor asks", wait::PATIENCE, || {
+            let activity = scene.sandbox.status("web")["activity"].clone();
+            if activity == "snapshotting" {
+                Ok(())
+            } else {
+                Err(activity)
+            }
+        });
+        assert_eq!(qemu.signal(Signal::Cont).unwrap(), Sent::Delivered);
+        let list = scene.list();
+        scene.write(2);
+        scene.sandbox.maqet(&["stop", "web", "--force"]).expect(0);
+        assert_eq!(held(&scene.sandbox, &context), 2, "{context}: {list:?}");
+        scene.sandbox.maqet(&["start", "web"]).expect(0);
+        assert_eq!(scene.list().len(), list.len(), "{context}");
+    }
+}
+
+/// Whether a process has this file open.
+fn has_open(pid: i32, file: &Path) -> bool {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+    let mut targets = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    targets.any(|target| target == file)
 }
 
 /// What a dead QEMU was asked has no end that anybody could wait for.

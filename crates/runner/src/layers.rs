@@ -1,7 +1,8 @@
 //! New images on top of disks while QEMU runs, and images that are merged into those below: see [`merging`].
 //!
 //! QEMU opens nothing by path: each image is opened here, checked to be the one on record, and handed over. One transaction then
-//! puts all disks on their new images, or none. Whoever asked may go meanwhile: what has begun is done here to its end.
+//! puts all disks on their new images, or none. Whoever asked may go meanwhile: what has begun is done here to its end, and
+//! whoever asks then which images QEMU is on is told once that is so.
 
 mod merging;
 
@@ -68,10 +69,16 @@ impl Work {
         facts: Receiver<RunnerFact>,
     ) -> Result<serde_json::Value, Refusal> {
         match call.method.as_str() {
-            ListTops::NAME => value(&self.list(&call.parse()?).await?),
+            ListTops::NAME => {
+                let _turn = self.counter.turn.lock().await;
+                value(&self.list(&call.parse()?).await?)
+            }
             MergeImage::NAME => value(&self.merge(call.parse()?, facts).await?),
             EndMerge::NAME => value(&self.end_merge(call.parse()?, facts).await?),
-            _ => value(&self.put_on_top(&call.parse()?).await?),
+            _ => {
+                let _turn = self.counter.turn.lock().await;
+                value(&self.put_on_top(&call.parse()?).await?)
+            }
         }
     }
 
@@ -173,6 +180,7 @@ impl Work {
     }
 
     /// The same for disks that have so many images each.
+    /// Whoever calls has the turn: nodes of work that is under way are in nobody's use yet.
     async fn tidied(&self, expected: &[(&str, usize)]) -> Result<Nodes<'_>, Refusal> {
         let mut nodes = self.nodes().await?;
         let mut doubtful = false;

@@ -159,6 +159,7 @@ async fn serve(args: &Args, channel: Channel, secret: Secret) -> anyhow::Result<
         desk: desk.clone(),
         name: Arc::clone(&place.name),
         grounds: grounds.clone(),
+        turn: Arc::default(),
     };
     let (end, over) = watch::channel(false);
     let session = async {

@@ -16,7 +16,7 @@ use maqet_protocol::runner::{
 use maqet_protocol::{ProtocolError, SocketRole};
 use maqet_qmp::Qmp;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -44,6 +44,8 @@ pub(crate) struct Counter {
     pub(crate) name: Arc<str>,
     /// Where QEMU may be told to write.
     pub(crate) grounds: Grounds,
+    /// Whose turn it is to put QEMU on images, or to tell which it is on.
+    pub(crate) turn: Arc<Mutex<()>>,
 }
 
 /// Serves until the session is over, and lets the last replies out. A `fresh` listener takes the place of the one before.

@@ -87,7 +87,10 @@ impl Work {
         let mut jobs = self.jobs(facts);
         // One that was begun for somebody else has an end of its own.
         self.cancel(&mut jobs, disk).await?;
-        let nodes = self.tidied(&[(disk, order.images)]).await?;
+        let nodes = {
+            let _turn = self.counter.turn.lock().await;
+            self.tidied(&[(disk, order.images)]).await?
+        };
         let plan = Plan::new(&order, &nodes).ok_or_else(|| self.other(disk))?;
         self.check_state(&jobs).await?;
         let limit = Duration::from_millis(order.timeout_ms).min(MERGE_MAX);
@@ -233,7 +236,10 @@ impl Work {
         let id = job(disk);
         self.turn(&mut jobs, &order, &id).await?;
         pass(Point::LayersTurned);
-        self.tidied(&[(disk, order.images)]).await?;
+        {
+            let _turn = self.counter.turn.lock().await;
+            self.tidied(&[(disk, order.images)]).await?;
+        }
         self.let_go(&mut jobs, &id).await?;
         Ok(Empty {})
     }
