@@ -186,6 +186,45 @@ fn whoever_waits_for_a_snapshot_gets_it_once() {
     }
 }
 
+/// A disk that a load has reached and one that it has not are not copied, resized or put below others like that.
+#[test]
+fn a_load_that_was_cut_off_is_settled_before_other_work() {
+    let verbs: [&[&str]; 3] = [
+        &["snapshot", "create", "web", "outside", "--external"],
+        &["storage", "clone", "web", "data", "copy.qcow2"],
+        &["storage", "resize", "web", "data", "8M"],
+    ];
+    for verb in verbs {
+        let scene = Scene::new(true);
+        let sandbox = &scene.sandbox;
+        let supervisor = crate::cut::supervisor(sandbox);
+        let mut held = Held::at(sandbox, Point::SnapshotDisk);
+        let client = sandbox.spawn(&["snapshot", "load", "web", "snap"]);
+        held.reached();
+        // A keeper on each disk, then the first disk goes back.
+        for _step in 0..DISKS.len() {
+            let next = Held::at(sandbox, Point::SnapshotDisk);
+            drop(std::mem::replace(&mut held, next));
+            held.reached();
+        }
+        kill(&[client.handle(), &supervisor]);
+        drop(held);
+        assert_eq!(
+            DISKS.map(|disk| qemu_img::content(&scene.image(disk))[0]),
+            [OLD, NOW]
+        );
+        sandbox.maqet(verb).expect(0);
+        assert_eq!(
+            DISKS.map(|disk| qemu_img::content(&scene.image(disk))[0]),
+            [OLD, OLD],
+            "{verb:?}"
+        );
+        let copy = scene.image("copy");
+        assert!(!copy.exists() || qemu_img::content(&copy)[0] == OLD, "{verb:?}");
+        sandbox.maqet(&["start", "web"]).expect(0);
+    }
+}
+
 /// Other programs make several of one name.
 #[test]
 fn a_new_snapshot_takes_the_place_of_all_of_its_name() {

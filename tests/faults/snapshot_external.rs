@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use maqet_process::point::Point;
-use maqet_tests::{Guest, Held, Sandbox, qemu_img};
-use serde_json::Value;
+use maqet_tests::{Guest, Held, Sandbox, leftovers, qemu_img};
+use serde_json::{Value, json};
 
+use crate::cut::cut_off;
 use crate::scene::{kill, say};
 use crate::small_disk::SmallDisk;
 
@@ -170,6 +171,49 @@ fn what_was_half_merged_is_no_place_to_go_back_to() {
     write(&sandbox, 3);
     sandbox.maqet(&["snapshot", "delete", "web", "snap"]).expect(0);
     assert_eq!(held(&sandbox, "finished"), 3);
+}
+
+/// None of the bases is what it was, whichever disk is named when it goes on.
+#[test]
+fn a_deletion_that_was_cut_off_is_finished_on_all_its_disks() {
+    let sandbox = scene(true);
+    cut_off(&sandbox, &["snapshot", "delete", "web", "snap"], Point::LayerDone);
+    let words = ["snapshot", "delete", "web", "snap", "--disk", "data"];
+    let done = sandbox.json(&words);
+    assert_eq!(done["disks"], json!(["root", "data"]), "{done}");
+    assert_eq!(sandbox.json(&["snapshot", "list", "web"]), json!([]));
+    assert_eq!(held(&sandbox, "finished"), 2);
+    sandbox.maqet(&["start", "web"]).expect(0);
+}
+
+/// What is superfluous and cannot be deleted is not forgotten because something else begins.
+#[test]
+fn images_that_cannot_be_deleted_are_in_the_way_of_the_next() {
+    let sandbox = scene(true);
+    let overlay = sandbox.home().join("root.snap.qcow2");
+    let mut held_at = Held::at(&sandbox, Point::LayersRecorded);
+    let client = sandbox.spawn(&["snapshot", "load", "web", "snap"]);
+    held_at.reached();
+    // A file that something is mounted on stays, for root too.
+    let mut mount = Command::new("mount");
+    let mounted = mount.arg("--bind").args([&overlay, &overlay]).output().unwrap();
+    drop(held_at);
+    client.output().expect(0);
+    if !mounted.status.success() {
+        return say("WARNING: an image that cannot be deleted is NOT EXERCISED: only root can mount");
+    }
+    let create = ["snapshot", "create", "web", "two", "--external"];
+    let refused = sandbox.maqet(&create).expect(1);
+    assert!(refused.stderr.contains("cannot be deleted"), "{refused:?}");
+    let list = sandbox.json(&["snapshot", "list", "web"]);
+    assert_eq!(list.as_array().unwrap().len(), 1, "{list}");
+    sandbox.maqet(&["start", "web"]).expect(0);
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    assert!(overlay.exists());
+    leftovers::unmount(&overlay);
+    sandbox.maqet(&create).expect(0);
+    assert_eq!(held(&sandbox, "unmounted"), 1);
+    assert!(!overlay.exists());
 }
 
 #[test]

@@ -165,6 +165,17 @@ impl Externals {
         merges.map(|work| work.name.as_str())
     }
 
+    /// Disks on which the snapshot that is being merged away is not known to be gone.
+    pub fn merging_disks(&self) -> &[String] {
+        match self.work.as_ref().map(|work| &work.step) {
+            Some(ExternalStep::Merging { disks, .. }) => disks,
+            Some(
+                ExternalStep::Making { .. } | ExternalStep::Switching(_) | ExternalStep::Discarding { .. },
+            )
+            | None => &[],
+        }
+    }
+
     /// Images that a merge of several disks has made superfluous so far.
     pub fn superfluous(&self) -> &[Discarded] {
         match self.work.as_ref().map(|work| &work.step) {

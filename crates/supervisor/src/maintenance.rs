@@ -67,7 +67,10 @@ impl Bench {
     }
 
     /// Every disk as it is now.
-    pub(crate) async fn look(&self) -> Vec<DiskStorage> {
+    ///
+    /// # Errors
+    /// `internal` when nobody can look.
+    pub(crate) async fn look(&self) -> Result<Vec<DiskStorage>, Refusal> {
         let (disks, files) = (self.spec.disks.clone(), self.files.clone());
         let (policy, boot_id) = (self.shared.policy.clone(), self.shared.boot_id.clone());
         let work = move || {
@@ -76,23 +79,22 @@ impl Bench {
                 .map(|disk| inventory::look_at(disk, &files, &boot_id, &policy));
             found.collect::<Vec<_>>()
         };
-        let looked = self.aside().run(work).await;
-        let mut found = looked.unwrap_or_else(|refusal| {
-            tracing::error!(%refusal, causes = ?refusal.causes, "the disks of a VM were not looked at");
-            Vec::new()
-        });
+        let mut found = self.aside().run(work).await?;
         for disk in &mut found {
             let file = disk.chain.first().map(|image| image.file.id);
             let leases = &self.shared.leases;
             disk.holder = file.and_then(|file| leases.holder(file, &self.shared.board));
         }
-        found
+        Ok(found)
     }
 
     /// Checks every disk; with `tables` the images' own tables too, which `repair` repairs.
-    pub(crate) async fn verify(&self, tables: bool, repair: bool) -> Vec<DiskVerified> {
+    ///
+    /// # Errors
+    /// As for [`Self::look`].
+    pub(crate) async fn verify(&self, tables: bool, repair: bool) -> Result<Vec<DiskVerified>, Refusal> {
         let mut verified = Vec::new();
-        let looked = self.look().await;
+        let looked = self.look().await?;
         let mut bases = Bases::of(self).await;
         for (disk, found) in self.spec.disks.iter().zip(looked) {
             let bases = bases.problems_of(&found.chain, self).await;
@@ -103,7 +105,7 @@ impl Bench {
             }
             verified.push(told);
         }
-        verified
+        Ok(verified)
     }
 
     async fn check(&self, disk: &Disk, repair: bool, told: &mut DiskVerified) {
@@ -174,11 +176,8 @@ impl Bench {
 
     /// Size the guest sees of a disk, bytes.
     pub(crate) async fn size_of(&self, disk: &Disk) -> Result<u64, Refusal> {
-        let found = self
-            .look()
-            .await
-            .into_iter()
-            .find(|found| found.disk == disk.name);
+        let mut found = self.look().await?.into_iter();
+        let found = found.find(|found| found.disk == disk.name);
         let size = found.as_ref().and_then(|found| found.chain.first());
         size.map(|image| image.virtual_bytes)
             .ok_or_else(|| self.no_size(disk, found))

@@ -38,8 +38,8 @@ use maqet_storage::meter::Meter;
 pub(crate) use self::between::{how_to_agree, torn};
 use self::engine::{Ended, Engine};
 use self::files::{Files, Owner};
-pub(crate) use self::left::finish_before_start;
 use self::left::finish_recorded;
+pub(crate) use self::left::{Leftover, finish_before_start};
 use self::live::Live;
 pub(crate) use self::order::SnapshotOrder;
 use self::plan::Found;
@@ -111,23 +111,29 @@ impl Job {
 
     async fn carry_out(&self) -> Result<Done, Refusal> {
         self.may_be_at_one_moment()?;
+        if let Some(done) = self.settle_unfinished().await? {
+            return Ok(Done::Snapshot(done));
+        }
         if let Some(done) = external::carry_out(self).await? {
             return Ok(done);
         }
         let disks = self.disks()?;
         let engine = self.engine().await?;
-        if let Some(work) = &self.unfinished {
-            let left = finish_recorded(work, &engine, &self.owner).await?;
-            if let Some(done) = self.go_on_after(work, left)? {
-                return Ok(Done::Snapshot(done));
-            }
-        }
         self.check_soundness(&disks).await?;
         let found = engine.list().await?;
         match self.order.action {
             None => Ok(self.listed(&found, &disks).await),
             Some(action) => self.act(action, disks, &engine, &found).await,
         }
+    }
+
+    /// Nothing is put on top of disks, nor done inside them, that may be half way between two moments.
+    async fn settle_unfinished(&self) -> Result<Option<SnapshotDone>, Refusal> {
+        let Some(work) = &self.unfinished else {
+            return Ok(None);
+        };
+        let left = finish_recorded(work, &self.engine().await?, &self.owner).await?;
+        self.go_on_after(work, left)
     }
 
     async fn act(

@@ -25,6 +25,7 @@ mod start;
 mod stop;
 mod tally;
 mod troubles;
+mod undo;
 mod unfinished;
 mod upkeep;
 mod view;

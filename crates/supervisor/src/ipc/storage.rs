@@ -26,7 +26,7 @@ pub(super) async fn carry_out(call: &IncomingCall, desk: &Desk) -> Reply {
         }
         StorageInfo::NAME => {
             let vm = find(&call.parse::<StorageInfo>()?.vm, desk).await?;
-            value(&ask(&vm, DescribeDisks).await?)
+            value(&ask(&vm, DescribeDisks).await??)
         }
         StorageOrphaned::NAME => {
             call.parse::<StorageOrphaned>()?;

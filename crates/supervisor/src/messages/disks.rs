@@ -65,7 +65,7 @@ pub(crate) struct CloneDisk {
 
 /// All of `storage info`.
 #[derive(Debug, Message)]
-#[rtype(result = "VmStorage")]
+#[rtype(result = "Result<VmStorage, Refusal>")]
 pub(crate) struct DescribeDisks;
 
 /// The file at this disk's path is the right one.

@@ -47,11 +47,18 @@ pub(super) async fn carry_out(job: &Job) -> Result<Option<Done>, Refusal> {
 /// The snapshots there are, once nothing is left of work that was cut off.
 async fn tidied(job: &Job) -> Result<Externals, Refusal> {
     let mut externals = job.externals.clone();
-    if externals.work.is_some() {
-        Leases::take(&job.id, &job.spec, &job.shared).await?;
-        if Desk::of(job).tidy(&externals).await? {
-            externals.work = None;
+    if externals.work.is_none() {
+        return Ok(externals);
+    }
+    Leases::take(&job.id, &job.spec, &job.shared).await?;
+    match Desk::of(job).tidy(&externals).await {
+        Ok(true) => externals.work = None,
+        Ok(false) => {}
+        // What is left is in nobody's way but that of the next such work, which would have it forgotten.
+        Err(refusal) if job.order.action.is_none() => {
+            tracing::warn!(vm = job.name(), %refusal, causes = ?refusal.causes, "images that nothing needs are left for now");
         }
+        Err(refusal) => return Err(refusal),
     }
     Ok(externals)
 }
@@ -275,15 +282,16 @@ impl<'j> Work<'j> {
         Ok(chosen.cloned().collect())
     }
 
-    /// The layers that the snapshot has on the disks it is about.
+    /// The layers that the snapshot has on the disks it is about. A deletion that was cut off is about all that it had begun
+    /// with: none of their bases is what it was any more.
     fn layers(&self) -> Result<Vec<Layer>, Refusal> {
-        let wanted = self.job.order.disk.as_deref();
+        let (wanted, begun) = (self.job.order.disk.as_deref(), self.externals.merging_disks());
+        let is_meant = |disk: &str| {
+            wanted.is_none_or(|wanted| wanted == disk) || begun.iter().any(|begun| begun == disk)
+        };
         let snapshot = self.externals.get(&self.job.order.name);
         let layers = snapshot.into_iter().flat_map(|snapshot| &snapshot.layers);
-        let layers: Vec<Layer> = layers
-            .filter(|layer| wanted.is_none_or(|wanted| layer.disk() == wanted))
-            .cloned()
-            .collect();
+        let layers: Vec<Layer> = layers.filter(|layer| is_meant(layer.disk())).cloned().collect();
         if layers.is_empty() {
             return Err(self.job.no_such());
         }

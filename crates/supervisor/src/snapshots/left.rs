@@ -5,6 +5,9 @@ use std::rc::Rc;
 use actix::Addr;
 use maqet_protocol::control::SnapshotDone;
 use maqet_protocol::refusal::Refusal;
+use maqet_spec::VmSpec;
+use maqet_state::disk::DiskRecords;
+use maqet_state::health::Health;
 use maqet_state::snapshot::{SnapshotAction, SnapshotKind, SnapshotWork};
 
 use super::between::torn;
@@ -13,6 +16,7 @@ use super::files::{Files, Owner};
 use super::plan::{self, End};
 use super::record;
 use crate::launch::Plan;
+use crate::maintenance::Bench;
 use crate::messages::RecordSnapshot;
 use crate::vm::VmActor;
 
@@ -28,11 +32,53 @@ pub(crate) async fn finish_before_start(work: &SnapshotWork, plan: &Plan) -> Res
         recorder: plan.owner.clone(),
         shared: Rc::clone(&plan.shared),
     };
-    let files = Files::open(&plan.spec, &plan.files, of);
-    let engine = Engine::Files(files.await?);
-    match finish_recorded(work, &engine, &plan.owner).await? {
-        Left::Between => Err(torn(plan.spec.name.as_str(), &work.name)),
+    finish_at_rest(work, (&plan.spec, &plan.files), of).await
+}
+
+async fn finish_at_rest(
+    work: &SnapshotWork,
+    (spec, files): (&VmSpec, &DiskRecords),
+    of: Owner,
+) -> Result<(), Refusal> {
+    let owner = of.recorder.clone();
+    let engine = Engine::Files(Files::open(spec, files, of).await?);
+    match finish_recorded(work, &engine, &owner).await? {
+        Left::Between => Err(torn(spec.name.as_str(), &work.name)),
         Left::Done(_) | Left::Nothing => Ok(()),
+    }
+}
+
+/// Work on snapshots that was cut off, and what is known against the disks, of a VM that rests and whose disks are about to be
+/// worked on.
+#[derive(Clone, Debug)]
+pub(crate) struct Leftover {
+    pub(crate) work: Option<Box<SnapshotWork>>,
+    pub(crate) health: Health,
+    pub(crate) owner: Addr<VmActor>,
+}
+
+impl Leftover {
+    /// Settles it, so that each disk is what one moment has left.
+    ///
+    /// # Errors
+    /// As for [`finish_before_start`]; `disk-damaged` for disks that may hold different moments.
+    pub(crate) async fn settle(&self, bench: &Bench) -> Result<(), Refusal> {
+        let vm = bench.spec.name.as_str();
+        let mut disks = bench.spec.disks.iter();
+        if let Some(load) = disks.find_map(|disk| self.health.between(&disk.path)) {
+            return Err(torn(vm, &load.snapshot));
+        }
+        let Some(work) = &self.work else {
+            return Ok(());
+        };
+        let of = Owner {
+            id: bench.id.clone(),
+            vm: vm.to_owned(),
+            health: self.health.clone(),
+            recorder: self.owner.clone(),
+            shared: Rc::clone(&bench.shared),
+        };
+        finish_at_rest(work, (&bench.spec, &bench.files), of).await
     }
 }
 

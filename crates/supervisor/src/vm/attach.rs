@@ -82,8 +82,10 @@ impl VmActor {
             cancelled,
         } = order;
         let disk = self.disk(&disk)?;
+        let leftover = self.leftover(context);
         let work = move |bench: Bench| -> Working<DiskCloned> {
             Box::pin(async move {
+                leftover.settle(&bench).await?;
                 tokio::select! {
                     copied = copy(&bench, &disk, path, format) => copied,
                     // Whoever asked is gone; what was written has no name and goes too.

@@ -129,15 +129,15 @@ impl VmActor {
         disk: &Disk,
         found: Result<Vec<Opened>, Refusal>,
     ) -> ResponseActFuture<Self, Result<DiskAccepted, Refusal>> {
-        let before = (self.record.files.clone(), self.record.health.clone());
+        let before = self.before_at_rest();
         let (accepted, change) = match found.and_then(|found| self.accept(disk, &found)) {
             Ok(settled) => settled,
             Err(refusal) => return Box::pin(async { Err(refusal) }.into_actor(self)),
         };
         let durable: Pin<Box<dyn Future<Output = Result<(), Refusal>>>> = Box::pin(self.persist(change));
-        let done = durable.into_actor(self).map(move |durable, actor, _context| {
+        let done = durable.into_actor(self).map(move |durable, actor, context| {
             if durable.is_err() {
-                (actor.record.files, actor.record.health) = before;
+                actor.undo(before, context);
             }
             durable.map(|()| accepted)
         });

@@ -150,11 +150,7 @@ impl Handler<RecordExternal> for VmActor {
             step,
             RecordExternal::Failed { .. } | RecordExternal::Struck { .. }
         );
-        let before = (
-            self.record.spec.clone(),
-            self.record.externals.clone(),
-            self.record.files.clone(),
-        );
+        let before = self.before();
         let change = match self.external_change(step) {
             Ok(change) => change,
             Err(refusal) => return Box::pin(ready(Err(refusal))),
@@ -167,10 +163,9 @@ impl Handler<RecordExternal> for VmActor {
             }));
         }
         let durable = self.persist(change);
-        Box::pin(durable.into_actor(self).map(move |durable, actor, _context| {
+        Box::pin(durable.into_actor(self).map(move |durable, actor, context| {
             if durable.is_err() {
-                let record = &mut actor.record;
-                (record.spec, record.externals, record.files) = before;
+                actor.undo(before, context);
             }
             durable
         }))

@@ -27,6 +27,7 @@ use crate::maintenance::{Bench, Wanted, not_resized};
 use crate::messages::{DescribeDisks, FollowDisks, ResizeDisk, VerifyDisks};
 use crate::operation::{Accepted, Done, Maintained, Operation};
 use crate::room::Room;
+use crate::snapshots::Leftover;
 use crate::snapshots::external::running::top_of;
 use crate::{soundness, standing};
 
@@ -56,6 +57,15 @@ impl VmActor {
         Bench {
             meter,
             ..self.bench()
+        }
+    }
+
+    /// What comes before work on disks as they are at one moment.
+    pub(super) fn leftover(&self, context: &Context<Self>) -> Leftover {
+        Leftover {
+            work: self.record.snapshot.clone(),
+            health: self.record.health.clone(),
+            owner: context.address(),
         }
     }
 
@@ -97,12 +107,12 @@ impl VmActor {
         context: &mut Context<Self>,
     ) {
         pass(Point::WorkDone);
-        let before = (self.record.spec.clone(), self.record.health.clone());
+        let before = self.before_at_rest();
         let (done, change) = settle(self, value);
         let durable: Working<()> = Box::pin(self.persist(change));
         let recorded = durable.into_actor(self).map(move |durable, actor, context| {
             if durable.is_err() {
-                (actor.record.spec, actor.record.health) = before;
+                actor.undo(before, context);
             }
             pass(Point::WorkRecorded);
             actor.maintained(durable.map(|()| done), context);
@@ -121,7 +131,7 @@ impl VmActor {
             return Ok(self.verify_running());
         }
         let work = move |bench: Bench| -> Working<StorageVerified> {
-            Box::pin(async move { Ok(verified(&bench, true, repair).await) })
+            Box::pin(async move { verified(&bench, true, repair).await })
         };
         let settle = |actor: &mut Self, verified: StorageVerified| {
             let change = actor.verified(&verified);
@@ -137,7 +147,7 @@ impl VmActor {
         let bench = self.measured();
         actix_rt::spawn(async move {
             let verified = verified(&bench, false, false).await;
-            operation.finish(Ok(Done::Maintained(Maintained::Verified(verified))));
+            operation.finish(verified.map(|verified| Done::Maintained(Maintained::Verified(verified))));
         });
         accepted
     }
@@ -176,21 +186,18 @@ impl VmActor {
         if self.record.status() == Status::Running && self.activity == Activity::Idle {
             return self.resize_running(disk, wanted, key, context);
         }
-        let (health, owner, vm) = (
-            self.record.health.clone(),
-            context.address(),
-            self.name().to_owned(),
-        );
+        let (leftover, vm) = (self.leftover(context), self.name().to_owned());
         let work = move |bench: Bench| -> Working<DiskResized> {
             Box::pin(async move {
                 check_writable(&bench.shared).await?;
+                leftover.settle(&bench).await?;
                 standing::refuse_to_write_below((&bench.id, &vm), [&disk], &bench.shared).await?;
                 let order = soundness::Order {
                     id: &bench.id,
                     vm: &vm,
                     disks: std::slice::from_ref(&disk),
-                    health: &health,
-                    owner: &owner,
+                    health: &leftover.health,
+                    owner: &leftover.owner,
                     shared: &bench.shared,
                 };
                 soundness::check(&order).await?;
@@ -251,12 +258,12 @@ impl VmActor {
     }
 }
 
-async fn verified(bench: &Bench, tables: bool, repair: bool) -> StorageVerified {
-    StorageVerified {
+async fn verified(bench: &Bench, tables: bool, repair: bool) -> Result<StorageVerified, Refusal> {
+    Ok(StorageVerified {
         vm: bench.spec.name.to_string(),
         tables,
-        disks: bench.verify(tables, repair).await,
-    }
+        disks: bench.verify(tables, repair).await?,
+    })
 }
 
 async fn resize_live(
@@ -349,23 +356,23 @@ impl Handler<FollowDisks> for VmActor {
 }
 
 impl Handler<DescribeDisks> for VmActor {
-    type Result = ResponseFuture<VmStorage>;
+    type Result = ResponseFuture<Result<VmStorage, Refusal>>;
 
     fn handle(&mut self, _message: DescribeDisks, _context: &mut Context<Self>) -> Self::Result {
         let bench = self.bench();
         let problems: Vec<_> = bench.spec.disks.iter().map(|disk| self.trouble(disk)).collect();
         let (unsettled, removal) = (self.unsettled(), self.removal());
         Box::pin(async move {
-            let mut disks = bench.look().await;
+            let mut disks = bench.look().await?;
             for (disk, problem) in disks.iter_mut().zip(problems) {
                 disk.problem = problem;
             }
-            VmStorage {
+            Ok(VmStorage {
                 vm: bench.spec.name.to_string(),
                 disks,
                 unsettled,
                 removal,
-            }
+            })
         })
     }
 }

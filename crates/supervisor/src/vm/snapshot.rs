@@ -251,15 +251,13 @@ impl Handler<RecordSnapshot> for VmActor {
     /// What begins is refused by a store that takes nothing; what has ended is kept until it does.
     fn handle(&mut self, step: RecordSnapshot, _context: &mut Context<Self>) -> Self::Result {
         let begins = matches!(step, RecordSnapshot::Begun(_));
+        let before = self.before();
         let change = self.snapshot_change(step);
         if begins {
-            let durable = self.persist(change);
-            let forget = |actor: &mut Self| actor.record.snapshot = None;
-            return Box::pin(
-                durable
-                    .into_actor(self)
-                    .map(move |durable, actor, _context| durable.inspect_err(|_refusal| forget(actor))),
-            );
+            let durable = self.persist(change).into_actor(self);
+            return Box::pin(durable.map(move |durable, actor, context| {
+                durable.inspect_err(|_refusal| actor.undo(before, context))
+            }));
         }
         let kept = self.persist_fact(change);
         Box::pin(kept.into_actor(self).map(|kept, actor, _context| {

@@ -76,7 +76,7 @@ impl Desk {
                 self.take_back(layers).await?;
                 self.record(RecordExternal::Struck { gone: Vec::new() }).await?;
             }
-            Some(ExternalStep::Discarding { files }) => self.discard(files.clone()).await,
+            Some(ExternalStep::Discarding { files }) => self.try_discard(files.clone()).await?,
         }
         Ok(true)
     }
@@ -247,8 +247,14 @@ impl Desk {
 
     /// Deletes files that are on record as discarded; what cannot be deleted stays on record.
     pub(super) async fn discard(&self, files: Vec<Discarded>) {
+        if let Err(refusal) = self.try_discard(files).await {
+            tracing::warn!(vm = %self.vm, %refusal, causes = ?refusal.causes, "images that nothing needs are left for now");
+        }
+    }
+
+    async fn try_discard(&self, files: Vec<Discarded>) -> Result<(), Refusal> {
         if files.is_empty() {
-            return;
+            return Ok(());
         }
         let (known, boot_id) = (self.files.clone(), self.shared.boot_id.clone());
         let (policy, gone) = (self.shared.policy.clone(), files.clone());
@@ -261,17 +267,9 @@ impl Desk {
                 Ok(())
             })
         };
-        let told = match self.aside(work).await {
-            Ok(Ok(())) => {
-                let gone = gone.into_iter().map(|discarded| discarded.path).collect();
-                self.record(RecordExternal::Struck { gone }).await
-            }
-            Ok(Err(error)) => Err(failed("", &error)),
-            Err(refusal) => Err(refusal),
-        };
-        if let Err(refusal) = told {
-            tracing::warn!(vm = %self.vm, %refusal, causes = ?refusal.causes, "images that nothing needs are left for now");
-        }
+        self.aside(work).await?.map_err(|error| failed("", &error))?;
+        let gone = gone.into_iter().map(|discarded| discarded.path).collect();
+        self.record(RecordExternal::Struck { gone }).await
     }
 
     /// Deletes those of the new images that are there.
