@@ -72,6 +72,9 @@ pub struct Switch {
     pub images: Vec<usize>,
     /// Boot of the host.
     pub boot_id: String,
+    /// Idempotency key of the call that asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// Work that may be cut off.

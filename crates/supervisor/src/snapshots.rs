@@ -86,27 +86,29 @@ impl Job {
     /// The refusal, about the VM.
     pub(crate) async fn run(mut self) -> Result<Done, Refusal> {
         let done = match self.catch_up().await {
-            Ok(()) => self.carry_out().await,
+            Ok(None) => self.carry_out().await,
+            Ok(Some(done)) => Ok(Done::Snapshot(done)),
             Err(refusal) => Err(refusal),
         };
         done.map_err(|refusal| refusal.vm(self.name()))
     }
 
-    /// What was cut off while QEMU did it may have changed what this is about.
-    async fn catch_up(&mut self) -> Result<(), Refusal> {
+    /// What was cut off while QEMU did it may have changed what this is about, or be what this had asked for.
+    async fn catch_up(&mut self) -> Result<Option<SnapshotDone>, Refusal> {
         let Some(link) = self.link.as_ref().filter(|_link| self.externals.work.is_some()) else {
-            return Ok(());
+            return Ok(None);
         };
-        if let Some(switch) = self.externals.switching() {
-            external::running::settle(self, link, switch).await?;
-        }
+        let done = match self.externals.switching() {
+            Some(switch) => external::running::settle(self, link, switch).await?,
+            None => None,
+        };
         external::merging::end_all(self, link).await?;
         let now = self.owner.send(AskDisks).await;
         let now = now.map_err(|gone| {
             Refusal::new(RefusalCode::Internal, "the VM's owner is gone").cause(gone.to_string())
         })?;
         (self.spec, self.files, self.externals) = (now.spec, now.files, now.externals);
-        Ok(())
+        Ok(done)
     }
 
     async fn carry_out(&self) -> Result<Done, Refusal> {

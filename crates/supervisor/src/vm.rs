@@ -88,6 +88,8 @@ pub(crate) struct VmActor {
     turn: Arc<Mutex<()>>,
     /// How far the last work on its disks is or was; it has ended when nobody tells any more.
     progress: Option<watch::Receiver<meter::Progress>>,
+    /// Work on snapshots that was cut off is being settled, without anybody having asked.
+    settles: bool,
     /// What is about to go into the journal.
     untold: troubles::Untold,
     /// How recovery found it; taken when the actor starts.
@@ -213,6 +215,7 @@ impl VmActor {
             due: None,
             turn: Arc::default(),
             progress: None,
+            settles: false,
             untold: troubles::Untold::default(),
             settled: Some(settled),
         };

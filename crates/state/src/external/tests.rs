@@ -196,6 +196,7 @@ fn switch(name: &str) -> Switch {
         made: (7..).zip(&layers).map(made).collect(),
         images: vec![1, 1],
         boot_id: "b".to_owned(),
+        key: None,
         snapshot: ExternalSnapshot {
             name: name.to_owned(),
             at: AT,

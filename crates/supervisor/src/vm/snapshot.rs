@@ -19,7 +19,7 @@ use tokio::time::sleep_until;
 
 use super::VmActor;
 use crate::messages::{RecordSnapshot, SnapshotVm};
-use crate::operation::{Accepted, Outcome};
+use crate::operation::{Accepted, Operation, Outcome};
 use crate::snapshots::{Job, SnapshotOrder};
 
 /// Time for a runner whose QEMU has ended to say what came of its work.
@@ -28,6 +28,9 @@ const RUNNERS_WORD_DEADLINE: Duration = Duration::from_secs(10);
 impl VmActor {
     fn snapshot(&mut self, order: SnapshotOrder, context: &mut Context<Self>) -> Result<Accepted, Refusal> {
         let order = order.check()?;
+        if let Some(settling) = self.settling() {
+            return Ok(self.after(settling, order, context));
+        }
         match self.meet(Command::Snapshot, context) {
             Decision::Do(Effect::Snapshot) => {}
             Decision::Deny(denial) => return Err(self.deny(denial)),
@@ -39,6 +42,7 @@ impl VmActor {
             Status::Running => Some(self.link()?),
             Status::Created | Status::Stopped | Status::Failed => None,
         };
+        self.settles = false;
         let accepted = self.begin(Activity::Snapshotting);
         let Some(token) = self.work.as_ref().map(|work| Rc::clone(&work.cancel)) else {
             return Err(self.defect("an operation that has not begun"));
@@ -87,9 +91,38 @@ impl VmActor {
         if nothing || self.activity != Activity::Idle {
             return;
         }
-        if let Err(refusal) = self.snapshot(SnapshotOrder::list(), context) {
-            tracing::warn!(vm = self.name(), %refusal, "what QEMU's disks are on is asked later");
+        match self.snapshot(SnapshotOrder::list(), context) {
+            Ok(_accepted) => self.settles = true,
+            Err(refusal) => {
+                tracing::warn!(vm = self.name(), %refusal, "what QEMU's disks are on is asked later");
+            }
         }
+    }
+
+    /// Nobody has asked for that, and it may be what somebody had asked for who asks again.
+    fn settling(&self) -> Option<Accepted> {
+        let settles = self.settles && self.activity == Activity::Snapshotting;
+        if settles { self.join() } else { None }
+    }
+
+    /// What is asked once that has ended.
+    fn after(&self, settling: Accepted, order: SnapshotOrder, context: &Context<Self>) -> Accepted {
+        let operation = Operation::new(self.name());
+        let accepted = operation.follow();
+        let vm = context.address();
+        actix_rt::spawn(async move {
+            // However it ended: what is asked now is judged by what there is then.
+            drop(settling.outcome().await);
+            let asked = vm.send(SnapshotVm(order)).await;
+            let asked = asked.unwrap_or_else(|gone| {
+                Err(Refusal::new(RefusalCode::Busy, "the VM's owner is gone").cause(gone.to_string()))
+            });
+            operation.finish(match asked {
+                Ok(accepted) => accepted.outcome().await,
+                Err(refusal) => Err(refusal),
+            });
+        });
+        accepted
     }
 
     /// Another command may have come in its place meanwhile, which then has the say.
@@ -99,6 +132,7 @@ impl VmActor {
             .as_ref()
             .is_some_and(|work| Rc::ptr_eq(&work.cancel, token));
         if own {
+            self.settles = false;
             self.finish(outcome);
             // QEMU may have ended meanwhile, with a restart due.
             self.arm(context);

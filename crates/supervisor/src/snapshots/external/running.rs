@@ -150,6 +150,7 @@ impl Work<'_> {
             made,
             images,
             boot_id,
+            key: self.job.order.key.clone(),
         };
         let step = ExternalStep::Switching(Box::new(switch.clone()));
         self.begin(SnapshotAction::Create, step).await?;
@@ -168,11 +169,16 @@ impl Work<'_> {
     }
 }
 
-/// Settles a switch that was cut off, of a VM that runs.
+/// Settles a switch that was cut off, of a VM that runs. What has come about is the answer to the call that asked for it, when that
+/// is repeated.
 ///
 /// # Errors
 /// The refusal of QEMU or its runner; the work stays on record.
-pub(crate) async fn settle(job: &Job, link: &RunnerLink, switch: &Switch) -> Result<(), Refusal> {
+pub(crate) async fn settle(
+    job: &Job,
+    link: &RunnerLink,
+    switch: &Switch,
+) -> Result<Option<SnapshotDone>, Refusal> {
     let desk = Desk::of(job);
     let became = became(link, job.name(), switch).await?;
     tracing::info!(
@@ -183,15 +189,21 @@ pub(crate) async fn settle(job: &Job, link: &RunnerLink, switch: &Switch) -> Res
     );
     match became {
         Became::Done => {
-            let done = Box::new(done_of(job, switch));
-            desk.record(RecordExternal::Switched { done, key: None }).await?;
+            let done = done_of(job, switch);
+            let told = RecordExternal::Switched {
+                done: Box::new(done.clone()),
+                key: switch.key.clone(),
+            };
+            desk.record(told).await?;
             lease(job, switch).await;
-            Ok(())
+            let own = switch.key.is_some() && switch.key == job.order.key;
+            Ok(own.then_some(done))
         }
         Became::Nothing => {
             desk.record(RecordExternal::NotSwitched).await?;
             desk.take_back(&switch.snapshot.layers).await?;
-            desk.record(RecordExternal::Struck { gone: Vec::new() }).await
+            desk.record(RecordExternal::Struck { gone: Vec::new() }).await?;
+            Ok(None)
         }
     }
 }
