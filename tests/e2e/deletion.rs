@@ -43,6 +43,41 @@ fn why(removed: &Value, path: &PathBuf) -> String {
     reason.unwrap()["why"].as_str().unwrap().to_owned()
 }
 
+/// What stands on an image is known while its directory is elsewhere.
+#[test]
+fn what_a_disk_that_is_away_stands_on_is_kept() {
+    let sandbox = Sandbox::new();
+    Guest::tiny("golden")
+        .line("disks: {root: {path: ./golden.qcow2, size: 1M, interface: ide}}")
+        .start(&sandbox);
+    sandbox.maqet(&["stop", "golden"]).expect(0);
+    let (mounted, away) = (sandbox.home().join("mounted"), sandbox.home().join("away"));
+    fs::create_dir(&mounted).unwrap();
+    let words = [
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-b",
+        "../golden.qcow2",
+        "-F",
+        "qcow2",
+        "top.qcow2",
+    ];
+    qemu_img::run_in(&mounted, &words);
+    Guest::tiny("web")
+        .line("disks: {root: {path: ./mounted/top.qcow2, interface: ide}}")
+        .start(&sandbox);
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    fs::rename(&mounted, &away).unwrap();
+    let removed = one(&sandbox.json(&["rm", "golden", "--delete-storage"])).clone();
+    let golden = sandbox.home().join("golden.qcow2");
+    let told = "disk `root` of `web` cannot be looked at, and was or stood on it when it was last used";
+    assert_eq!(why(&removed, &golden), told);
+    fs::rename(&away, &mounted).unwrap();
+    sandbox.maqet(&["start", "web"]).expect(0);
+}
+
 #[test]
 fn another_file_at_the_path_stays() {
     let sandbox = used(&[&made("root")]);

@@ -84,6 +84,27 @@ fn a_removal_that_is_cut_off_is_finished_by_the_next_supervisor() {
     }
 }
 
+/// What was another file when the removal began was not to go, and does not because it came back.
+#[test]
+fn nothing_goes_that_was_not_to_go_when_it_began() {
+    let sandbox = stopped();
+    let (three, aside) = (image(&sandbox, "three"), sandbox.home().join("aside"));
+    fs::rename(&three, &aside).unwrap();
+    fs::copy(&aside, &three).unwrap();
+    let serving = supervisor(&sandbox);
+    let mut held = Held::at(&sandbox, Point::RemoveImage);
+    let client = sandbox.spawn(&WORDS);
+    held.reached();
+    kill(&[client.handle(), &serving]);
+    fs::rename(&aside, &three).unwrap();
+    drop(held);
+    let removed = finished(&sandbox);
+    assert_eq!(removed["deleted"], paths(&sandbox, &["one", "two"]));
+    assert_eq!(left(&sandbox), ["three"]);
+    let why = "it was not among those that were to go when the removal began";
+    assert_eq!(removed["kept"], json!([{"path": three, "why": why}]));
+}
+
 #[test]
 fn one_that_had_not_begun_or_was_done_leaves_all_or_nothing() {
     let sandbox = stopped();

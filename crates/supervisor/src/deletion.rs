@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use maqet_process::identity::{FileId, FileMark};
-use maqet_spec::VmSpec;
 use maqet_spec::vm::{Disk, DiskFormat};
 use maqet_state::disk::{DiskRecord, DiskRecords};
 use maqet_storage::PathPolicy;
@@ -15,6 +14,7 @@ use maqet_storage::error::StorageError;
 use maqet_storage::image::{self, Look};
 
 pub(crate) use self::plan::{Outcome, Plan, missing};
+use crate::standing::{Dependent, Tie};
 
 /// What a removal is to do with images.
 #[derive(Debug)]
@@ -31,8 +31,8 @@ pub(crate) struct Order {
     pub(crate) begun: Vec<PathBuf>,
     /// Directories below this one are maqet's own, and go with what was in them.
     pub(crate) own: PathBuf,
-    /// Specs of all other VMs.
-    pub(crate) others: Vec<VmSpec>,
+    /// It goes on after it was cut off, and takes nothing that was not to go then.
+    pub(crate) resumed: bool,
     /// Images that keep external snapshots.
     pub(crate) bases: Vec<PathBuf>,
     /// Where images may be.
@@ -43,7 +43,7 @@ pub(crate) struct Order {
 
 /// One image of the VM as it was found.
 #[derive(Clone, Debug, Default)]
-struct Candidate {
+pub(crate) struct Candidate {
     path: PathBuf,
     whose: Whose,
     /// It and all it stands on, it first.
@@ -65,12 +65,44 @@ enum Whose {
     Theirs,
 }
 
-/// An image that another VM has.
+impl Candidate {
+    /// The file, where maqet made it and it is still that.
+    pub(crate) fn own(&self) -> Option<(&Path, FileMark)> {
+        match self.whose {
+            Whose::Ours(file) => Some((&self.path, file)),
+            Whose::Another | Whose::Unrecorded | Whose::Theirs => None,
+        }
+    }
+}
+
+/// An image that another VM has, or that one of its disks stands on.
 #[derive(Clone, Debug)]
-struct Use {
-    vm: String,
-    disk: String,
-    stands_on: Vec<FileId>,
+pub(crate) struct Use {
+    /// The image.
+    pub(crate) file: FileId,
+    /// Who has it and how, as a clause about it.
+    pub(crate) how: String,
+}
+
+impl From<Dependent> for Use {
+    fn from(found: Dependent) -> Self {
+        let Dependent {
+            vm, disk, on, tie, ..
+        } = found;
+        let how = match tie {
+            Tie::Is => format!("it is disk `{disk}` of `{vm}` as well"),
+            Tie::Stands => format!("disk `{disk}` of `{vm}` stands on it"),
+            Tie::Stood => {
+                format!(
+                    "disk `{disk}` of `{vm}` cannot be looked at, and was or stood on it when it was last used"
+                )
+            }
+        };
+        Self {
+            file: on.file.id,
+            how,
+        }
+    }
 }
 
 /// What is to become of an image.
@@ -82,16 +114,22 @@ enum Fate {
     Leave,
 }
 
-/// Looks at the VM's images and decides. Blocks.
-pub(crate) fn plan(order: &Order) -> Plan {
-    let candidates = candidates(order);
+/// Decides about the VM's images, of which `used` are others' too. Blocks.
+pub(crate) fn plan(order: &Order, candidates: Vec<Candidate>, used: &[Use]) -> Plan {
     let fates = if order.delete {
-        decide(&candidates, &uses(order), order.keep_snapshots)
+        decide(&candidates, used, order.keep_snapshots)
     } else {
         vec![Fate::Leave; candidates.len()]
     };
     let paths = candidates.into_iter().map(|candidate| candidate.path);
     let mut fates: Vec<_> = paths.zip(fates).collect();
+    if order.resumed {
+        for (path, fate) in &mut fates {
+            if matches!(fate, Fate::Delete(_)) && !order.begun.contains(path) {
+                *fate = Fate::Keep(UNANNOUNCED.to_owned());
+            }
+        }
+    }
     let gone = missing(&order.begun, &order.own);
     let settled: BTreeSet<_> = fates.iter().map(|(path, _)| path).chain(&gone).cloned().collect();
     let unseen = order.begun.iter().filter(|path| !settled.contains(*path));
@@ -99,15 +137,17 @@ pub(crate) fn plan(order: &Order) -> Plan {
     Plan::new(fates, gone, order.policy.clone())
 }
 
+const UNANNOUNCED: &str = "it was not among those that were to go when the removal began";
+
 const UNSEEN: &str = "its directory is not there, or cannot be looked into";
 
 const ANOTHER: &str = "it is another file than the one maqet made";
 
 /// What becomes of each candidate, in their order.
-fn decide(candidates: &[Candidate], others: &[Use], keep_snapshots: bool) -> Vec<Fate> {
+fn decide(candidates: &[Candidate], used: &[Use], keep_snapshots: bool) -> Vec<Fate> {
     let mut fates: Vec<_> = candidates
         .iter()
-        .map(|candidate| first_fate(candidate, others, keep_snapshots))
+        .map(|candidate| first_fate(candidate, used, keep_snapshots))
         .collect();
     // What stays must keep what it stands on.
     for (number, candidate) in candidates.iter().enumerate() {
@@ -123,7 +163,7 @@ fn decide(candidates: &[Candidate], others: &[Use], keep_snapshots: bool) -> Vec
     fates
 }
 
-fn first_fate(candidate: &Candidate, others: &[Use], keep_snapshots: bool) -> Fate {
+fn first_fate(candidate: &Candidate, used: &[Use], keep_snapshots: bool) -> Fate {
     let file = match candidate.whose {
         Whose::Ours(file) => file,
         Whose::Another => return Fate::Keep(ANOTHER.to_owned()),
@@ -132,12 +172,9 @@ fn first_fate(candidate: &Candidate, others: &[Use], keep_snapshots: bool) -> Fa
         }
         Whose::Theirs => return Fate::Keep("maqet did not make it".to_owned()),
     };
-    let used = others.iter().find(|used| stands_on(&used.stands_on, candidate));
+    let used = used.iter().find(|used| used.file == file.id);
     match (used, candidate.snapshots) {
-        (Some(used), _) if used.stands_on.first() == candidate.stands_on.first() => {
-            Fate::Keep(format!("it is disk `{}` of `{}` as well", used.disk, used.vm))
-        }
-        (Some(used), _) => Fate::Keep(format!("disk `{}` of `{}` stands on it", used.disk, used.vm)),
+        (Some(used), _) => Fate::Keep(used.how.clone()),
         (None, 1) if keep_snapshots => Fate::Keep("it holds a snapshot".to_owned()),
         (None, count @ 2..) if keep_snapshots => Fate::Keep(format!("it holds {count} snapshots")),
         (None, _) => Fate::Delete(file),
@@ -151,8 +188,8 @@ fn stands_on(images: &[FileId], candidate: &Candidate) -> bool {
         .is_some_and(|file| images.contains(file))
 }
 
-/// Everything that is there: the VM's disks, and what maqet made for it that no disk of it is any more.
-fn candidates(order: &Order) -> Vec<Candidate> {
+/// Everything that is there: the VM's disks, and what maqet made for it that no disk of it is any more. Blocks.
+pub(crate) fn candidates(order: &Order) -> Vec<Candidate> {
     let disks = order
         .disks
         .iter()
@@ -202,18 +239,6 @@ fn files_of(look: &Look) -> Vec<FileId> {
     look.chain.iter().map(|found| found.file.id).collect()
 }
 
-fn uses(order: &Order) -> Vec<Use> {
-    let of = |spec: &VmSpec| {
-        let used = spec.disks.iter().map(|disk| Use {
-            vm: spec.name.to_string(),
-            disk: disk.name.clone(),
-            stands_on: files_of(&look(&disk.path, Some(disk.format), &order.policy)),
-        });
-        used.collect::<Vec<_>>()
-    };
-    order.others.iter().flat_map(of).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,11 +275,10 @@ mod tests {
         }
     }
 
-    fn used_by_other(inodes: &[u64]) -> Use {
+    fn used(inode: u64, how: &str) -> Use {
         Use {
-            vm: "db".to_owned(),
-            disk: "data".to_owned(),
-            stands_on: inodes.iter().copied().map(id).collect(),
+            file: id(inode),
+            how: how.to_owned(),
         }
     }
 
@@ -287,14 +311,17 @@ mod tests {
 
     #[test]
     fn what_another_vm_has_or_stands_on_stays() {
-        let others = [used_by_other(&[9, 8]), used_by_other(&[7, 1])];
+        let others = [
+            used(9, "it is disk `data` of `db` as well"),
+            used(1, "stands on it"),
+        ];
         assert_eq!(
-            kept(&[ours(&[1]), ours(&[9]), ours(&[2])], &others, false),
-            [
-                "disk `data` of `db` stands on it",
-                "it is disk `data` of `db` as well",
-                ""
-            ]
+            kept(
+                &[ours(&[1]), ours(&[9]), ours(&[2]), ours(&[3, 1])],
+                &others,
+                false
+            ),
+            ["stands on it", "it is disk `data` of `db` as well", "", ""]
         );
     }
 

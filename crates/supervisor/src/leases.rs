@@ -23,7 +23,12 @@ use maqet_storage::PathPolicy;
 use maqet_storage::image;
 
 use crate::board::Board;
+use crate::deletion;
 use crate::shared::Shared;
+use crate::standing::Changing;
+
+/// In the place of a disk's name: the image is about to be deleted. No disk has such a name.
+const GOING: &str = "";
 
 /// One image a VM uses.
 #[derive(Clone, Debug)]
@@ -90,6 +95,42 @@ impl Leases {
         }
         held.insert(id.clone(), holder);
         Ok(())
+    }
+
+    /// The VM, which is being removed, has these files from now on, that are to be deleted: who would begin to use one is refused.
+    /// Those that another VM uses, with who it is.
+    pub(crate) fn hold(
+        &self,
+        id: &VmId,
+        name: &str,
+        files: &[Changing],
+        board: &Board,
+    ) -> Vec<deletion::Use> {
+        let mut held = self.0.borrow_mut();
+        held.retain(|other, _holder| other != id && is_busy(board, other));
+        let used = files.iter().flat_map(|wanted| {
+            let theirs = held.values().filter_map(move |other| {
+                let used = other.images.iter().find(|used| used.file == wanted.file.id)?;
+                let how = format!("disk `{}` of `{}` uses it", used.disk, other.name);
+                let file = used.file;
+                Some(deletion::Use { file, how })
+            });
+            theirs.collect::<Vec<_>>()
+        });
+        let used = used.collect();
+        let images = files.iter().map(|file| Use {
+            disk: GOING.to_owned(),
+            path: file.path.clone(),
+            file: file.file.id,
+            writes: true,
+        });
+        let holder = Holder {
+            name: name.to_owned(),
+            images: images.collect(),
+            trees: Vec::new(),
+        };
+        held.insert(id.clone(), holder);
+        used
     }
 
     /// What a VM's line says by now: one that rests has no images.
@@ -229,6 +270,14 @@ fn refuse_twice(name: &str, one: &Use, written: &Use) -> Refusal {
 }
 
 fn refuse(name: &str, wanted: &Use, other: &str, theirs: &Use) -> Refusal {
+    if theirs.disk == GOING {
+        let message = format!("the image of disk `{}` of `{name}` is being deleted", wanted.disk);
+        return Refusal::new(RefusalCode::Conflict, message)
+            .cause(format!("`{}` goes with `{other}`", wanted.path.display()))
+            .hint(format!(
+                "name another image, or try again when `{other}` is removed"
+            ));
+    }
     let message = format!("disk `{}` of `{name}` is in use by `{other}`", wanted.disk);
     let what = if theirs.path == wanted.path {
         format!(
@@ -253,6 +302,7 @@ fn refuse(name: &str, wanted: &Use, other: &str, theirs: &Use) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use maqet_process::identity::FileMark;
     use serde_json::json;
 
     use super::*;
@@ -263,6 +313,47 @@ mod tests {
             "since": maqet_state::clock::now(), "memory": 1, "cpus": 1, "restart": "never",
         }))
         .unwrap()
+    }
+
+    /// Nobody begins to use what is about to be deleted, and what somebody uses is not.
+    #[test]
+    fn images_that_are_going_are_in_nobodys_hands() {
+        let file = |inode| Changing {
+            disk: String::new(),
+            path: format!("/vm/{inode}").into(),
+            file: FileMark {
+                id: FileId { dev: 1, inode },
+                born_ns: None,
+            },
+        };
+        let used = |inode| Use {
+            disk: "root".to_owned(),
+            path: format!("/vm/{inode}").into(),
+            file: FileId { dev: 1, inode },
+            writes: false,
+        };
+        let holder = |images| Holder {
+            name: "db".to_owned(),
+            images,
+            trees: Vec::new(),
+        };
+        let (leases, board) = (Leases::default(), Board::default());
+        let (web, mut db) = (line("stopped", "removing"), line("running", "idle"));
+        db.id = "1".repeat(32).parse().unwrap();
+        let (gone, db_id) = (web.id.clone(), db.id.clone());
+        board.show(web);
+        board.show(db);
+        leases.0.borrow_mut().insert(db_id, holder(vec![used(2)]));
+        let kept = leases.hold(&gone, "web", &[file(1), file(2)], &board);
+        let kept: Vec<_> = kept.iter().map(|one| (one.file.inode, &*one.how)).collect();
+        assert_eq!(kept, [(2, "disk `root` of `db` uses it")]);
+        let held = leases.0.borrow();
+        let theirs = held[&gone].of_file(&used(1)).unwrap();
+        let refusal = refuse("db", &used(1), "web", theirs);
+        assert_eq!(
+            refusal.message,
+            "the image of disk `root` of `db` is being deleted"
+        );
     }
 
     #[test]

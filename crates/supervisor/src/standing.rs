@@ -39,8 +39,21 @@ pub(crate) struct Changing {
 pub(crate) enum Reach {
     /// It stands on the image.
     Above,
-    /// The same, or it is the image: while one of two VMs rests, both may have a disk.
+    /// The same, or it is the image: while one of two VMs rests, both may have a disk. Other disks of the VM itself count too.
     Any,
+    /// The same for disks of other VMs alone.
+    Others,
+}
+
+/// What a disk has to do with an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tie {
+    /// It is the image.
+    Is,
+    /// It stands on it.
+    Stands,
+    /// It cannot be looked at: it was or stood on the image when it was last used.
+    Stood,
 }
 
 /// A disk of another VM that would show something else.
@@ -54,8 +67,8 @@ pub(crate) struct Dependent {
     pub(crate) path: PathBuf,
     /// The image that it depends on.
     pub(crate) on: Changing,
-    /// It was looked at; else that is on record.
-    seen: bool,
+    /// How.
+    pub(crate) tie: Tie,
 }
 
 /// What is asked of each other VM.
@@ -108,6 +121,19 @@ pub(crate) async fn dependent(
     reach: Reach,
     shared: &Shared,
 ) -> Result<Option<Dependent>, Refusal> {
+    Ok(dependents(id, changing, reach, shared).await?.into_iter().next())
+}
+
+/// All of them.
+///
+/// # Errors
+/// As for [`dependent`].
+pub(crate) async fn dependents(
+    id: &VmId,
+    changing: Vec<Changing>,
+    reach: Reach,
+    shared: &Shared,
+) -> Result<Vec<Dependent>, Refusal> {
     let records = records(shared).await?.into_iter();
     let asked: Vec<_> = records
         .filter_map(|record| {
@@ -125,7 +151,7 @@ pub(crate) async fn dependent(
         boot_id: shared.boot_id.clone(),
     };
     let answers = asked.into_iter().map(|other| question.clone().ask(other, shared));
-    Ok(join_all(answers).await.into_iter().flatten().next())
+    Ok(join_all(answers).await.into_iter().flatten().collect())
 }
 
 /// This VM as if it were another: with the disks alone that the images are not of.
@@ -135,16 +161,6 @@ fn beside(mut record: VmRecord, changing: &[Changing], reach: Reach) -> Option<V
     record.files = DiskRecords::new();
     record.externals = Externals::none();
     Some(record).filter(|_| reach == Reach::Any)
-}
-
-/// All other VMs.
-///
-/// # Errors
-/// When the store cannot be read.
-pub(crate) async fn records_of_others(id: &VmId, shared: &Shared) -> Result<Vec<VmRecord>, Refusal> {
-    let mut records = records(shared).await?;
-    records.retain(|record| record.id != *id);
-    Ok(records)
 }
 
 async fn records(shared: &Shared) -> Result<Vec<VmRecord>, Refusal> {
@@ -181,16 +197,24 @@ fn changing(disk: &Disk, policy: &PathPolicy) -> Option<Changing> {
 }
 
 impl Question {
-    async fn ask(self, other: VmRecord, shared: &Shared) -> Option<Dependent> {
-        if let Some(found) = self.keeping(&other) {
-            return Some(found);
-        }
-        let asked = |disk: &&Disk| self.may_concern(disk, &other);
+    async fn ask(self, other: VmRecord, shared: &Shared) -> Vec<Dependent> {
+        let mut found = self.keeping(&other);
+        found.extend(self.looked_at(&other, shared).await);
+        found
+    }
+
+    async fn looked_at(&self, other: &VmRecord, shared: &Shared) -> Vec<Dependent> {
+        let asked = |disk: &&Disk| self.may_concern(disk, other);
         let disks: Vec<_> = other.spec.disks.iter().filter(asked).cloned().collect();
-        let first = disks.first()?.clone();
+        let Some(first) = disks.first().cloned() else {
+            return Vec::new();
+        };
         let (question, record) = (self.clone(), other.clone());
         let aside = shared.asides.of(&other.id);
-        let looking = aside.run(move || disks.iter().find_map(|disk| question.look(disk, &record)));
+        let looking = aside.run(move || {
+            let found = disks.iter().flat_map(|disk| question.look(disk, &record));
+            found.collect::<Vec<_>>()
+        });
         match timeout(LOOK, looking).await {
             Ok(Ok(found)) => return found,
             Ok(Err(refusal)) => {
@@ -203,7 +227,7 @@ impl Question {
                 );
             }
         }
-        self.on_record(&first, &other)
+        self.on_record(&first, other)
     }
 
     /// What maqet made stands on nothing but an image of the library, unless it was made on top of what people made.
@@ -215,41 +239,50 @@ impl Question {
             .iter()
             .flat_map(|snapshot| &snapshot.layers);
         let stands_alone = made && !layers.any(|layer| layer.overlay == disk.path);
-        self.reach == Reach::Any || disk.format == DiskFormat::Qcow2 && !stands_alone
+        self.reach != Reach::Above || disk.format == DiskFormat::Qcow2 && !stands_alone
     }
 
-    /// An image that keeps a snapshot of another VM's disk, which stands on it.
-    fn keeping(&self, other: &VmRecord) -> Option<Dependent> {
+    /// Images that keep a snapshot of another VM's disk, which stands on them.
+    fn keeping(&self, other: &VmRecord) -> Vec<Dependent> {
         let snapshots = other.externals.snapshots.iter();
-        snapshots.flat_map(|snapshot| &snapshot.layers).find_map(|layer| {
+        let layers = snapshots.flat_map(|snapshot| &snapshot.layers);
+        let kept = layers.filter_map(|layer| {
             let on = self.admitted(other.files.get(layer.base())?)?;
             let (disk, path) = (layer.disk(), &layer.overlay);
-            Some(dependent_on(on, other, (disk, path), true))
-        })
+            Some(dependent_on(on, other, (disk, path), Tie::Stands))
+        });
+        kept.collect()
     }
 
     /// Blocks.
-    fn look(&self, disk: &Disk, other: &VmRecord) -> Option<Dependent> {
+    fn look(&self, disk: &Disk, other: &VmRecord) -> Vec<Dependent> {
         let Look { chain, broken } = image::look(&disk.path, disk.format, &self.policy);
-        let mut asked = chain.iter().skip(usize::from(self.reach == Reach::Above));
-        let same = |found: &Found| self.changing.iter().find(|one| one.file == found.file);
-        match asked.find_map(same) {
-            Some(on) => Some(dependent_on(on, other, (&disk.name, &disk.path), true)),
-            None if broken.is_some() => self.on_record(disk, other),
-            None => None,
+        let ties = std::iter::once(Tie::Is).chain(std::iter::repeat(Tie::Stands));
+        let asked = chain.iter().zip(ties);
+        let asked = asked.skip(usize::from(self.reach == Reach::Above));
+        let same = |file: &Found| self.changing.iter().find(|one| one.file == file.file);
+        let found = asked.filter_map(|(image, tie)| {
+            let on = same(image)?;
+            Some(dependent_on(on, other, (&disk.name, &disk.path), tie))
+        });
+        let mut found: Vec<_> = found.collect();
+        if broken.is_some() {
+            found.extend(self.on_record(disk, other));
         }
+        found
     }
 
     /// A disk that cannot be looked at may be on a file system that is not mounted now: what it was made of when it was last
     /// used is what it will be made of.
-    fn on_record(&self, disk: &Disk, other: &VmRecord) -> Option<Dependent> {
+    fn on_record(&self, disk: &Disk, other: &VmRecord) -> Vec<Dependent> {
         let is_disk = |path: &Path| other.spec.disks.iter().any(|disk| disk.path == path);
-        let mut known = other.files.iter();
-        let on = known.find_map(|known| {
-            let concerns = self.reach == Reach::Any || !is_disk(&known.path);
+        let known = other.files.iter();
+        let on = known.filter_map(|known| {
+            let concerns = self.reach != Reach::Above || !is_disk(&known.path);
             self.admitted(known).filter(|_| concerns)
-        })?;
-        Some(dependent_on(on, other, (&disk.name, &disk.path), false))
+        });
+        on.map(|on| dependent_on(on, other, (&disk.name, &disk.path), Tie::Stood))
+            .collect()
     }
 
     /// The image that this record is of.
@@ -259,13 +292,13 @@ impl Question {
     }
 }
 
-fn dependent_on(on: &Changing, other: &VmRecord, (disk, path): (&str, &Path), seen: bool) -> Dependent {
+fn dependent_on(on: &Changing, other: &VmRecord, (disk, path): (&str, &Path), tie: Tie) -> Dependent {
     Dependent {
         vm: other.name().to_owned(),
         disk: disk.to_owned(),
         path: path.to_owned(),
         on: on.clone(),
-        seen,
+        tie,
     }
 }
 
@@ -273,10 +306,12 @@ impl Dependent {
     /// What it stands on, in a clause.
     pub(crate) fn how(&self) -> String {
         let (path, below) = (self.path.display(), self.on.path.display());
-        if self.seen {
-            format!("`{path}` stands on `{below}`")
-        } else {
-            format!("`{path}` cannot be looked at, and stood on `{below}` when it was last used")
+        match self.tie {
+            Tie::Is => format!("`{path}` and `{below}` are one file"),
+            Tie::Stands => format!("`{path}` stands on `{below}`"),
+            Tie::Stood => {
+                format!("`{path}` cannot be looked at, and stood on `{below}` when it was last used")
+            }
         }
     }
 }

@@ -8,7 +8,6 @@ use actix::{ActorContext, ActorFutureExt, Addr, AsyncContext, Context, WrapFutur
 use maqet_process::point::{Point, pass};
 use maqet_protocol::control::Removed;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
-use maqet_spec::VmSpec;
 use maqet_state::change::Change;
 use maqet_state::external::ExternalSnapshot;
 use maqet_state::id::VmId;
@@ -23,7 +22,7 @@ use crate::messages::{RemoveVm, StopBy, VmForgotten};
 use crate::operation::{Accepted, Done, Operation};
 use crate::shared::Shared;
 use crate::snapshots::how_to_agree;
-use crate::standing::records_of_others;
+use crate::standing::{self, Changing, Reach};
 use crate::supervisor::SupervisorActor;
 
 /// What a removal was asked with.
@@ -139,7 +138,7 @@ impl VmActor {
         self.activity = Activity::Removing;
         self.show();
         let images = self.images(&order);
-        let id = self.record.id.clone();
+        let who = (self.record.id.clone(), self.name().to_owned());
         let (leaving, turn) = (self.leaving.take(), Arc::clone(&self.turn));
         let shared = Rc::clone(&self.shared);
         let looking = async move {
@@ -148,7 +147,7 @@ impl VmActor {
                 super::start::see_off(&runner, &shared).await;
             }
             pass(Point::RemoveBegun);
-            let plan = look(images, id, &shared).await?;
+            let plan = look(images, who, &shared).await?;
             // Known beforehand, a store that takes nothing leaves the VM all that it has, and the note of its end.
             match crate::launch::check_writable(&shared).await {
                 Ok(()) => Ok((plan, turn)),
@@ -200,7 +199,7 @@ impl VmActor {
             keep_snapshots: order.keep_snapshots,
             begun: self.begun(),
             own: self.shared.places.disks(),
-            others: Vec::new(),
+            resumed: order.resumed,
             bases: self.bases(),
             policy: self.shared.policy.clone(),
             boot_id: self.shared.boot_id.clone(),
@@ -300,12 +299,33 @@ async fn forget_when_ended(stopping: Accepted, order: RemoveOrder, vm: Addr<VmAc
     operation.finish(outcome);
 }
 
-/// Decides about the images.
-async fn look(mut images: deletion::Order, id: VmId, shared: &Shared) -> Result<Plan, Refusal> {
-    if images.delete {
-        images.others = specs_of_others(&id, shared).await?;
+/// Decides about the images. Nobody begins anything with them from now on, and what others have or need of them stays.
+async fn look(images: deletion::Order, (id, name): (VmId, String), shared: &Shared) -> Result<Plan, Refusal> {
+    let aside = shared.asides.of(&id);
+    if !images.delete {
+        return aside
+            .run(move || deletion::plan(&images, deletion::candidates(&images), &[]))
+            .await;
     }
-    shared.asides.of(&id).run(move || deletion::plan(&images)).await
+    let (images, candidates) = aside
+        .run(move || {
+            let candidates = deletion::candidates(&images);
+            (images, candidates)
+        })
+        .await?;
+    let own: Vec<Changing> = candidates.iter().filter_map(changing).collect();
+    let mut used = shared.leases.hold(&id, &name, &own, &shared.board);
+    let found = standing::dependents(&id, own, Reach::Others, shared).await?;
+    used.extend(found.into_iter().map(deletion::Use::from));
+    aside
+        .run(move || deletion::plan(&images, candidates, &used))
+        .await
+}
+
+fn changing(candidate: &deletion::Candidate) -> Option<Changing> {
+    let (path, file) = candidate.own()?;
+    let (disk, path) = (String::new(), path.to_owned());
+    Some(Changing { disk, path, file })
 }
 
 /// Images, then directories. Blocks.
@@ -329,12 +349,6 @@ fn delete_files(
         remove(remove_directory(directory), directory)?;
     }
     Ok(outcome)
-}
-
-/// What all other VMs should be: an image may be theirs too.
-pub(crate) async fn specs_of_others(id: &VmId, shared: &Shared) -> Result<Vec<VmSpec>, Refusal> {
-    let others = records_of_others(id, shared).await?.into_iter();
-    Ok(others.map(|record| record.spec).collect())
 }
 
 /// The VM's description may be written once more while its directory is being emptied.
