@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use maqet_process::point::Point;
-use maqet_tests::{Guest, Sandbox, qemu_img};
+use maqet_tests::{Guest, Held, Sandbox, qemu_img};
 use serde_json::json;
 
 use crate::cut::{assert_boots, assert_whole, cut_off, disk, files};
@@ -77,6 +77,29 @@ fn an_image_whose_removal_is_cut_off_is_gone() {
         sandbox.maqet(&words(&import)).expect(0);
         assert_eq!(listed(&sandbox), ["base"]);
     }
+}
+
+/// What nothing stands on is deleted, and nothing comes to stand on it meanwhile.
+#[test]
+fn no_disk_is_made_on_an_image_that_is_going() {
+    let sandbox = Sandbox::new();
+    let import = source(&sandbox);
+    sandbox.maqet(&words(&import)).expect(0);
+    let mut held = Held::at(&sandbox, Point::DiscardBegun);
+    let going = sandbox.spawn(&["image", "rm", "base"]);
+    held.reached();
+    Guest::tiny(VM)
+        .line("disks: {root: {path: ./root.qcow2, from: base, interface: ide}}")
+        .add(&sandbox);
+    let refused = sandbox.maqet(&["start", VM]).expect(5).stderr;
+    assert!(refused.contains("image `base` is being deleted"), "{refused}");
+    assert!(refused.contains("disk `root` of `web`"), "{refused}");
+    drop(held);
+    going.output().expect(0);
+    assert!(listed(&sandbox).is_empty());
+    assert!(!sandbox.home().join("root.qcow2").exists());
+    sandbox.maqet(&words(&import)).expect(0);
+    assert_boots(&sandbox);
 }
 
 #[test]

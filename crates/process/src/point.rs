@@ -111,6 +111,7 @@ points! {
     ImportCopied, "import-copied", "supervisor", "the copy is complete under a temporary name, it has no record";
     ImportDescribed, "import-described", "supervisor", "copy and record are complete under a temporary name";
     ImportPlaced, "import-placed", "supervisor", "an image is in the library, nobody was told";
+    DiscardBegun, "discard-begun", "supervisor", "nothing stands on an image that is to go, it has its name";
     DiscardAside, "discard-aside", "supervisor", "an image has a temporary name, its files are there";
     DiscardDone, "discard-done", "supervisor", "an image is gone, nobody was told";
     InfoAsked, "info-asked", "supervisor", "somebody asks what the VM should be, and was not told";

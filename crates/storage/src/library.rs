@@ -192,6 +192,7 @@ impl Library {
     /// # Errors
     /// [`StorageError::NoImage`]; [`StorageError::File`] when it cannot be deleted.
     pub fn remove(&self, name: &ImageName) -> Result<(), StorageError> {
+        pass(Point::DiscardBegun);
         let root = self.open()?;
         // With the assembly the image goes.
         let assembly = Assembly::of(name, &root, &self.root)?;

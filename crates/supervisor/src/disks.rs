@@ -17,6 +17,7 @@ use maqet_storage::error::StorageError;
 use maqet_storage::image::{self, Chain, Draft};
 
 use crate::launch::{Plan, record};
+use crate::library::Claim;
 use crate::link::chain;
 use crate::messages::RecordStep;
 
@@ -144,6 +145,12 @@ async fn create(plan: &Plan, disk: &Disk) -> Result<Option<FileMark>, Refusal> {
         (None, Some(size)) => Content::Empty(size),
         (Some(image), size) => Content::Of(image, size),
     };
+    // Until the disk has its name: whoever deletes the image finds it from then on.
+    let _claim = disk
+        .from
+        .as_ref()
+        .map(|image| claim(plan, disk, image))
+        .transpose()?;
     let draft = match draft(plan, disk, content).await {
         Ok(draft) => draft,
         Err(error) => return refuse(plan, disk, &error).map(|()| None),
@@ -166,6 +173,20 @@ async fn create(plan: &Plan, disk: &Disk) -> Result<Option<FileMark>, Refusal> {
             refuse(plan, disk, &error).map(|()| None)
         }
     }
+}
+
+/// The image stays while a disk is made on it.
+fn claim(plan: &Plan, disk: &Disk, image: &ImageName) -> Result<Claim, Refusal> {
+    plan.shared.claims.make_on(image).ok_or_else(|| {
+        let name = plan.spec.name.as_str();
+        let cause = format!("disk `{}` of `{name}` was to be made on it", disk.name);
+        Refusal::new(RefusalCode::Conflict, format!("image `{image}` is being deleted"))
+            .vm(name)
+            .cause(cause)
+            .hint(format!(
+                "import it again when it is gone: maqet image import FILE --name {image}"
+            ))
+    })
 }
 
 /// What a new image is to show.

@@ -22,6 +22,7 @@ use crate::args::Places;
 use crate::aside::Asides;
 use crate::board::Board;
 use crate::leases::Leases;
+use crate::library::Claims;
 use crate::reaper::Reaper;
 use crate::settings::Settings;
 use crate::store::StateActor;
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) policy: PathPolicy,
     /// Images that disks stand on.
     pub(crate) library: Library,
+    /// Which of them disks are being made on, and which are going.
+    pub(crate) claims: Claims,
     /// Who uses which image.
     pub(crate) leases: Leases,
     /// Where people's file systems are waited for.
@@ -84,6 +87,7 @@ impl Shared {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
             library: Library::new(places.images()),
+            claims: Claims::default(),
             places,
             settings,
             state,

@@ -230,30 +230,49 @@ async fn list(desk: &Desk) -> Result<ImagesListed, Refusal> {
 }
 
 async fn remove(ImageRemove { name }: ImageRemove, desk: &Desk) -> Result<ImageRemoved, Refusal> {
-    let users = uses(desk).await?.of(&name);
-    if !users.is_empty() {
-        let message = format!("disks stand on image `{name}`");
-        let refusal = Refusal::new(RefusalCode::Conflict, message);
-        let refusal = users.iter().fold(refusal, |refusal, user| {
-            refusal.cause(format!("`{user}` has one"))
-        });
-        return Err(refusal.hint("remove those VMs and their disks first: maqet rm --delete-storage VM"));
-    }
-    let (library, gone) = (desk.shared.library.clone(), name.clone());
-    let left = desk
+    refuse_used(&name, desk).await?;
+    let claim = desk
         .shared
-        .asides
-        .all
-        .run(move || match library.overlays(&gone)? {
+        .claims
+        .take_away(&name)
+        .ok_or_else(|| in_hand(&name))?;
+    // A VM that was added meanwhile may have made a disk on it. From now on none does.
+    refuse_used(&name, desk).await?;
+    let (library, gone) = (desk.shared.library.clone(), name.clone());
+    let removing = move || {
+        // As long as this goes on, whether or not somebody waits for it.
+        let _claim = claim;
+        match library.overlays(&gone)? {
             left if left.is_empty() => library.remove(&gone).map(|()| left),
             left => Ok(left),
-        });
-    let left = left.await?.map_err(|error| refusal(&error))?;
+        }
+    };
+    let left = desk.shared.asides.all.run(removing).await?;
+    let left = left.map_err(|error| refusal(&error))?;
     if !left.is_empty() {
         return Err(kept_under(&name, &left));
     }
     tracing::info!(%name, "an image was deleted");
     Ok(ImageRemoved { name })
+}
+
+/// Disks of VMs would be lost with the image.
+async fn refuse_used(name: &ImageName, desk: &Desk) -> Result<(), Refusal> {
+    let users = uses(desk).await?.of(name);
+    if users.is_empty() {
+        return Ok(());
+    }
+    let message = format!("disks stand on image `{name}`");
+    let refusal = Refusal::new(RefusalCode::Conflict, message);
+    let refusal = users.iter().fold(refusal, |refusal, user| {
+        refusal.cause(format!("`{user}` has one"))
+    });
+    Err(refusal.hint("remove those VMs and their disks first: maqet rm --delete-storage VM"))
+}
+
+fn in_hand(name: &ImageName) -> Refusal {
+    let message = format!("a disk is being made on image `{name}`, or it is being deleted already");
+    Refusal::new(RefusalCode::Conflict, message).hint("maqet image ls tells what became of it")
 }
 
 /// Disks that a VM left behind, snapshots in them included, would be lost with the image.
