@@ -176,3 +176,26 @@ fn a_directory_that_became_a_link_is_not_followed() {
     assert_eq!((&removed["deleted"], &removed["kept"]), (&json!([]), &json!([])));
     assert!(sandbox.home().join("moved/root.qcow2").exists());
 }
+
+/// Whoever asks for it to be deleted hears that it was not.
+#[test]
+fn an_image_whose_directory_is_away_is_told_as_kept() {
+    let sandbox = Sandbox::new();
+    let (usb, away) = (sandbox.home().join("usb"), sandbox.home().join("away"));
+    fs::create_dir(&usb).unwrap();
+    let disks = format!(
+        "disks: {{root: {{path: ./usb/root.qcow2, size: 1M, interface: ide}}, {}}}",
+        made("data")
+    );
+    Guest::tiny("web").line(&disks).start(&sandbox);
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    fs::rename(&usb, &away).unwrap();
+    let removed = remove(&sandbox, &[]);
+    assert_eq!(removed["deleted"], json!([image(&sandbox, "data")]));
+    let why = "its directory is not there, or cannot be looked into";
+    assert_eq!(
+        removed["reasons"],
+        json!([{"path": usb.join("root.qcow2"), "why": why}])
+    );
+    assert!(away.join("root.qcow2").exists());
+}

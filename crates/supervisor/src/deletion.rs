@@ -13,7 +13,9 @@ use maqet_storage::PathPolicy;
 use maqet_storage::error::StorageError;
 use maqet_storage::image::{self, Look};
 
+use self::plan::is_missing;
 pub(crate) use self::plan::{Outcome, Plan, missing};
+use crate::link::chain;
 use crate::standing::{Dependent, Tie};
 
 /// What a removal is to do with images.
@@ -49,10 +51,14 @@ pub(crate) struct Candidate {
     /// It and all it stands on, it first.
     stands_on: Vec<FileId>,
     snapshots: u32,
+    /// A disk of the VM.
+    is_disk: bool,
+    /// What it stands on could not be followed to the end.
+    is_blind: bool,
 }
 
 /// Whose an image is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum Whose {
     /// maqet made it for this VM, and it is still this file.
     Ours(FileMark),
@@ -60,6 +66,8 @@ enum Whose {
     Another,
     /// maqet made it before files were recorded, and nobody has opened it since.
     Unrecorded,
+    /// maqet made one at this path, and what is there cannot be told, for this reason.
+    Unseen(String),
     /// People made it.
     #[default]
     Theirs,
@@ -70,7 +78,7 @@ impl Candidate {
     pub(crate) fn own(&self) -> Option<(&Path, FileMark)> {
         match self.whose {
             Whose::Ours(file) => Some((&self.path, file)),
-            Whose::Another | Whose::Unrecorded | Whose::Theirs => None,
+            Whose::Another | Whose::Unrecorded | Whose::Unseen(_) | Whose::Theirs => None,
         }
     }
 }
@@ -151,11 +159,9 @@ fn decide(candidates: &[Candidate], used: &[Use], keep_snapshots: bool) -> Vec<F
         .collect();
     // What stays must keep what it stands on.
     for (number, candidate) in candidates.iter().enumerate() {
-        let stays = candidates.iter().zip(&fates).find(|(other, fate)| {
-            let above = other.path != candidate.path && matches!(fate, Fate::Keep(_));
-            above && stands_on(&other.stands_on, candidate)
-        });
-        let why = stays.map(|(other, _)| format!("`{}` stands on it and is kept", other.path.display()));
+        let stay = candidates.iter().zip(&fates);
+        let mut stay = stay.filter(|(_, fate)| matches!(fate, Fate::Keep(_)));
+        let why = stay.find_map(|(other, _)| kept_for(other, candidate));
         if let (Some(why), Some(fate @ Fate::Delete(_))) = (why, fates.get_mut(number)) {
             *fate = Fate::Keep(why);
         }
@@ -163,9 +169,26 @@ fn decide(candidates: &[Candidate], used: &[Use], keep_snapshots: bool) -> Vec<F
     fates
 }
 
+/// Why an image stays for another one, if it does.
+fn kept_for(other: &Candidate, candidate: &Candidate) -> Option<String> {
+    let above = other.path.display();
+    if other.path == candidate.path {
+        None
+    } else if stands_on(&other.stands_on, candidate) {
+        Some(format!("`{above}` stands on it and is kept"))
+    } else if other.is_blind && !candidate.is_disk {
+        // Images that no disk is made of lie below one, or did.
+        let words = "is kept, and what it stands on cannot be followed";
+        Some(format!("`{above}` {words}"))
+    } else {
+        None
+    }
+}
+
 fn first_fate(candidate: &Candidate, used: &[Use], keep_snapshots: bool) -> Fate {
-    let file = match candidate.whose {
-        Whose::Ours(file) => file,
+    let file = match &candidate.whose {
+        Whose::Ours(file) => *file,
+        Whose::Unseen(why) => return Fate::Keep(why.clone()),
         Whose::Another => return Fate::Keep(ANOTHER.to_owned()),
         Whose::Unrecorded => {
             return Fate::Keep("it was made by an earlier version, and not started since".to_owned());
@@ -206,9 +229,12 @@ pub(crate) fn candidates(order: &Order) -> Vec<Candidate> {
 fn candidate(path: PathBuf, format: Option<DiskFormat>, order: &Order) -> Option<Candidate> {
     let look = look(&path, format, &order.policy);
     let Some(top) = look.chain.first() else {
-        // There, and of no use: not ours to judge.
-        return path.exists().then(|| Candidate {
+        let whose = unseen(&path, look.broken.as_ref(), order)?;
+        return Some(Candidate {
             path,
+            whose,
+            is_disk: format.is_some(),
+            is_blind: true,
             ..Candidate::default()
         });
     };
@@ -223,7 +249,24 @@ fn candidate(path: PathBuf, format: Option<DiskFormat>, order: &Order) -> Option
         snapshots: top.snapshots + u32::from(order.bases.contains(&path)),
         path,
         stands_on: files_of(&look),
+        is_disk: format.is_some(),
+        is_blind: look.broken.is_some(),
     })
+}
+
+/// Whose an image is that cannot be looked at; `None` where none is.
+fn unseen(path: &Path, why: Option<&StorageError>, order: &Order) -> Option<Whose> {
+    let is_made = order.files.get(path).is_some_and(|record| record.made);
+    match path.symlink_metadata() {
+        // There, and of no use: not ours to judge.
+        Ok(_) if !is_made => Some(Whose::Theirs),
+        Ok(_) => {
+            let why = why.map(|error| format!(": {}", chain(error))).unwrap_or_default();
+            Some(Whose::Unseen(format!("it cannot be looked at{why}")))
+        }
+        Err(_) if is_made && !is_missing(path, &order.own) => Some(Whose::Unseen(UNSEEN.to_owned())),
+        Err(_) => None,
+    }
 }
 
 /// A file that no disk of the spec names any more is looked at as what it is.
@@ -258,6 +301,8 @@ mod tests {
             whose: Whose::Ours(mark(inodes[0])),
             stands_on: inodes.iter().copied().map(id).collect(),
             snapshots: 0,
+            is_disk: true,
+            is_blind: false,
         }
     }
 
@@ -303,6 +348,7 @@ mod tests {
                 Whose::Unrecorded,
                 "it was made by an earlier version, and not started since",
             ),
+            (Whose::Unseen("it is away".to_owned()), "it is away"),
             (Whose::Theirs, "maqet did not make it"),
         ] {
             assert_eq!(kept(&[of(whose)], &[], false), [words]);
@@ -343,6 +389,23 @@ mod tests {
             ]
         );
         assert_eq!(kept(&chain, &[], false), ["", "", "", ""]);
+    }
+
+    /// What lies below an image that stays is not known while nobody can look.
+    #[test]
+    fn what_may_be_below_an_image_that_is_away_stays() {
+        let away = Candidate {
+            whose: Whose::Unseen("away".to_owned()),
+            is_blind: true,
+            stands_on: Vec::new(),
+            ..ours(&[3])
+        };
+        let below = Candidate {
+            is_disk: false,
+            ..ours(&[1])
+        };
+        let words = "`/vm/3` is kept, and what it stands on cannot be followed";
+        assert_eq!(kept(&[away, ours(&[2]), below], &[], false), ["away", "", words]);
     }
 
     #[test]

@@ -36,12 +36,14 @@ pub(crate) struct Outcome {
 /// Those that are not at their paths any more. Where the directory is not there either, somebody may have unmounted it, unless it
 /// is below `own`. Blocks.
 pub(crate) fn missing(paths: &[PathBuf], own: &Path) -> Vec<PathBuf> {
-    let is_missing = |path: &&PathBuf| {
-        let found = path.symlink_metadata();
-        let has_place = path.parent().is_some_and(Path::is_dir) || path.starts_with(own);
-        has_place && found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
-    };
-    paths.iter().filter(is_missing).cloned().collect()
+    let missing = paths.iter().filter(|path| is_missing(path, own));
+    missing.cloned().collect()
+}
+
+pub(super) fn is_missing(path: &Path, own: &Path) -> bool {
+    let found = path.symlink_metadata();
+    let has_place = path.parent().is_some_and(Path::is_dir) || path.starts_with(own);
+    has_place && found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 impl Plan {

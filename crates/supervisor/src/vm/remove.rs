@@ -313,13 +313,18 @@ async fn look(images: deletion::Order, (id, name): (VmId, String), shared: &Shar
             (images, candidates)
         })
         .await?;
-    let own: Vec<Changing> = candidates.iter().filter_map(changing).collect();
+    let mut own: Vec<Changing> = candidates.iter().filter_map(changing).collect();
     let mut used = shared.leases.hold(&id, &name, &own, &shared.board);
-    let found = standing::dependents(&id, own, Reach::Others, shared).await?;
+    let found = standing::dependents(&id, own.clone(), Reach::Others, shared).await?;
     used.extend(found.into_iter().map(deletion::Use::from));
-    aside
+    let plan = aside
         .run(move || deletion::plan(&images, candidates, &used))
-        .await
+        .await?;
+    // What stays is for others to begin something with.
+    let doomed = plan.doomed();
+    own.retain(|one| doomed.contains(&one.path));
+    shared.leases.hold(&id, &name, &own, &shared.board);
+    Ok(plan)
 }
 
 fn changing(candidate: &deletion::Candidate) -> Option<Changing> {
