@@ -145,7 +145,8 @@ impl Leases {
         let held = self.0.borrow();
         let mut busy = held.iter().filter(|(id, _holder)| is_busy(board, id));
         busy.find_map(|(_id, holder)| {
-            let used = holder.images.iter().find(|used| used.file == file)?;
+            let has = |used: &&Use| used.file == file && used.disk != GOING;
+            let used = holder.images.iter().find(has)?;
             Some(DiskHolder {
                 vm: holder.name.clone(),
                 disk: used.disk.clone(),
@@ -347,6 +348,8 @@ mod tests {
         let kept = leases.hold(&gone, "web", &[file(1), file(2)], &board);
         let kept: Vec<_> = kept.iter().map(|one| (one.file.inode, &*one.how)).collect();
         assert_eq!(kept, [(2, "disk `root` of `db` uses it")]);
+        assert_eq!(leases.holder(used(1).file, &board), None);
+        assert_eq!(leases.holder(used(2).file, &board).unwrap().vm, "db");
         let held = leases.0.borrow();
         let theirs = held[&gone].of_file(&used(1)).unwrap();
         let refusal = refuse("db", &used(1), "web", theirs);
