@@ -1,8 +1,6 @@
 //! `storage info`, `verify`, `orphaned`, `resize`: what there is of disks, and work on them.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use maqet_tests::{Guest, Sandbox, qemu_img};
 use serde_json::{Value, json};
@@ -16,16 +14,6 @@ fn stopped(line: &str) -> Sandbox {
     Guest::tiny("web").line(line).start(&sandbox);
     sandbox.maqet(&["stop", "web"]).expect(0);
     sandbox
-}
-
-/// Zeroes the reference counts of the first clusters.
-fn damage(image: &Path) {
-    let file = fs::OpenOptions::new().read(true).write(true).open(image).unwrap();
-    let mut offset = [0; 8];
-    file.read_exact_at(&mut offset, 48).unwrap();
-    let table = u64::from_be_bytes(offset);
-    file.read_exact_at(&mut offset, table).unwrap();
-    file.write_all_at(&[0; 8], u64::from_be_bytes(offset)).unwrap();
 }
 
 /// A VM with a disk to be made, and an overlay with a snapshot.
@@ -99,7 +87,7 @@ fn verify_says_what_is_wrong_and_nothing_of_what_it_did_not_check() {
     let sandbox = stopped(ROOT);
     let text = sandbox.maqet(&["storage", "verify", "web"]).expect(0).stdout;
     assert!(text.starts_with("root: sound"), "{text}");
-    damage(&sandbox.home().join("root.qcow2"));
+    qemu_img::damage(&sandbox.home().join("root.qcow2"));
     let output = sandbox.maqet(&["storage", "verify", "web"]).expect(1);
     assert!(output.stdout.contains("errors in its tables"), "{output:?}");
     assert!(

@@ -10,6 +10,8 @@ mod chain;
 mod check;
 mod copy;
 mod create;
+#[cfg(test)]
+mod damage;
 mod delete;
 mod digest;
 mod flags;

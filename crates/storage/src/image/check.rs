@@ -268,10 +268,10 @@ fn free(image: &Image) -> Result<u64, StorageError> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::FileExt;
     use std::path::PathBuf;
     use std::process::Command;
 
+    use super::super::damage::damage;
     use super::super::open_chain;
     use super::*;
     use crate::policy::PathPolicy;
@@ -314,20 +314,6 @@ mod tests {
             let chain = self.open(name, DiskFormat::Qcow2);
             resize(chain, DiskFormat::Qcow2, bytes, shrink, &self.binaries).await
         }
-
-        /// Overwrites the reference counts of the first clusters.
-        fn damage(&self, name: &str) {
-            let file = fs::OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open(self.root.join(name));
-            let file = file.unwrap();
-            let mut offset = [0; 8];
-            file.read_exact_at(&mut offset, 48).unwrap();
-            let table = u64::from_be_bytes(offset);
-            file.read_exact_at(&mut offset, table).unwrap();
-            file.write_all_at(&[0; 8], u64::from_be_bytes(offset)).unwrap();
-        }
     }
 
     #[tokio::test]
@@ -338,7 +324,7 @@ mod tests {
             "create", "-q", "-f", "qcow2", "-b", "base", "-F", "raw", "top", "1M",
         ]);
         assert_eq!(scene.check("top", false).await.unwrap(), Checked::default());
-        scene.damage("top");
+        damage(&scene.root.join("top"));
         let found = scene.check("top", false).await.unwrap();
         assert!(found.corruptions > 0 && found.corruptions_fixed == 0, "{found:?}");
         let repaired = scene.check("top", true).await.unwrap();

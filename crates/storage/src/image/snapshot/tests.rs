@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use super::*;
+use crate::image::damage::damage;
 
 struct Scene {
     root: tempfile::TempDir,
@@ -167,19 +168,6 @@ fn names_are_told_from_numbers_and_options() {
     ] {
         assert!(!is_name(bad), "{bad:?}");
     }
-}
-
-/// Overwrites the reference counts of the first clusters with zeroes.
-fn damage(path: &Path) {
-    use std::os::unix::fs::FileExt;
-
-    let file = std::fs::OpenOptions::new().read(true).write(true).open(path);
-    let file = file.unwrap();
-    let mut offset = [0; 8];
-    file.read_exact_at(&mut offset, 48).unwrap();
-    let table = u64::from_be_bytes(offset);
-    file.read_exact_at(&mut offset, table).unwrap();
-    file.write_all_at(&[0; 8], u64::from_be_bytes(offset)).unwrap();
 }
 
 /// A repair may throw away what somebody could still save: only a person asks for one.
