@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use maqet_process::ProcessHandle;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
-use maqet_protocol::runner::{Ended, Prepared, RunnerFact, RunnerState, Running};
+use maqet_protocol::runner::{Ended, Prepared, RunnerFact, RunnerState, Running, StopQemu};
 use maqet_qmp::{Qmp, RunState};
 use maqet_state::lifecycle::LastExit;
 use tokio::sync::mpsc::Receiver;
@@ -81,6 +81,8 @@ enum Stage {
     Adopting {
         qemu: Box<Qemu>,
         answer: Answer<Running>,
+        /// What came meanwhile, to be carried out on the QEMU that was taken over.
+        stops: Vec<(StopQemu, Answer<Ended>)>,
     },
     /// QEMU runs.
     Up(Box<Live>),

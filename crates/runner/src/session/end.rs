@@ -58,9 +58,13 @@ impl Session {
     pub(super) fn gone(&mut self) {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Starting(starting) => self.failed_to_start(*starting),
-            Stage::Adopting { qemu, answer } => {
-                let exit = remains(&qemu, None, None).classify();
-                self.record(&qemu, exit);
+            Stage::Adopting { qemu, answer, stops } => {
+                let remains = remains(&qemu, None, None);
+                let how = how(remains.status, None);
+                let exit = remains.classify();
+                self.record(&qemu, exit.clone());
+                self.waiters.extend(stops.into_iter().map(|(_, answer)| answer));
+                self.tell(how, &exit);
                 let words = format!("the QEMU of `{}` is gone", self.place.name);
                 give(
                     answer,

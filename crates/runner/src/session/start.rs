@@ -159,14 +159,23 @@ impl Session {
         });
         let qemu = Box::new(adopted(&self.place, order, handle));
         self.attend_helpers(&qemu);
-        self.stage = Stage::Adopting { qemu, answer };
+        let stops = Vec::new();
+        self.stage = Stage::Adopting { qemu, answer, stops };
     }
 
     /// A released or adopted QEMU answers, or does not.
     pub(super) fn came_up(&mut self, result: Result<Box<Up>, MonitorError>) {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Starting(starting) => self.started(starting, result),
-            Stage::Adopting { qemu, answer } => self.taken_over(*qemu, answer, result),
+            Stage::Adopting { qemu, answer, stops } => {
+                let stranger = self.taken_over(*qemu, answer, result);
+                for (order, answer) in stops {
+                    match &stranger {
+                        Some(refusal) => give(answer, Err(refusal.clone())),
+                        None => self.stop(order, answer),
+                    }
+                }
+            }
             other @ (Stage::Fresh
             | Stage::Gating { .. }
             | Stage::Gated { .. }
@@ -200,15 +209,22 @@ impl Session {
         }
     }
 
-    /// A QEMU that does not answer now is taken over all the same: somebody must be able to end it.
-    fn taken_over(&mut self, qemu: Qemu, answer: Answer<Running>, result: Result<Box<Up>, MonitorError>) {
+    /// A QEMU that does not answer now is taken over all the same: somebody must be able to end it. Returns why it was
+    /// not, if it was not.
+    fn taken_over(
+        &mut self,
+        qemu: Qemu,
+        answer: Answer<Running>,
+        result: Result<Box<Up>, MonitorError>,
+    ) -> Option<Refusal> {
         pass(Point::AdoptDone);
         let live = match result {
             Ok(up) => self.live(qemu, *up),
             Err(error @ MonitorError::Stranger { .. }) => {
                 let words = format!("the QEMU of `{}` cannot be taken over", self.place.name);
                 let refusal = self.place.refusal_from(RefusalCode::NotAnswering, words, &error);
-                return give(answer, Err(refusal));
+                give(answer, Err(refusal.clone()));
+                return Some(refusal);
             }
             Err(error) => {
                 tracing::warn!(%error, "the adopted QEMU does not answer");
@@ -227,6 +243,7 @@ impl Session {
             }
         };
         self.up(live, answer);
+        None
     }
 
     fn live(&self, mut qemu: Qemu, up: Up) -> Live {

@@ -37,7 +37,7 @@ impl Ending {
 
 impl Session {
     pub(super) fn stop(&mut self, order: StopQemu, answer: Answer<Ended>) {
-        match &self.stage {
+        match &mut self.stage {
             Stage::Up(live) => {
                 pass(Point::StopAsked);
                 let guest = guest_in(&live.run_state);
@@ -52,7 +52,9 @@ impl Session {
                 end_it(&starting.qemu.handle);
                 self.waiters.push(answer);
             }
-            Stage::Starting(_) | Stage::Gating { .. } | Stage::Gated { .. } | Stage::Adopting { .. } => {
+            // Taken over, it can be asked to flush; taking over does not wait for a QEMU that does not answer.
+            Stage::Adopting { stops, .. } => stops.push((order, answer)),
+            Stage::Starting(_) | Stage::Gating { .. } | Stage::Gated { .. } => {
                 let words = format!("`{}` is starting", self.place.name);
                 give(
                     answer,

@@ -118,6 +118,32 @@ async fn a_frozen_adopted_qemu_dies_by_force() {
     );
 }
 
+/// Whoever asks for an end before the new runner has taken over is not told that the VM is starting.
+#[tokio::test]
+async fn a_stop_that_comes_during_the_taking_over_is_carried_out_after_it() {
+    let mut scene = Scene::new();
+    let (first, _owner, _) = scene.up(spec(&[])).await;
+    let qemu = scene.qemu_handle().unwrap();
+    // Frozen, it keeps the new runner waiting for its first answer.
+    send(&qemu, Signal::Stop);
+    first.kill().await;
+    let _second = scene.runner();
+    let (mut owner, mut other) = (scene.connect().await, scene.connect().await);
+    let order = scene.adopt_order(spec(&[]));
+    let (running, ended) = tokio::join!(call(&mut owner, &order), async {
+        // Stops are out of turn until the order to take over is there.
+        loop {
+            match call(&mut other, &FORCE).await {
+                Err(refusal) if refusal.code == RefusalCode::WrongState => tokio::task::yield_now().await,
+                ended => return ended,
+            }
+        }
+    });
+    running.unwrap();
+    assert_eq!(ended.unwrap().exit.cause, Cause::StopForced);
+    assert!(qemu.has_exited());
+}
+
 #[tokio::test]
 async fn a_dead_qemu_is_not_taken_over() {
     let mut scene = Scene::new();
