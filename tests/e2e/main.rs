@@ -23,6 +23,7 @@ mod library;
 mod linux;
 mod list;
 mod planted;
+mod plug;
 mod qmp;
 mod refused_start;
 mod remove;

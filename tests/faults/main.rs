@@ -24,6 +24,7 @@ mod lost_store;
 mod oom;
 mod panic;
 mod play;
+mod plug;
 mod points;
 mod progress;
 mod qemu;

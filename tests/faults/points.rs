@@ -34,7 +34,7 @@ enum Way {
 }
 
 impl Way {
-    /// `None` for those that [`crate::copies`], [`crate::snapshot`], [`crate::snapshot_external`], [`crate::removal`],
+    /// `None` for those that [`crate::copies`], [`crate::plug`], [`crate::snapshot`], [`crate::snapshot_external`], [`crate::removal`],
     /// [`crate::storage`] and [`crate::library`] hold.
     fn to(point: Point) -> Option<Self> {
         let (operation, _) = point.name().split_once('-').unwrap();
@@ -47,8 +47,8 @@ impl Way {
             "info" => Some(Self::Ask),
             "adopt" => Some(Self::RunnerLost),
             "recovery" => Some(Self::SupervisorLost),
-            "copy" | "restore" | "snapshot" | "layers" | "layer" | "disk" | "image" | "work" | "import"
-            | "discard" => None,
+            "copy" | "restore" | "plug" | "snapshot" | "layers" | "layer" | "disk" | "image" | "work"
+            | "import" | "discard" => None,
             other => panic!("no way to {other}"),
         }
     }

@@ -95,6 +95,10 @@ points! {
     LayersEven, "layers-even", "runner", "two images hold the same and the guest is halted, nobody has said with which it goes on";
     LayersTurned, "layers-turned", "runner", "QEMU has gone on with one of two images, the guest is still halted";
     LayersRecorded, "layers-recorded", "supervisor", "what disks stand on is recorded, what nobody needs is still there";
+    PlugIntended, "plug-intended", "supervisor", "the disk that a QEMU which runs is to get is recorded, it was not told";
+    PlugImages, "plug-images", "runner", "QEMU has the images of a new disk, and no device";
+    PlugDone, "plug-done", "runner", "QEMU has a new disk, or has refused it; nobody else knows";
+    PlugAnswered, "plug-answered", "supervisor", "the runner says what came of a new disk, that is not recorded";
     SnapshotIntended, "snapshot-intended", "supervisor", "work on a snapshot is durable, no image was touched";
     SnapshotAsked, "snapshot-asked", "runner", "QEMU is to do a step, and was not told";
     SnapshotJob, "snapshot-job", "runner", "QEMU has a job with memory, how it ends is not known";

@@ -104,6 +104,7 @@ pub const RUNNER: InterfaceDescription = InterfaceDescription {
         runner::ListTops::NAME,
         runner::MergeImage::NAME,
         runner::EndMerge::NAME,
+        runner::PlugDisk::NAME,
         runner::Watch::NAME,
     ],
     streams: &[runner::Watch::NAME],

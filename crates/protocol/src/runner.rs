@@ -15,9 +15,11 @@ use crate::control::{DiskTrouble, Empty, PortStatus, QmpReturn, SandboxStatus, S
 use crate::method::Method;
 
 mod layer;
+mod plug;
 mod snapshot;
 
 pub use layer::{EndMerge, ListTops, MergeImage, Merging, NewTop, StackImages, Top, Tops};
+pub use plug::PlugDisk;
 pub use snapshot::{ListSnapshots, RunSnapshot, SnapshotEntries, SnapshotStep};
 
 macro_rules! method {

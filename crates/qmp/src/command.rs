@@ -11,8 +11,8 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
 pub use layer::{
-    AddFd, AddedFd, BlockCommit, BlockdevAdd, BlockdevDel, BlockdevReopen, Fdset, FdsetFd, JobCancel,
-    JobComplete, JobFinalize, QueryFdsets, RemoveFd,
+    AddFd, AddedFd, BlockCommit, BlockdevAdd, BlockdevDel, BlockdevReopen, DeviceAdd, Fdset, FdsetFd,
+    JobCancel, JobComplete, JobFinalize, QueryFdsets, RemoveFd,
 };
 pub use snapshot::{
     BlockNode, DeleteInternalSnapshot, ImageInfo, JobDismiss, JobInfo, QueryJobs, QueryNamedBlockNodes,

@@ -1,10 +1,12 @@
-//! New images on top of disks while QEMU runs, and images that are merged into those below: see [`merging`].
+//! New images on top of disks while QEMU runs, images that are merged into those below (see [`merging`]), and disks that come
+//! (see [`plugging`]).
 //!
 //! QEMU opens nothing by path: each image is opened here, checked to be the one on record, and handed over. One transaction then
 //! puts all disks on their new images, or none. Whoever asked may go meanwhile: what has begun is done here to its end, and
 //! whoever asks then which images QEMU is on is told once that is so.
 
 mod merging;
+mod plugging;
 
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use maqet_protocol::endpoint::server::IncomingCall;
 use maqet_protocol::method::Method;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::{
-    EndMerge, ListTops, MergeImage, NewTop, OpenedFile, RunnerFact, StackImages, Tops,
+    EndMerge, ListTops, MergeImage, NewTop, OpenedFile, PlugDisk, RunnerFact, StackImages, Tops,
 };
 use maqet_qmp::command::{
     AddFd, BlockdevAdd, BlockdevDel, QueryBlock, QueryJobs, QueryNamedBlockNodes, RemoveFd, Transaction,
@@ -75,6 +77,10 @@ impl Work {
             }
             MergeImage::NAME => value(&self.merge(call.parse()?, facts).await?),
             EndMerge::NAME => value(&self.end_merge(call.parse()?, facts).await?),
+            PlugDisk::NAME => {
+                let _turn = self.counter.turn.lock().await;
+                value(&self.plug(&call.parse()?).await?)
+            }
             _ => {
                 let _turn = self.counter.turn.lock().await;
                 value(&self.put_on_top(&call.parse()?).await?)
@@ -103,9 +109,14 @@ impl Work {
     }
 
     async fn nodes(&self) -> Result<Nodes<'_>, Refusal> {
+        self.nodes_of(&self.disks).await
+    }
+
+    /// What QEMU has, where these are the disks.
+    async fn nodes_of<'d>(&self, disks: &'d [String]) -> Result<Nodes<'d>, Refusal> {
         let nodes = self.execute(&QueryNamedBlockNodes { flat: false }).await?;
         let devices = self.execute(&QueryBlock).await?;
-        Ok(Nodes::new(&self.disks, nodes, devices))
+        Ok(Nodes::new(disks, nodes, devices))
     }
 
     /// Opens what comes on top.

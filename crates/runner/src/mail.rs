@@ -1,5 +1,7 @@
 //! Everything that reaches the session: what clients ask, and what happened.
 
+use std::path::PathBuf;
+
 use maqet_protocol::refusal::Refusal;
 use maqet_protocol::runner::{Adopt, Ended, Prepare, Prepared, RunnerFact, RunnerState, Running, StopQemu};
 use maqet_qmp::command::BlockInfo;
@@ -94,6 +96,8 @@ pub(crate) enum News {
     LookedForRoom(bool),
     /// A person has the guest halted, or lets it go on.
     Held(bool),
+    /// QEMU has a disk more: its name, and where its image is.
+    Plugged(String, PathBuf),
     /// QEMU let a deadline pass, or answered after it had.
     Silent(bool),
     /// Something the stop ladder waits for.

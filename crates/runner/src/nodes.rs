@@ -52,6 +52,16 @@ impl<'d> Nodes<'d> {
         }
     }
 
+    /// Whether QEMU has a node of this name.
+    pub(crate) fn is_known(&self, node: &str) -> bool {
+        self.known.contains(node)
+    }
+
+    /// How many nodes with a name QEMU has.
+    pub(crate) fn count(&self) -> usize {
+        self.known.len()
+    }
+
     /// The node of the file of a disk's node.
     pub(crate) fn file(&self, disk: &str, node: &str) -> Option<FileNode> {
         let node = file_of(node, self.place(disk)?);

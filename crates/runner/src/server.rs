@@ -10,8 +10,8 @@ use maqet_protocol::interface::RUNNER_INTERFACES;
 use maqet_protocol::method::Method;
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::{
-    Adopt, EndMerge, FactReply, ListSnapshots, ListTops, MergeImage, Prepare, Query, Release, RunQmp,
-    RunSnapshot, RunnerFact, StackImages, StopQemu, Watch,
+    Adopt, EndMerge, FactReply, ListSnapshots, ListTops, MergeImage, PlugDisk, Prepare, Query, Release,
+    RunQmp, RunSnapshot, RunnerFact, StackImages, StopQemu, Watch,
 };
 use maqet_protocol::{ProtocolError, SocketRole};
 use maqet_qmp::Qmp;
@@ -171,7 +171,7 @@ impl Client {
                 let make = |order: Adopt, answer| Ask::Adopt(Box::new(order), answer);
                 self.ask(connection, call, make).await
             }
-            StackImages::NAME | ListTops::NAME | MergeImage::NAME | EndMerge::NAME => {
+            StackImages::NAME | ListTops::NAME | MergeImage::NAME | EndMerge::NAME | PlugDisk::NAME => {
                 self.layers(connection, call).await
             }
             other => {

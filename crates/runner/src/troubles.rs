@@ -84,6 +84,11 @@ impl Troubles {
         }
     }
 
+    /// There is a disk more.
+    pub(crate) fn learn(&mut self, disk: String) {
+        self.names.push(disk);
+    }
+
     fn disk(&self, node: &str) -> String {
         disk_of(node, &self.names).unwrap_or(node).to_owned()
     }

@@ -5,6 +5,8 @@
 
 mod devices;
 pub mod nodes;
+mod options;
+pub mod plug;
 mod shares;
 
 use std::path::{Path, PathBuf};

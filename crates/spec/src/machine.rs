@@ -2,6 +2,9 @@
 
 use crate::vm::DiskInterface;
 
+/// PCI Express ports of a `q35` that are kept for disks that come while it runs. A slot has room for eight of them.
+pub const HOTPLUG_PORTS: u8 = 8;
+
 /// Machines that take the same devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {

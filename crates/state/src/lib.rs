@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod lifecycle;
 pub mod merge;
 pub mod mirror;
+pub mod plug;
 pub mod record;
 pub mod removal;
 pub mod secret;

@@ -65,7 +65,7 @@ pub enum Activity {
     Stopping,
     /// A snapshot is being made, loaded or deleted.
     Snapshotting,
-    /// The disks of a VM that does not run are being worked on.
+    /// The disks are being worked on; a VM that runs is being given one.
     Maintaining,
     /// Being removed.
     Removing,

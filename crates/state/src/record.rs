@@ -12,6 +12,7 @@ use crate::external::{Externals, raised, with_images};
 use crate::health::Health;
 use crate::id::VmId;
 use crate::lifecycle::{Activity, Fact, FactKind, ImpossibleFact, LastExit, Status, View, apply};
+use crate::plug::Plug;
 use crate::removal::Removal;
 use crate::snapshot::SnapshotWork;
 use crate::upkeep::{Autostart, Upkeep, Verdict};
@@ -188,6 +189,9 @@ pub struct VmRecord {
     /// Snapshots that are kept as files of their own.
     #[serde(default, skip_serializing_if = "Externals::is_none")]
     pub externals: Externals,
+    /// A disk that the QEMU which runs is being given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plug: Option<Box<Plug>>,
     /// A removal that has begun to delete images, or is about to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removal: Option<Box<Removal>>,
@@ -220,6 +224,7 @@ impl VmRecord {
             files: DiskRecords::new(),
             snapshot: None,
             externals: Externals::none(),
+            plug: None,
             removal: None,
             autostart: None,
             upkeep: Upkeep {
@@ -276,6 +281,8 @@ impl VmRecord {
                 None => self.health.clone(),
             },
             last_exit: exit.or_else(|| self.last_exit.clone()),
+            // It has ended, or was never let run: it has no disk that it was being given.
+            plug: self.plug.clone().filter(|_| !ended),
             ..self.clone()
         };
         Ok(if ended {

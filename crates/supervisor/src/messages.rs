@@ -27,7 +27,7 @@ use crate::vm::{Lost, VmActor};
 
 pub(crate) use self::disks::{
     AcceptDisk, AskDisks, AttachDisk, CloneDisk, DescribeDisks, DisksNow, FollowDisks, RecordExternal,
-    RecordSnapshot, ResizeDisk, SnapshotVm, VerifyDisks,
+    RecordPlug, RecordSnapshot, ResizeDisk, SnapshotVm, VerifyDisks,
 };
 pub(crate) use self::state::{
     BackUpStore, CheckWritable, DescribeStore, Keep, LoadVm, NewestCursor, Persist, ReadJournal,

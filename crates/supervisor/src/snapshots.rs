@@ -41,6 +41,7 @@ use self::files::{Files, Owner};
 use self::left::finish_recorded;
 pub(crate) use self::left::{Leftover, finish_before_start};
 use self::live::Live;
+pub(crate) use self::live::of_this_version;
 pub(crate) use self::order::SnapshotOrder;
 use self::plan::Found;
 use self::scope::{capable, names};

@@ -16,6 +16,7 @@ mod mail;
 mod maintain;
 mod news;
 mod parked;
+mod plug;
 mod removal;
 mod remove;
 mod shares;
@@ -90,6 +91,8 @@ pub(crate) struct VmActor {
     progress: Option<watch::Receiver<meter::Progress>>,
     /// Work on snapshots that was cut off is being settled, without anybody having asked.
     settles: bool,
+    /// A runner has taken over, or answers again: for whoever waits to tell it something once more.
+    heard: Rc<Notify>,
     /// What is about to go into the journal.
     untold: troubles::Untold,
     /// How recovery found it; taken when the actor starts.
@@ -216,6 +219,7 @@ impl VmActor {
             turn: Arc::default(),
             progress: None,
             settles: false,
+            heard: Rc::default(),
             untold: troubles::Untold::default(),
             settled: Some(settled),
         };
@@ -244,7 +248,10 @@ impl VmActor {
 
     /// Whether an end of QEMU is recorded as soon as it is known: no operation that is under way does so itself.
     const fn records_ends(&self) -> bool {
-        matches!(self.activity, Activity::Idle | Activity::Snapshotting)
+        matches!(
+            self.activity,
+            Activity::Idle | Activity::Snapshotting | Activity::Maintaining
+        )
     }
 
     /// Begins an operation; its future runs beside the mailbox. One that the table lets it come before is over.

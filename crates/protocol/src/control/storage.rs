@@ -278,7 +278,7 @@ pub struct DiskResized {
     pub free_bytes: u64,
 }
 
-/// Give a stored VM a disk whose image is there already. The VM must not run.
+/// Give a stored VM a disk whose image is there already; one that runs where its machine takes such a disk then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StorageAttach {
@@ -303,6 +303,9 @@ pub struct DiskAttached {
     pub path: PathBuf,
     /// The file, which is on record now.
     pub file: FileMark,
+    /// QEMU runs and has it.
+    #[serde(default)]
+    pub live: bool,
 }
 
 /// Copy a disk with all it stands on into a new image that stands alone. Whoever hangs up ends it. The VM must not run.

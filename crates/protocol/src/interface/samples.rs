@@ -15,8 +15,8 @@ use crate::control::{
 use crate::handshake::{Hello, HelloReply, Prove};
 use crate::method::Method;
 use crate::runner::{
-    Adopt, EndMerge, ListSnapshots, ListTops, MergeImage, Prepare, Query, Release, RunQmp, RunSnapshot,
-    StackImages, StopQemu, Watch,
+    Adopt, EndMerge, ListSnapshots, ListTops, MergeImage, PlugDisk, Prepare, Query, Release, RunQmp,
+    RunSnapshot, StackImages, StopQemu, Watch,
 };
 use crate::varlink::Parameters;
 
@@ -67,7 +67,7 @@ fn spec() -> Value {
         "firmware": "/vm/bios.bin",
         "disks": [{"name": "root", "path": "/vm/root.qcow2", "size": 1_073_741_824, "from": "debian-12", "format": "qcow2",
             "interface": "virtio", "readonly": true, "media": "cdrom", "cache": "none", "aio": "native",
-            "discard": "unmap", "detect_zeroes": "on"}],
+            "discard": "unmap", "detect_zeroes": "on", "port": 1}],
         "networks": [{"name": "lan", "type": "user", "model": "virtio-net-pci",
             "forwards": [{"protocol": "tcp", "host_address": "127.0.0.1", "host_port": 2222, "guest_port": 22}]}],
         "shares": [{"name": "src", "path": "/vm/src", "tag": "src", "type": "9p", "readonly": true,
@@ -384,5 +384,10 @@ fn runner_layers() -> Vec<Sample> {
             json!({"waits": true}),
         ),
         of::<EndMerge>(json!({"disk": "root", "images": 2}), json!({})),
+        of::<PlugDisk>(
+            json!({"spec": spec(), "disk": "root", "files": [{"path": "/vm/root.qcow2", "file": mark()}],
+                "timeout_ms": 1000}),
+            json!({}),
+        ),
     ]
 }

@@ -55,6 +55,16 @@ impl Command for BlockdevAdd {
     type Reply = Done;
 }
 
+/// Make a device while the machine runs; the options are those of `-device`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct DeviceAdd(pub Value);
+
+impl Command for DeviceAdd {
+    const NAME: &'static str = "device_add";
+    type Reply = Done;
+}
+
 /// Give nodes other options; all of them are said anew.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BlockdevReopen {

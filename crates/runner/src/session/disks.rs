@@ -93,6 +93,15 @@ impl Session {
         }
     }
 
+    /// QEMU has a disk more.
+    pub(super) fn plugged(&mut self, disk: String, path: PathBuf) {
+        let Stage::Up(live) = &mut self.stage else { return };
+        if live.qemu.images.iter().all(|(name, _path)| *name != disk) {
+            live.troubles.learn(disk.clone());
+            live.qemu.images.push((disk, path));
+        }
+    }
+
     pub(super) fn is_held(&self) -> bool {
         matches!(&self.stage, Stage::Up(live) if live.qemu.paused)
     }

@@ -3,6 +3,7 @@
 
 mod adopt;
 mod end;
+mod plug;
 mod scene;
 mod start;
 mod stop;

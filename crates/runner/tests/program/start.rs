@@ -229,6 +229,7 @@ async fn a_missing_disk_is_named_before_anything_is_made() {
         interface: DiskInterface::Ide,
         readonly: false,
         media: Media::default(),
+        port: None,
         cache: Cache::default(),
         aio: Aio::default(),
         discard: Discard::default(),

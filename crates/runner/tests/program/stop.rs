@@ -215,6 +215,7 @@ async fn what_the_guest_wrote_is_on_the_disk() {
         interface: DiskInterface::Ide,
         readonly: false,
         media: Media::default(),
+        port: None,
         cache: Cache::default(),
         aio: Aio::default(),
         discard: Discard::default(),

@@ -1,160 +1,158 @@
 //! Disks and networks on QEMU's command line.
 
-use crate::argv::{DiskWiring, Wiring, WiringError, Words, comma, nodes as names};
-use crate::machine::Family;
-use crate::vm::{
-    Aio, DetectZeroes, Discard, Disk, DiskFormat, DiskInterface, Media, Network, NetworkKind, VmSpec,
-};
+use super::nodes::{self as names, ImageSets};
+use super::options::Options;
+use super::{DiskWiring, Wiring, WiringError, Words, comma};
+use crate::machine::{Family, HOTPLUG_PORTS};
+use crate::vm::{Disk, DiskInterface, Media, Network, NetworkKind, VmSpec};
 
 /// Ports of one AHCI controller.
 const AHCI_PORTS: usize = 6;
 
+/// Slot of the ports for disks that come while a machine runs; where the chipset of a real one has its own.
+const PORTS_SLOT: &str = "0x1c";
+
+/// Chassis number of the first of them. No two ports may have the same; people count theirs from 0 or 1.
+const CHASSIS_FIRST: usize = 240;
+
 /// Numbers of descriptor sets kept for what a disk stands on; its own image has the disk's number.
 const SETS_PER_DISK: usize = 1000;
 
-/// Every disk as descriptor, file node, format node and device.
+/// Every disk as descriptors, nodes and device.
 pub(super) fn disks(
     words: &mut Words,
     spec: &VmSpec,
     wiring: &Wiring,
     family: Family,
 ) -> Result<(), WiringError> {
-    let mut buses = Buses {
-        family,
-        scsi: 0,
-        sata: 0,
-        ide: 0,
-    };
-    // A kernel that QEMU loads itself has the first place in the boot order, and no place may be taken twice.
-    let mut boot_index = usize::from(spec.kernel.is_some());
-    for (set, disk) in spec.disks.iter().enumerate() {
+    let mut buses = Buses::of(spec, family);
+    for port in ports(family) {
+        words.pair("-device", port.device());
+    }
+    for (place, disk) in spec.disks.iter().enumerate() {
         let wired = wiring.disks.iter().find(|wired| wired.name == disk.name);
         let wired = wired.ok_or_else(|| WiringError::Disk(disk.name.clone()))?;
-        nodes(words, disk, set, wired);
-        if let Some(device) = buses.attach(words, disk) {
-            let through = if disk.cache.is_through() {
-                ",write-cache=off"
-            } else {
-                ""
-            };
-            let errors = on_errors(disk);
-            words.pair(
-                "-device",
-                format!(
-                    "{device},drive={},bootindex={boot_index}{through}{errors}",
-                    disk.name
-                ),
-            );
-            boot_index += 1;
+        nodes(words, disk, place, wired);
+        let Attached { controller, device } = buses.attach(disk);
+        for device in [controller, device].into_iter().flatten() {
+            words.pair("-device", device.device());
         }
     }
     Ok(())
 }
 
+/// Ports for disks that come while the machine runs: a `q35` takes none in its own slots. They are functions of one slot which
+/// nothing else gets by itself, so that everything has the address that it would have without them.
+fn ports(family: Family) -> impl Iterator<Item = Options> {
+    let count = if family == Family::Q35 { HOTPLUG_PORTS } else { 0 };
+    (0..count).map(|number| {
+        let options = Options::of("pcie-root-port").with("id", port(number));
+        let options = options
+            .with("bus", "pcie.0")
+            .with("addr", format!("{PORTS_SLOT}.{number:x}"));
+        let options = options.with("chassis", CHASSIS_FIRST + usize::from(number));
+        options.when(number == 0, "multifunction")
+    })
+}
+
+/// Name of a port, and of the bus behind it.
+fn port(number: u8) -> String {
+    format!("plug{number}")
+}
+
 /// A guest whose host has no room is halted and misses nothing; of every other error it is told. `NVMe` drives of
 /// QEMU know no such choice: their guests see errors.
-fn on_errors(disk: &Disk) -> &'static str {
+fn on_errors(device: Options, disk: &Disk) -> Options {
     let writes = disk.media == Media::Disk && !disk.readonly;
     if writes && disk.interface != DiskInterface::Nvme {
-        ",werror=enospc,rerror=report"
+        device.with("werror", "enospc").with("rerror", "report")
     } else {
-        ""
+        device
     }
 }
 
 /// QEMU gets the open images, never their paths, and each layer of a chain by name. Names of nodes that are not a disk's have
-/// a dot, which no disk name has.
-fn nodes(words: &mut Words, disk: &Disk, set: usize, wired: &DiskWiring) {
-    // QEMU wants a node to be there before another stands on it.
-    let mut stands_on = String::new();
-    for (depth, layer) in wired.below.iter().enumerate().rev() {
-        let place = names::under(set, depth + 1);
-        let name = names::below(set, depth + 1);
-        let set = set_below(set, depth + 1);
-        let of_file = format!(",read-only=on{}", requests(disk));
-        let of_format = format!(",read-only=on{}{stands_on}", caching(disk));
-        node(
-            words,
-            (layer.fd, set),
-            &place,
-            (layer.format, &name),
-            &of_file,
-            &of_format,
-        );
-        stands_on = format!(",backing={name}");
-    }
-    let readonly = if disk.readonly { ",read-only=on" } else { "" };
-    let discard = if disk.discard == Discard::Unmap {
-        ",discard=unmap"
-    } else {
-        ""
+/// a dot, which no disk name has. QEMU wants a node to be there before another stands on it.
+fn nodes(words: &mut Words, disk: &Disk, place: usize, wired: &DiskWiring) {
+    let set = |depth: usize| u64::try_from(set_of(place, depth)).unwrap_or(u64::MAX);
+    let layers = wired.below.iter().zip(1..);
+    let below: Vec<_> = layers.map(|(layer, depth)| (layer.format, set(depth))).collect();
+    let sets = ImageSets {
+        own: set(0),
+        below: &below,
     };
-    let zeroes = match disk.detect_zeroes {
-        DetectZeroes::Off => String::new(),
-        detect @ (DetectZeroes::On | DetectZeroes::Unmap) => format!(",detect-zeroes={detect}"),
-    };
-    node(
-        words,
-        (wired.fd, set),
-        &set.to_string(),
-        (disk.format, &disk.name),
-        &format!("{readonly}{}{discard}", requests(disk)),
-        &format!("{readonly}{}{discard}{zeroes}{stands_on}", caching(disk)),
-    );
-}
-
-/// Number of the descriptor set of an image below another, the nearest of a disk at depth 1.
-const fn set_below(place: usize, depth: usize) -> usize {
-    SETS_PER_DISK * (place + 1) + depth - 1
-}
-
-/// How each file of a disk is read and written.
-fn requests(disk: &Disk) -> String {
-    match disk.aio {
-        Aio::Threads => caching(disk).to_owned(),
-        aio @ (Aio::Native | Aio::IoUring) => format!("{},aio={aio}", caching(disk)),
+    let descriptors = std::iter::once(wired.fd).chain(wired.below.iter().map(|layer| layer.fd));
+    let descriptors: Vec<_> = descriptors.zip(0..).collect();
+    // The deepest image comes first.
+    let nodes = names::of_disk(disk, place, &sets);
+    for ((fd, depth), of_image) in descriptors.into_iter().rev().zip(nodes) {
+        words.pair("-add-fd", format!("fd={fd},set={}", set(depth)));
+        for node in of_image {
+            words.pair("-blockdev", node.word());
+        }
     }
 }
 
-fn caching(disk: &Disk) -> &'static str {
-    if disk.cache.is_direct() {
-        ",cache.direct=on"
-    } else {
-        ""
+/// Number of the descriptor set of an image: a disk's own at depth 0, the nearest below it at depth 1.
+const fn set_of(place: usize, depth: usize) -> usize {
+    match depth.checked_sub(1) {
+        None => place,
+        Some(below) => SETS_PER_DISK * (place + 1) + below,
     }
 }
 
-/// A descriptor, the node of the file, and the node of the format on it.
-fn node(
-    words: &mut Words,
-    (fd, set): (i32, usize),
-    place: &str,
-    (format, name): (DiskFormat, &str),
-    of_file: &str,
-    of_format: &str,
-) {
-    words.pair("-add-fd", format!("fd={fd},set={set}"));
-    words.pair(
-        "-blockdev",
-        format!("driver=file,node-name=file.{place},filename=/dev/fdset/{set}{of_file}"),
-    );
-    words.pair(
-        "-blockdev",
-        format!("driver={format},node-name={name},file=file.{place}{of_format}"),
-    );
+/// What a disk is attached by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Attached {
+    /// A controller that was not there yet.
+    pub(super) controller: Option<Options>,
+    /// The device; `None` for a disk without one.
+    pub(super) device: Option<Options>,
 }
 
 /// Places on the buses that are taken.
-struct Buses {
+#[derive(Debug)]
+pub(super) struct Buses {
     family: Family,
     scsi: usize,
     sata: usize,
     ide: usize,
+    boot: usize,
 }
 
 impl Buses {
-    /// The device of a disk, adding the controller it needs; `None` for a disk without a device.
-    fn attach(&mut self, words: &mut Words, disk: &Disk) -> Option<String> {
+    /// None is.
+    pub(super) fn of(spec: &VmSpec, family: Family) -> Self {
+        Self {
+            family,
+            scsi: 0,
+            sata: 0,
+            ide: 0,
+            // A kernel that QEMU loads itself has the first place in the boot order, and no place may be taken twice.
+            boot: usize::from(spec.kernel.is_some()),
+        }
+    }
+
+    /// Takes the next places for a disk.
+    pub(super) fn attach(&mut self, disk: &Disk) -> Attached {
+        let Attached { controller, device } = self.place(disk);
+        let device = device.map(|device| {
+            let device = match disk.port {
+                // QEMU would take a second device at another address, where a port has none.
+                Some(number) => device.with("bus", port(number)).with("addr", "0"),
+                None => device,
+            };
+            let device = device
+                .with("drive", disk.name.as_str())
+                .with("bootindex", self.boot);
+            self.boot += 1;
+            let through = disk.cache.is_through().then_some("off");
+            on_errors(device.maybe("write-cache", through), disk)
+        });
+        Attached { controller, device }
+    }
+
+    fn place(&mut self, disk: &Disk) -> Attached {
         let transport = if self.family == Family::Microvm {
             "device"
         } else {
@@ -164,37 +162,45 @@ impl Buses {
             Media::Disk => "hd",
             Media::Cdrom => "cd",
         };
-        Some(match disk.interface {
-            DiskInterface::Virtio => format!("virtio-blk-{transport}"),
+        let mut controller = None;
+        let device = match disk.interface {
+            DiskInterface::Virtio => Options::of(format!("virtio-blk-{transport}")),
             DiskInterface::Scsi => {
                 if self.scsi == 0 {
-                    words.pair("-device", format!("virtio-scsi-{transport},id=scsi0"));
+                    let scsi = Options::of(format!("virtio-scsi-{transport}"));
+                    controller = Some(scsi.with("id", "scsi0"));
                 }
                 self.scsi += 1;
-                format!("scsi-{kind},bus=scsi0.0")
+                Options::of(format!("scsi-{kind}")).with("bus", "scsi0.0")
             }
-            DiskInterface::Sata => format!("ide-{kind},{}", self.sata(words)),
+            DiskInterface::Sata => {
+                let (added, bus) = self.sata();
+                controller = added;
+                Options::of(format!("ide-{kind}")).with("bus", bus)
+            }
             DiskInterface::Ide => {
                 let place = self.ide;
                 self.ide += 1;
-                format!("ide-{kind},bus=ide.{},unit={}", place / 2, place % 2)
+                let device = Options::of(format!("ide-{kind}")).with("bus", format!("ide.{}", place / 2));
+                device.with("unit", place % 2)
             }
-            DiskInterface::Nvme => format!("nvme,serial={}", disk.name),
-            DiskInterface::None => return None,
-        })
+            DiskInterface::Nvme => Options::of("nvme").with("serial", disk.name.as_str()),
+            DiskInterface::None => return Attached::default(),
+        };
+        let device = Some(device);
+        Attached { controller, device }
     }
 
     /// A port of the machine's own controller on q35, then one more for every six disks.
-    fn sata(&mut self, words: &mut Words) -> String {
+    fn sata(&mut self) -> (Option<Options>, String) {
         let (controller, port) = (self.sata / AHCI_PORTS, self.sata % AHCI_PORTS);
         self.sata += 1;
         if self.family == Family::Q35 && controller == 0 {
-            return format!("bus=ide.{port}");
+            return (None, format!("ide.{port}"));
         }
-        if port == 0 {
-            words.pair("-device", format!("ahci,id=ahci{controller}"));
-        }
-        format!("bus=ahci{controller}.{port}")
+        let name = format!("ahci{controller}");
+        let bus = format!("{name}.{port}");
+        ((port == 0).then(|| Options::of("ahci").with("id", name)), bus)
     }
 }
 

@@ -4,17 +4,14 @@
 //! images that come on top while QEMU runs are `over.DISK.NUMBER`, the first one 1. DISK is the disk's place in the spec. The
 //! file of a node is one more node, of its name after `file.`.
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
-use crate::vm::{Aio, DetectZeroes, Discard, Disk};
+use super::options::Options;
+use crate::vm::{Aio, DetectZeroes, Discard, Disk, DiskFormat};
 
 /// Node of an image below the one that a disk had at its start.
 pub fn below(place: usize, depth: usize) -> String {
-    format!("below.{}", under(place, depth))
-}
-
-pub(super) fn under(place: usize, depth: usize) -> String {
-    format!("{place}.{depth}")
+    format!("below.{place}.{depth}")
 }
 
 /// Node of an image that came on top of a disk while QEMU ran.
@@ -51,49 +48,92 @@ pub fn place_of(node: &str) -> Option<(usize, Option<usize>)> {
 /// the image. It stands on nothing yet.
 pub fn on_top(disk: &Disk, node: &str, set: u64) -> [Value; 2] {
     let place = place_of(node).map_or(0, |(place, _number)| place);
-    let file = file_of(node, place);
-    let mut of_file = file_options(disk, &file, set, false);
-    let mut of_image = json!({"driver": "qcow2", "node-name": node, "file": file, "backing": null});
-    if disk.cache.is_direct() {
-        put(&mut of_image, "cache", json!({"direct": true}));
+    let name = file_of(node, place);
+    let of_file = file(disk, &name, set, Some(false)).maybe("discard", discard(disk));
+    let of_image = Options::of("qcow2").with("node-name", node).with("file", name);
+    let of_image = of_image.when(disk.cache.is_direct(), "cache.direct");
+    let mut of_image = written(of_image, disk).json();
+    if let Some(options) = of_image.as_object_mut() {
+        options.insert("backing".to_owned(), Value::Null);
     }
-    if disk.discard == Discard::Unmap {
-        put(&mut of_file, "discard", json!("unmap"));
-        put(&mut of_image, "discard", json!("unmap"));
-    }
-    match disk.detect_zeroes {
-        DetectZeroes::Off => {}
-        detect @ (DetectZeroes::On | DetectZeroes::Unmap) => {
-            put(&mut of_image, "detect-zeroes", json!(detect.to_string()));
-        }
-    }
-    [of_file, of_image]
+    [of_file.json(), of_image]
 }
 
 /// Options of the node of a disk's file in the descriptor set `set`.
 pub fn file_options(disk: &Disk, node: &str, set: u64, readonly: bool) -> Value {
-    let mut options = json!({
-        "driver": "file", "node-name": node, "filename": format!("/dev/fdset/{set}"), "read-only": readonly,
-    });
-    if disk.cache.is_direct() {
-        put(&mut options, "cache", json!({"direct": true}));
-    }
-    match disk.aio {
-        Aio::Threads => {}
-        aio @ (Aio::Native | Aio::IoUring) => put(&mut options, "aio", json!(aio.to_string())),
-    }
-    options
+    file(disk, node, set, Some(readonly)).json()
 }
 
-fn put(options: &mut Value, name: &str, value: Value) {
+/// Options of the nodes of a disk's images, each with that of its file before it and whatever it stands on before that; the
+/// descriptor sets of the files, and what is below its own image, the nearest first.
+pub(super) fn of_disk(disk: &Disk, place: usize, sets: &ImageSets<'_>) -> Vec<[Options; 2]> {
+    let mut nodes = Vec::new();
+    let mut stands_on: Option<String> = None;
+    for (depth, (format, set)) in sets.below.iter().enumerate().rev() {
+        let name = below(place, depth + 1);
+        let node = file_of(&name, place);
+        let of_file = file(disk, &node, *set, Some(true));
+        let of_image = image(*format, &name, &node).with("read-only", true);
+        let of_image = of_image.when(disk.cache.is_direct(), "cache.direct");
+        nodes.push([of_file, of_image.maybe("backing", stands_on)]);
+        stands_on = Some(name);
+    }
+    let node = file_of(&disk.name, place);
+    let readonly = disk.readonly.then_some(true);
+    let of_file = file(disk, &node, sets.own, readonly).maybe("discard", discard(disk));
+    let of_image = image(disk.format, &disk.name, &node).maybe("read-only", readonly);
+    let of_image = of_image.when(disk.cache.is_direct(), "cache.direct");
+    nodes.push([of_file, written(of_image, disk).maybe("backing", stands_on)]);
+    nodes
+}
+
+/// Descriptor sets of the files of a disk's images.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ImageSets<'s> {
+    /// That of its own image.
+    pub(super) own: u64,
+    /// Format and set of what it stands on, the nearest first.
+    pub(super) below: &'s [(DiskFormat, u64)],
+}
+
+fn file(disk: &Disk, node: &str, set: u64, readonly: Option<bool>) -> Options {
+    let aio = match disk.aio {
+        Aio::Threads => None,
+        aio @ (Aio::Native | Aio::IoUring) => Some(aio.to_string()),
+    };
+    Options::of("file")
+        .with("node-name", node)
+        .with("filename", format!("/dev/fdset/{set}"))
+        .maybe("read-only", readonly)
+        .when(disk.cache.is_direct(), "cache.direct")
+        .maybe("aio", aio)
+}
+
+fn image(format: DiskFormat, name: &str, file: &str) -> Options {
+    Options::of(format.to_string())
+        .with("node-name", name)
+        .with("file", file)
+}
+
+/// What is said of the image that is written to.
+fn written(options: Options, disk: &Disk) -> Options {
+    let zeroes = match disk.detect_zeroes {
+        DetectZeroes::Off => None,
+        detect @ (DetectZeroes::On | DetectZeroes::Unmap) => Some(detect.to_string()),
+    };
     options
-        .as_object_mut()
-        .unwrap_or(&mut Map::new())
-        .insert(name.to_owned(), value);
+        .maybe("discard", discard(disk))
+        .maybe("detect-zeroes", zeroes)
+}
+
+fn discard(disk: &Disk) -> Option<&'static str> {
+    (disk.discard == Discard::Unmap).then_some("unmap")
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

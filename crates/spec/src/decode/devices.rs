@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::decode::{Context, file, size};
 use crate::fault::Fault;
-use crate::fields::{Fields, boolean, choice, word};
+use crate::fields::{Fields, boolean, choice, integer, word};
 use crate::image::ImageName;
-use crate::machine::Family;
+use crate::machine::{Family, HOTPLUG_PORTS};
 use crate::validate::is_device_name;
 use crate::vm::{
     Aio, Cache, DetectZeroes, Discard, Disk, DiskFormat, DiskInterface, Forward, Media, Network, NetworkKind,
@@ -14,7 +14,7 @@ use crate::vm::{
 use crate::yaml::{Entry, Node, Value};
 
 /// What a document may say about a disk; `file` and `type` are the Python tool's words.
-const DISK_KEYS: [&str; 13] = [
+const DISK_KEYS: [&str; 14] = [
     "path",
     "size",
     "from",
@@ -26,6 +26,7 @@ const DISK_KEYS: [&str; 13] = [
     "aio",
     "discard",
     "detect_zeroes",
+    "port",
     "file",
     "type",
 ];
@@ -78,6 +79,7 @@ fn disk(entry: &Entry, cx: Context<'_>, (family, own): (Family, Option<&Path>)) 
             "a way to treat zeroes",
             &DetectZeroes::ALL,
         )?,
+        port: fields.read("port", port)?,
         name,
     })
 }
@@ -176,6 +178,12 @@ fn interface(node: &Node) -> Result<DiskInterface, Fault> {
         ("none", DiskInterface::None),
     ];
     choice(node, "a disk interface", &words)
+}
+
+fn port(node: &Node) -> Result<u8, Fault> {
+    let last = HOTPLUG_PORTS - 1;
+    let port = integer(node, "a port", 0..=last.into())?;
+    Ok(u8::try_from(port).unwrap_or(last))
 }
 
 /// Network cards in the order of the document.

@@ -111,6 +111,7 @@ impl Dice {
             }),
             discard,
             from: None,
+            port: None,
             detect_zeroes: self.pick(match discard {
                 Discard::Unmap => &[DetectZeroes::Off, DetectZeroes::Unmap],
                 Discard::Ignore => &[DetectZeroes::Off, DetectZeroes::On],

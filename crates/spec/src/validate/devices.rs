@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::machine::Family;
+use crate::machine::{Family, HOTPLUG_PORTS};
 use crate::size::Size;
 use crate::validate::Finding;
 use crate::vm::{
@@ -86,7 +86,24 @@ fn one_disk(disk: &Disk, before: &[Disk], machine: &str, family: Family) -> Vec<
     }
     findings.extend(medium(disk));
     findings.extend(tuning(disk));
+    findings.extend(port(disk, before, family));
     findings
+}
+
+/// Whether a disk can be at the port that it names.
+fn port(disk: &Disk, before: &[Disk], family: Family) -> Option<Finding> {
+    let port = disk.port?;
+    let told = |message: String| Some(Finding::new(&["disks", &disk.name, "port"], message));
+    let takes = matches!(disk.interface, DiskInterface::Virtio | DiskInterface::Nvme);
+    if family != Family::Q35 || !takes {
+        let words = "only disks with interface `virtio` or `nvme` of a `q35` have a port";
+        return told(words.to_owned())?.hint("leave `port` out").into();
+    }
+    if port >= HOTPLUG_PORTS {
+        return told(format!("there are ports 0 to {}, not {port}", HOTPLUG_PORTS - 1));
+    }
+    let other = before.iter().find(|other| other.port == Some(port))?;
+    told(format!("disk `{}` has port {port} already", other.name))
 }
 
 /// What is wrong with the size of an image that is to be made.

@@ -125,6 +125,7 @@ const fn verb(command: Command) -> &'static str {
         Command::Qmp => "run a QMP command on",
         Command::Snapshot => "work on snapshots of",
         Command::Maintain => "work on the disks of",
+        Command::Attach => "attach a disk to",
         Command::Start
         | Command::Stop
         | Command::Kill

@@ -29,13 +29,15 @@ pub enum Command {
     Qmp,
     /// Make, load or delete a snapshot: by QEMU where it runs, in the files where it does not.
     Snapshot,
-    /// Work on the disks of a VM that does not run: resize, attach, check.
+    /// Work on the disks of a VM that does not run: resize, check.
     Maintain,
+    /// Give it a disk more: by QEMU where it runs.
+    Attach,
 }
 
 impl Command {
     /// Every command.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Start,
         Self::Stop,
         Self::Kill,
@@ -48,6 +50,7 @@ impl Command {
         Self::Qmp,
         Self::Snapshot,
         Self::Maintain,
+        Self::Attach,
     ];
 
     /// The verb as people type it.
@@ -65,6 +68,7 @@ impl Command {
             Self::Qmp => "qmp",
             Self::Snapshot => "snapshot",
             Self::Maintain => "maintain",
+            Self::Attach => "attach",
         }
     }
 }
@@ -113,6 +117,8 @@ pub enum Effect {
     Snapshot,
     /// The work on the disks, whose leases it holds.
     Maintain,
+    /// QEMU gets a disk; its leases are held, as the others are.
+    Plug,
     /// Delete record, secret and directory.
     Forget,
     /// End whatever lives of the VM (a start under way is cancelled, a stop escalated), then [`Effect::Forget`].
@@ -135,6 +141,7 @@ impl Effect {
             Self::RunQmp => "run",
             Self::Snapshot => "snapshot",
             Self::Maintain => "maintain",
+            Self::Plug => "plug",
             Self::Forget => "forget",
             Self::KillThenForget => "kill, forget",
         }
@@ -178,7 +185,8 @@ pub const fn decide(view: View, command: Command) -> Decision {
 
 const fn while_idle(status: Status, command: Command) -> Decision {
     use Command::{
-        ForceRemove, Kill, Maintain, Pause, Qmp, Remove, Reset, Restart, Resume, Snapshot, Start, Stop,
+        Attach, ForceRemove, Kill, Maintain, Pause, Qmp, Remove, Reset, Restart, Resume, Snapshot, Start,
+        Stop,
     };
     use Decision::{AlreadyDone, Deny, Do};
     use Status::{Created, Failed, Running, Stopped};
@@ -191,7 +199,7 @@ const fn while_idle(status: Status, command: Command) -> Decision {
             Deny(Denial::NotRunning { command, status })
         }
         (Created | Running | Stopped | Failed, Snapshot) => Do(Effect::Snapshot),
-        (Created | Stopped | Failed, Maintain) => Do(Effect::Maintain),
+        (Created | Stopped | Failed, Maintain | Attach) => Do(Effect::Maintain),
 
         (Running, Stop) => Do(Effect::WalkLadder),
         (Running, Kill) => Do(Effect::Kill),
@@ -203,18 +211,20 @@ const fn while_idle(status: Status, command: Command) -> Decision {
         (Running, Remove) => Deny(Denial::StillRunning),
         (Running, ForceRemove) => Do(Effect::KillThenForget),
         (Running, Maintain) => Deny(Denial::DisksInUse),
+        (Running, Attach) => Do(Effect::Plug),
     }
 }
 
 /// A VM whose removal has begun can only be removed; everything else would be done to what is left of it.
 const fn while_half_removed(status: Status, command: Command) -> Decision {
     use Command::{
-        ForceRemove, Kill, Maintain, Pause, Qmp, Remove, Reset, Restart, Resume, Snapshot, Start, Stop,
+        Attach, ForceRemove, Kill, Maintain, Pause, Qmp, Remove, Reset, Restart, Resume, Snapshot, Start,
+        Stop,
     };
 
     match command {
         Stop | Kill | Remove | ForceRemove => while_idle(status, command),
-        Start | Restart | Pause | Resume | Reset | Qmp | Snapshot | Maintain => {
+        Start | Restart | Pause | Resume | Reset | Qmp | Snapshot | Maintain | Attach => {
             Decision::Deny(Denial::HalfRemoved { command })
         }
     }
@@ -222,14 +232,15 @@ const fn while_half_removed(status: Status, command: Command) -> Decision {
 
 const fn while_starting(command: Command) -> Decision {
     use Command::{
-        ForceRemove, Kill, Maintain, Pause, Qmp, Remove, Reset, Restart, Resume, Snapshot, Start, Stop,
+        Attach, ForceRemove, Kill, Maintain, Pause, Qmp, Remove, Reset, Restart, Resume, Snapshot, Start,
+        Stop,
     };
 
     match command {
         Start => Decision::Join,
         Stop | Kill => Decision::Do(Effect::CancelStart),
         ForceRemove => Decision::Do(Effect::KillThenForget),
-        Restart | Pause | Resume | Reset | Remove | Qmp | Snapshot | Maintain => {
+        Restart | Pause | Resume | Reset | Remove | Qmp | Snapshot | Maintain | Attach => {
             Decision::Deny(Denial::IsStarting { command })
         }
     }
@@ -237,7 +248,8 @@ const fn while_starting(command: Command) -> Decision {
 
 const fn while_stopping(status: Status, command: Command) -> Decision {
     use Command::{
-        ForceRemove, Kill, Maintain, Pause, Qmp, Remove, Reset, Restart, Resume, Snapshot, Start, Stop,
+        Attach, ForceRemove, Kill, Maintain, Pause, Qmp, Remove, Reset, Restart, Resume, Snapshot, Start,
+        Stop,
     };
     use Decision::{Deny, Do, Join};
     use Status::{Created, Failed, Running, Stopped};
@@ -250,14 +262,15 @@ const fn while_stopping(status: Status, command: Command) -> Decision {
         (Created | Running | Stopped | Failed, ForceRemove) => Do(Effect::KillThenForget),
         (
             Created | Running | Stopped | Failed,
-            Start | Restart | Pause | Resume | Reset | Remove | Snapshot | Maintain,
+            Start | Restart | Pause | Resume | Reset | Remove | Snapshot | Maintain | Attach,
         ) => Deny(Denial::IsStopping { command }),
     }
 }
 
 const fn while_snapshotting(status: Status, command: Command) -> Decision {
     use Command::{
-        ForceRemove, Kill, Maintain, Pause, Qmp, Remove, Reset, Restart, Resume, Snapshot, Start, Stop,
+        Attach, ForceRemove, Kill, Maintain, Pause, Qmp, Remove, Reset, Restart, Resume, Snapshot, Start,
+        Stop,
     };
     use Decision::{AlreadyDone, Deny, Do};
     use Status::{Created, Failed, Running, Stopped};
@@ -271,24 +284,30 @@ const fn while_snapshotting(status: Status, command: Command) -> Decision {
         | (Running, Stop)
         | (
             Created | Running | Stopped | Failed,
-            Restart | Pause | Resume | Reset | Remove | Snapshot | Maintain,
+            Restart | Pause | Resume | Reset | Remove | Snapshot | Maintain | Attach,
         ) => Deny(Denial::IsSnapshotting { command }),
     }
 }
 
-/// A VM does not run while its disks are worked on; should it, nothing comes between.
+/// A VM that runs is being given a disk: it may be ended by force meanwhile.
 const fn while_maintaining(status: Status, command: Command) -> Decision {
     use Command::{
-        ForceRemove, Kill, Maintain, Pause, Qmp, Remove, Reset, Restart, Resume, Snapshot, Start, Stop,
+        Attach, ForceRemove, Kill, Maintain, Pause, Qmp, Remove, Reset, Restart, Resume, Snapshot, Start,
+        Stop,
     };
+    use Decision::{AlreadyDone, Deny, Do};
     use Status::{Created, Failed, Running, Stopped};
 
     match (status, command) {
-        (Created | Stopped | Failed, Stop | Kill) => Decision::AlreadyDone,
-        (Running, Stop | Kill)
+        (Created | Stopped | Failed, Stop | Kill) | (Running, Start) => AlreadyDone,
+        (Running, Kill) => Do(Effect::Kill),
+        (Running, ForceRemove) => Do(Effect::KillThenForget),
+        (Running, Qmp) => Do(Effect::RunQmp),
+        (Created | Stopped | Failed, Start | ForceRemove | Qmp)
+        | (Running, Stop)
         | (
             Created | Running | Stopped | Failed,
-            Start | Restart | Pause | Resume | Reset | Remove | ForceRemove | Qmp | Snapshot | Maintain,
-        ) => Decision::Deny(Denial::IsMaintained { command }),
+            Restart | Pause | Resume | Reset | Remove | Snapshot | Maintain | Attach,
+        ) => Deny(Denial::IsMaintained { command }),
     }
 }

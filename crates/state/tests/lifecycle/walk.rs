@@ -20,19 +20,20 @@ const ENDING: [Command; 4] = [
 
 /// What a command means, as rules: `+` do, `&` join, `=` already done, `-` no.
 fn means(up: bool, activity: Activity, command: Command) -> char {
-    use Command::{ForceRemove, Kill, Maintain, Qmp, Remove, Restart, Snapshot, Start, Stop};
+    use Command::{Attach, ForceRemove, Kill, Maintain, Qmp, Remove, Restart, Snapshot, Start, Stop};
     let one_of = |commands: &[Command]| commands.contains(&command);
     let rules = match activity {
         Activity::Removing => [&[][..], &[], &[]],
-        Activity::Snapshotting if up => [&[ForceRemove, Kill, Qmp][..], &[], &[Start]],
-        Activity::Maintaining if up => [&[][..], &[], &[]],
+        Activity::Snapshotting | Activity::Maintaining if up => {
+            [&[ForceRemove, Kill, Qmp][..], &[], &[Start]]
+        }
         Activity::Snapshotting | Activity::Maintaining => [&[][..], &[], &[Stop, Kill]],
         Activity::Starting => [&[ForceRemove, Stop, Kill][..], &[Start], &[]],
         Activity::Stopping if up => [&[ForceRemove, Kill, Qmp][..], &[Stop], &[]],
         Activity::Stopping => [&[ForceRemove][..], &[Stop, Kill], &[]],
         Activity::Idle if up => [&Command::ALL[1..], &[], &[Start]],
         Activity::Idle => [
-            &[ForceRemove, Remove, Start, Restart, Snapshot, Maintain][..],
+            &[ForceRemove, Remove, Start, Restart, Snapshot, Maintain, Attach][..],
             &[],
             &[Stop, Kill],
         ],
@@ -88,7 +89,7 @@ fn busy_with(effect: Effect, activity: Activity) -> Activity {
         | Effect::EscalateKill => Activity::Stopping,
         Effect::Pause | Effect::Resume | Effect::Reset | Effect::RunQmp => activity,
         Effect::Snapshot => Activity::Snapshotting,
-        Effect::Maintain => Activity::Maintaining,
+        Effect::Maintain | Effect::Plug => Activity::Maintaining,
         Effect::Forget | Effect::KillThenForget => Activity::Removing,
     }
 }

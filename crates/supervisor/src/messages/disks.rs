@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use actix::{Message, MessageResponse};
-use maqet_protocol::control::{DiskAccepted, SnapshotDone, VmStorage};
+use maqet_protocol::control::{DiskAccepted, DiskAttached, SnapshotDone, VmStorage};
 use maqet_protocol::refusal::Refusal;
 use maqet_spec::VmSpec;
 use maqet_spec::vm::{Disk, DiskFormat};
 use maqet_state::disk::{DiskRecords, Opened};
 use maqet_state::external::{Discarded, ExternalSnapshot, ExternalWork, Externals};
+use maqet_state::plug::Plug;
 use maqet_state::snapshot::SnapshotWork;
 use maqet_storage::meter::Progress;
 use tokio::sync::{oneshot, watch};
@@ -77,6 +78,18 @@ pub(crate) struct AcceptDisk(pub(crate) String);
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Accepted, Refusal>")]
 pub(crate) struct SnapshotVm(pub(crate) SnapshotOrder);
+
+/// What is to be recorded of a disk that QEMU is being given. From: `vm::plug`. To: `VmActor`.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Refusal>")]
+pub(crate) enum RecordPlug {
+    /// QEMU is told once this is durable.
+    Begun(Box<Plug>),
+    /// It has it. For whoever asked.
+    Plugged(Box<DiskAttached>),
+    /// It has not. Why.
+    Refused(Box<Refusal>),
+}
 
 // Facts for one VM. From: its own work on snapshots.
 

@@ -92,7 +92,7 @@ impl Live {
 }
 
 /// A runner of an earlier version lives as long as its QEMU.
-pub(super) fn of_this_version(vm: &str, refusal: Refusal) -> Refusal {
+pub(crate) fn of_this_version(vm: &str, refusal: Refusal) -> Refusal {
     let unknown = refusal.code == RefusalCode::InvalidCall && refusal.message.contains("has no method");
     if !unknown {
         return refusal;

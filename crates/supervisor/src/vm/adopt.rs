@@ -135,7 +135,7 @@ impl VmActor {
             let change = self.enter_ports(&ports, change);
             self.persist_later(change, context);
         }
-        self.resume_layers(context);
+        self.resume_disks(context);
     }
 
     /// The runner is gone and QEMU is not: a new one takes over.

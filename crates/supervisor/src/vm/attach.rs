@@ -11,8 +11,10 @@ use maqet_spec::VmSpec;
 use maqet_spec::vm::{Disk, DiskFormat};
 use maqet_state::change::Change;
 use maqet_state::clock;
+use maqet_state::disk::Opened;
+use maqet_state::lifecycle::{Command, Decision, Effect};
 use maqet_storage::error::StorageError;
-use maqet_storage::image::{self, Source};
+use maqet_storage::image::{self, Image, Source};
 use tokio::sync::oneshot;
 
 use super::VmActor;
@@ -26,22 +28,47 @@ use crate::messages::{AttachDisk, CloneDisk};
 use crate::operation::{Accepted, Done, Maintained};
 use crate::{admission, standing};
 
-/// A spec with the new disk, and the file that was found for it.
-struct Fitting {
-    spec: VmSpec,
-    disk: Disk,
-    file: FileMark,
+/// A spec with the new disk, and what was found for it.
+pub(super) struct Fitting {
+    pub(super) spec: VmSpec,
+    pub(super) disk: Disk,
+    /// Its file.
+    pub(super) file: FileMark,
+    /// What that stands on, the nearest first.
+    pub(super) below: Vec<Opened>,
 }
 
 impl VmActor {
     fn attach_disk(&mut self, order: AttachDisk, context: &mut Context<Self>) -> Result<Accepted, Refusal> {
-        let AttachDisk { disk, key } = order;
-        if self.record.spec.disks.iter().any(|other| other.name == disk.name) {
-            let message = format!("`{}` has a disk `{}` already", self.name(), disk.name);
+        if let Some(accepted) = self.plug_under(&order, context) {
+            return Ok(accepted);
+        }
+        let disk = &order.disk.name;
+        if self.record.spec.disks.iter().any(|other| other.name == *disk) {
+            let message = format!("`{}` has a disk `{disk}` already", self.name());
             return Err(Refusal::new(RefusalCode::Conflict, message)
                 .vm(self.name())
                 .hint("give it another name with `--disk`"));
         }
+        match self.meet(Command::Attach, context) {
+            Decision::Do(Effect::Plug) => {
+                self.refuse_while_plugging(context)?;
+                self.plug(order, context)
+            }
+            Decision::Do(Effect::Maintain) => self.attach_at_rest(order, context),
+            Decision::Deny(denial) => Err(self.deny(denial)),
+            Decision::Join | Decision::AlreadyDone | Decision::Do(_) => {
+                Err(self.defect("a disk that is attached with another effect"))
+            }
+        }
+    }
+
+    fn attach_at_rest(
+        &mut self,
+        order: AttachDisk,
+        context: &mut Context<Self>,
+    ) -> Result<Accepted, Refusal> {
+        let AttachDisk { disk, key } = order;
         let work = move |bench: Bench| -> Working<Fitting> { Box::pin(fit(bench, *disk)) };
         let settle = move |actor: &mut Self, fitting: Fitting| {
             let attached = DiskAttached {
@@ -49,6 +76,7 @@ impl VmActor {
                 disk: fitting.disk.name.clone(),
                 path: fitting.disk.path.clone(),
                 file: fitting.file,
+                live: false,
             };
             let change = actor.attached(fitting);
             let change = match key {
@@ -61,7 +89,7 @@ impl VmActor {
     }
 
     fn attached(&mut self, fitting: Fitting) -> Change {
-        let Fitting { spec, disk, file } = fitting;
+        let Fitting { spec, disk, file, .. } = fitting;
         self.record.spec = spec;
         let files = std::mem::take(&mut self.record.files);
         self.record.files = match files.get(&disk.path) {
@@ -104,7 +132,7 @@ impl VmActor {
 }
 
 /// Everything a start would insist on, before the disk is the VM's.
-async fn fit(bench: Bench, disk: Disk) -> Result<Fitting, Refusal> {
+pub(super) async fn fit(bench: Bench, disk: Disk) -> Result<Fitting, Refusal> {
     check_writable(&bench.shared).await?;
     let mut spec = bench.spec.clone();
     spec.disks.push(disk.clone());
@@ -112,10 +140,24 @@ async fn fit(bench: Bench, disk: Disk) -> Result<Fitting, Refusal> {
     Leases::take(&bench.id, &spec, &bench.shared).await?;
     standing::refuse_to_write_below((&bench.id, spec.name.as_str()), [&disk], &bench.shared).await?;
     let opened = bench.open(&disk, disk.readonly).await?;
-    let file = FileMark::of_fd(&opened.top.fd).map_err(|error| {
-        Refusal::new(RefusalCode::Internal, "the new disk cannot be looked at").cause(chain(&error))
-    })?;
-    Ok(Fitting { spec, disk, file })
+    let looked_at = |image: &Image| {
+        FileMark::of_fd(&image.fd).map_err(|error| {
+            Refusal::new(RefusalCode::Internal, "the new disk cannot be looked at").cause(chain(&error))
+        })
+    };
+    let file = looked_at(&opened.top)?;
+    let mut below = Vec::new();
+    for layer in opened.below {
+        let file = looked_at(&layer.image)?;
+        let path = layer.named;
+        below.push(Opened { path, file });
+    }
+    Ok(Fitting {
+        spec,
+        disk,
+        file,
+        below,
+    })
 }
 
 async fn copy(

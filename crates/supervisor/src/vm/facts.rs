@@ -42,7 +42,7 @@ impl VmActor {
         Self::watch_qemu(&live.launch_id, &live.qemu, context);
         Self::watch_silence(&live, context);
         self.shared.board.runs(&self.record.id, &live.qemu);
-        let (id, spec) = (self.record.id.clone(), self.record.spec.clone());
+        let (id, spec) = (self.record.id.clone(), self.record.spec_at_most());
         actix_rt::spawn(Leases::restore(id, spec, Rc::clone(&self.shared)));
         self.live = Some(live);
         self.show();

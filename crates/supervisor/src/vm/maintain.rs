@@ -51,7 +51,7 @@ impl VmActor {
     }
 
     /// The same, for work that can be followed.
-    fn measured(&mut self) -> Bench {
+    pub(super) fn measured(&mut self) -> Bench {
         let (meter, seen) = Meter::new();
         self.progress = Some(seen);
         Bench {

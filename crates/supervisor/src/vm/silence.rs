@@ -83,7 +83,7 @@ impl VmActor {
         let event = self.event(if silent { "vm.silent" } else { "vm.answering" });
         self.persist_later(Change::default().event(event), context);
         if !silent {
-            self.resume_layers(context);
+            self.resume_disks(context);
         }
     }
 

@@ -32,7 +32,7 @@ impl VmActor {
             return Ok(self.after(settling, order, context));
         }
         match self.meet(Command::Snapshot, context) {
-            Decision::Do(Effect::Snapshot) => {}
+            Decision::Do(Effect::Snapshot) => self.refuse_while_plugging(context)?,
             Decision::Deny(denial) => return Err(self.deny(denial)),
             Decision::Join | Decision::AlreadyDone | Decision::Do(_) => {
                 return Err(self.defect("a snapshot with another effect"));
@@ -74,14 +74,21 @@ impl VmActor {
         };
         let done = work
             .into_actor(self)
-            .map(move |outcome, actor, context| actor.snapshot_ended(outcome, &token, context));
+            .map(move |outcome, actor, context| actor.work_ended(outcome, &token, context));
         context.spawn(done);
         Ok(accepted)
     }
 
+    /// What was under way with the disks of a QEMU that was taken over, or that answers again.
+    pub(super) fn resume_disks(&mut self, context: &mut Context<Self>) {
+        self.heard.notify_one();
+        self.resume_plug(context);
+        self.resume_layers(context);
+    }
+
     /// A QEMU that was taken over, or that answers again, may have been put on other images meanwhile, wait for a word, or have
     /// loaded a snapshot: only it knows, and it is asked, before its guest has gone on for long.
-    pub(super) fn resume_layers(&mut self, context: &mut Context<Self>) {
+    fn resume_layers(&mut self, context: &mut Context<Self>) {
         let loads = self
             .record
             .snapshot
@@ -101,7 +108,8 @@ impl VmActor {
 
     /// Nobody has asked for that, and it may be what somebody had asked for who asks again.
     fn settling(&self) -> Option<Accepted> {
-        let settles = self.settles && self.activity == Activity::Snapshotting;
+        let works = matches!(self.activity, Activity::Snapshotting | Activity::Maintaining);
+        let settles = self.settles && works;
         if settles { self.join() } else { None }
     }
 
@@ -126,7 +134,7 @@ impl VmActor {
     }
 
     /// Another command may have come in its place meanwhile, which then has the say.
-    fn snapshot_ended(&mut self, outcome: Outcome, token: &Rc<Notify>, context: &mut Context<Self>) {
+    pub(super) fn work_ended(&mut self, outcome: Outcome, token: &Rc<Notify>, context: &mut Context<Self>) {
         let own = self
             .work
             .as_ref()
@@ -244,7 +252,11 @@ impl VmActor {
 
 /// Work that a QEMU has a part in ends with it. Its runner says how, unless it is frozen; what is on record of the work is
 /// settled by whoever comes next.
-async fn while_it_lives(work: impl Future<Output = Outcome>, qemu: &ProcessHandle, vm: &str) -> Outcome {
+pub(super) async fn while_it_lives(
+    work: impl Future<Output = Outcome>,
+    qemu: &ProcessHandle,
+    vm: &str,
+) -> Outcome {
     let gone = async {
         match qemu.exited().await {
             Ok(()) => sleep_until(tokio::time::Instant::now() + RUNNERS_WORD_DEADLINE).await,

@@ -6,6 +6,7 @@ use maqet_state::change::Change;
 use maqet_state::disk::DiskRecords;
 use maqet_state::external::Externals;
 use maqet_state::health::Health;
+use maqet_state::plug::Plug;
 use maqet_state::snapshot::SnapshotWork;
 
 use super::VmActor;
@@ -17,6 +18,7 @@ pub(super) struct Before {
     files: DiskRecords,
     externals: Externals,
     snapshot: Option<Box<SnapshotWork>>,
+    plug: Option<Box<Plug>>,
     health: Option<Health>,
 }
 
@@ -29,6 +31,7 @@ impl VmActor {
             files: record.files.clone(),
             externals: record.externals.clone(),
             snapshot: record.snapshot.clone(),
+            plug: record.plug.clone(),
             health: None,
         }
     }
@@ -49,6 +52,7 @@ impl VmActor {
         record.files = before.files;
         record.externals = before.externals;
         record.snapshot = before.snapshot;
+        record.plug = before.plug;
         if let Some(health) = before.health {
             record.health = health;
         }

@@ -39,7 +39,12 @@ async fn to_stored(session: &Session<'_>, args: &AttachArgs, path: PathBuf) -> R
 
 fn line(attached: &DiskAttached) -> String {
     let (vm, disk, path) = (&attached.vm, &attached.disk, attached.path.display());
-    format!("{vm}: `{path}` is disk {disk}")
+    let live = if attached.live {
+        ", and its guest has it now"
+    } else {
+        ""
+    };
+    format!("{vm}: `{path}` is disk {disk}{live}")
 }
 
 /// As `maqet add` does, with one disk more.

@@ -42,7 +42,7 @@ pub(super) fn methods() -> Vec<Sample> {
         ),
         of::<StorageAttach>(
             json!({"vm": "web", "disk": spec()["disks"][0], "key": "k"}),
-            json!({"vm": "web", "disk": "root", "path": "/vm/root.qcow2", "file": mark()}),
+            json!({"vm": "web", "disk": "root", "path": "/vm/root.qcow2", "file": mark(), "live": true}),
         ),
         of::<StorageClone>(
             json!({"vm": "web", "disk": "root", "path": "/vm/copy.raw", "format": "raw"}),

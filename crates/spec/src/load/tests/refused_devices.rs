@@ -54,7 +54,7 @@ fn disks() {
       |
     3 |   root: ./root.qcow2
       |         ^^^^^^^^^^^^
-    hint: its fields are path, size, from, format, interface, readonly, media, cache, aio, discard, detect_zeroes, file, type
+    hint: its fields are path, size, from, format, interface, readonly, media, cache, aio, discard, detect_zeroes, port, file, type
     "#);
     insta::assert_snapshot!(rendered("name: web\ndisks:\n  Root: {path: a}\n"), @r#"
     `Root` is not a disk name
