@@ -20,7 +20,7 @@ fn file(scene: &Scene, name: &str) -> PathBuf {
 }
 
 fn mark(path: PathBuf) -> OpenedFile {
-    let file = FileMark::of_fd(&File::open(&path).unwrap()).unwrap();
+    let file = FileMark::of_fd(File::open(&path).unwrap()).unwrap();
     OpenedFile { path, file }
 }
 
