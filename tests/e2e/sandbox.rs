@@ -9,7 +9,7 @@ use std::path::Path;
 
 use maqet_process::confine::Level;
 use maqet_tests::monitor::Monitor;
-use maqet_tests::{Guest, Sandbox};
+use maqet_tests::{Guest, Sandbox, qemu_img};
 use serde_json::{Value, json};
 
 use crate::facts::{one, status, until_serial};
@@ -295,6 +295,31 @@ fn what_the_file_names_works_and_so_does_what_is_handed_over() {
     let device = json!({"driver": "virtio-blk-pci", "drive": "hot", "id": "hot0"});
     monitor.run("device_add", &device).unwrap();
     assert_eq!(one(&sandbox.json(&["stop", "acpi"]))["status"], "stopped");
+}
+
+#[test]
+fn a_disk_that_comes_later_is_used_and_its_file_is_out_of_reach() {
+    let sandbox = Sandbox::new();
+    let id = Guest::tiny("web").start(&sandbox);
+    let later = sandbox.home().join("later.qcow2");
+    qemu_img::create(&later, "qcow2", "1M");
+    sandbox
+        .maqet(&["storage", "attach", "web", "later.qcow2", "--disk", "later"])
+        .expect(0);
+    let mut monitor = Monitor::of(&sandbox, &id);
+    assert_denied(
+        &monitor.run("blockdev-add", &open_file(&later)),
+        1,
+        "a disk that came later, by path",
+    );
+    let devices = monitor.run("query-block", &json!({})).unwrap();
+    let device = devices[0]["qdev"].as_str().unwrap();
+    for command in ["write -P 7 0 1M", "read -P 7 0 1M", "flush"] {
+        let line = json!({"command-line": format!("qemu-io -d {device} \"{command}\"")});
+        let done = monitor.run("human-monitor-command", &line).unwrap();
+        assert!(!done.as_str().unwrap().contains("rror"), "{line}: {done}");
+    }
+    assert_eq!(status(&sandbox, "web"), "running");
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn serial(sandbox: &Sandbox, vm: &str) -> String {
 
 /// Every number the guest has counted, and the one that its disk kept before it.
 fn counts(sandbox: &Sandbox, vm: &str) -> Vec<(u64, u64)> {
-    let count = Regex::new(r"(?m)^maqet count (\d+) kept (\d+)").unwrap();
+    let count = Regex::new(r"(?m)^maqet count (\d+) kept (\d+)\r?\n").unwrap();
     let log = serial(sandbox, vm);
     let number = |text: &str| text.parse().unwrap();
     let found = count.captures_iter(&log);
@@ -109,7 +109,7 @@ fn a_linux_guest_goes_on_from_its_snapshot_and_its_disk_is_what_it_was() {
 
 /// How often the guest has found this on its disk at its boot.
 fn boots_that_found(sandbox: &Sandbox, number: u64) -> usize {
-    let line = Regex::new(&format!(r"(?m)^maqet found: {number}\s*$")).unwrap();
+    let line = Regex::new(&format!(r"(?m)^maqet found: {number}\r?\n")).unwrap();
     line.find_iter(&serial(sandbox, "linux")).count()
 }
 

@@ -32,7 +32,7 @@ impl Linux {
 
     /// Numbers that the guest has printed after this word.
     fn printed(&self, word: &str) -> Vec<u64> {
-        let line = Regex::new(&format!(r"(?m)^maqet {word} (\d+)\b")).unwrap();
+        let line = Regex::new(&format!(r"(?m)^maqet {word} (\d+)\s")).unwrap();
         let log = self.0.maqet(&["logs", "linux"]).expect(0).stdout;
         let found = line.captures_iter(&log);
         found.map(|found| found[1].parse().unwrap()).collect()

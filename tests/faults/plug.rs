@@ -220,6 +220,8 @@ fn a_frozen_qemu_gets_it_once_it_is_let_go() {
     let busy = scene.sandbox.maqet(&["snapshot", "create", "web", "snap"]);
     assert_eq!(busy.code, 5, "{busy:#?}");
     scene.sandbox.maqet(&["status", "web"]).expect(0);
+    let told = scene.sandbox.maqet(&["storage", "info", "web"]).expect(0).stdout;
+    assert!(told.contains("on its way to QEMU as disk `new`"), "{told}");
     assert_eq!(qemu.signal(Signal::Cont).unwrap(), Sent::Delivered);
     assert_eq!(client.output().code, 0);
     assert_eq!(scene.disks(), ["root", "new"]);

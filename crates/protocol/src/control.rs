@@ -53,9 +53,9 @@ pub use snapshot::{
     SnapshotLoad,
 };
 pub use storage::{
-    DiskAccepted, DiskAttached, DiskCloned, DiskHolder, DiskResized, DiskStorage, DiskVerified, FileState,
-    ImageStatus, Orphan, Orphans, StorageAccept, StorageAttach, StorageClone, StorageInfo, StorageOrphaned,
-    StorageResize, StorageVerified, StorageVerify, UnsettledWork, VmStorage,
+    ComingDisk, DiskAccepted, DiskAttached, DiskCloned, DiskHolder, DiskResized, DiskStorage, DiskVerified,
+    FileState, ImageStatus, Orphan, Orphans, StorageAccept, StorageAttach, StorageClone, StorageInfo,
+    StorageOrphaned, StorageResize, StorageVerified, StorageVerify, UnsettledWork, VmStorage,
 };
 pub use store::{
     AuditVerify, BackedUp, BackupFailure, DumpReply, StateBackup, StateDump, StateVerify, StoreBackup,

@@ -19,7 +19,7 @@ pub(crate) enum StorageVerb {
     Orphaned,
     /// Make a disk larger, running or not; smaller only with `--shrink`
     Resize(ResizeArgs),
-    /// Give a VM a disk whose image is there already; with FILE a new VM is made of it
+    /// Give a VM, running or not, a disk whose image is there already; with FILE a new VM is made of it
     Attach(AttachArgs),
     /// Copy a disk, with all it stands on, into a new image that stands alone
     Clone(CloneArgs),

@@ -56,9 +56,21 @@ pub struct VmStorage {
     /// Work on its snapshots that was cut off, and that nobody has settled yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsettled: Option<UnsettledWork>,
+    /// A disk that QEMU, which runs, is being given. While nothing is being done to the VM, whether it has it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coming: Option<ComingDisk>,
     /// The VM's removal has begun and is not done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removal: Option<RemovalStatus>,
+}
+
+/// A disk on its way to a VM that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComingDisk {
+    /// Its name.
+    pub disk: String,
+    /// Its path.
+    pub path: PathBuf,
 }
 
 /// Work on a snapshot that was cut off.
@@ -304,7 +316,6 @@ pub struct DiskAttached {
     /// The file, which is on record now.
     pub file: FileMark,
     /// QEMU runs and has it.
-    #[serde(default)]
     pub live: bool,
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 use maqet_process::point::{Point, pass};
-use maqet_protocol::control::{DiskResized, StorageVerified, UnsettledWork, VmStorage};
+use maqet_protocol::control::{ComingDisk, DiskResized, StorageVerified, UnsettledWork, VmStorage};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_protocol::runner::RunQmp;
 use maqet_spec::size::Size;
@@ -362,6 +362,10 @@ impl Handler<DescribeDisks> for VmActor {
         let bench = self.bench();
         let problems: Vec<_> = bench.spec.disks.iter().map(|disk| self.trouble(disk)).collect();
         let (unsettled, removal) = (self.unsettled(), self.removal());
+        let coming = self.record.plug.as_ref().map(|plug| ComingDisk {
+            disk: plug.disk.name.clone(),
+            path: plug.disk.path.clone(),
+        });
         Box::pin(async move {
             let mut disks = bench.look().await?;
             for (disk, problem) in disks.iter_mut().zip(problems) {
@@ -371,6 +375,7 @@ impl Handler<DescribeDisks> for VmActor {
                 vm: bench.spec.name.to_string(),
                 disks,
                 unsettled,
+                coming,
                 removal,
             })
         })

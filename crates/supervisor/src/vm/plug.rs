@@ -32,7 +32,7 @@ use super::start::millis;
 use crate::leases::Leases;
 use crate::link::RunnerLink;
 use crate::maintenance::Bench;
-use crate::messages::{AttachDisk, RecordPlug};
+use crate::messages::{AskDisks, AttachDisk, DisksNow, RecordPlug};
 use crate::operation::{Accepted, Done, Maintained, Outcome};
 use crate::snapshots::of_this_version;
 use crate::soundness;
@@ -309,10 +309,14 @@ impl Job {
         }
     }
 
-    /// The VM has the images of before.
+    /// The VM has the images that are on record, and no other.
     async fn lease_less(&self, refusal: Refusal) -> Refusal {
-        let Bench { id, spec, shared, .. } = &self.bench;
-        if let Err(second) = Leases::take(id, spec, shared).await {
+        let Bench { id, shared, .. } = &self.bench;
+        let Ok(DisksNow { spec, .. }) = self.owner.send(AskDisks).await else {
+            // Its owner is gone, and who comes after it leases them.
+            return refusal;
+        };
+        if let Err(second) = Leases::take(id, &spec, shared).await {
             tracing::warn!(vm = %spec.name, refusal = %second, "the images of a VM that runs are not leased");
         }
         refusal

@@ -1,7 +1,7 @@
 //! `maqet storage info`.
 
 use maqet_protocol::control::{
-    DiskStorage, FileState, ImageStatus, RemovalStatus, StorageInfo, UnsettledWork, VmStorage,
+    ComingDisk, DiskStorage, FileState, ImageStatus, RemovalStatus, StorageInfo, UnsettledWork, VmStorage,
 };
 use maqet_state::snapshot::{SnapshotAction, SnapshotKind};
 
@@ -28,16 +28,20 @@ fn names(storage: &VmStorage) -> String {
 }
 
 fn text(storage: &VmStorage) -> String {
-    if storage.disks.is_empty() {
-        return format!("{} has no disks", storage.vm);
-    }
-    let blocks = storage
-        .disks
-        .iter()
-        .map(block)
+    let none = storage.disks.is_empty();
+    let none = none.then(|| format!("{} has no disks", storage.vm));
+    let blocks = none
+        .into_iter()
+        .chain(storage.disks.iter().map(block))
+        .chain(storage.coming.iter().map(coming))
         .chain(storage.unsettled.iter().map(unsettled))
         .chain(storage.removal.iter().map(half_removed));
     blocks.collect::<Vec<_>>().join("\n\n")
+}
+
+fn coming(disk: &ComingDisk) -> String {
+    let (disk, path) = (&disk.disk, disk.path.display());
+    format!("`{path}` is on its way to QEMU as disk `{disk}`; whether it has it is not known yet")
 }
 
 /// What became of work that was cut off.

@@ -29,7 +29,7 @@ pub(super) fn methods() -> Vec<Sample> {
         of::<StorageInfo>(
             json!({"vm": "web"}),
             json!({"vm": "web", "disks": [disk()], "unsettled": {"action": "create", "name": "one", "kind": "internal"},
-                "removal": removal()}),
+                "coming": {"disk": "new", "path": "/vm/new.qcow2"}, "removal": removal()}),
         ),
         of::<StorageVerify>(
             json!({"vm": "web", "repair": true}),
