@@ -144,7 +144,7 @@ fn disk(disk: &Disk) -> Value {
     put_unless_default(&mut map, "aio", &disk.aio);
     put_unless_default(&mut map, "discard", &disk.discard);
     put_unless_default(&mut map, "detect_zeroes", &disk.detect_zeroes);
-    map.put_some("port", disk.port.map(|port| port.to_string()));
+    map.put_some("port", disk.port);
     map.done()
 }
 

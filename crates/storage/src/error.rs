@@ -285,6 +285,12 @@ impl StorageError {
         }
     }
 
+    /// Whether a program was ended in the middle of what it was to do.
+    pub fn is_cut_off(&self) -> bool {
+        let signalled = |error: &Self| matches!(error, Self::Tool { status, .. } if matches!(status, ExitStatus::Signal(_)));
+        signalled(self) || matches!(self, Self::Deadline { .. })
+    }
+
     /// Whether the file that was asked for is not there.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound)

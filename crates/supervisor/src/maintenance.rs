@@ -296,16 +296,23 @@ fn words(refusal: &Refusal) -> String {
         .join(": ")
 }
 
-/// Why a disk keeps its size.
+/// Why a disk keeps its size, if it does.
 pub(crate) fn not_resized(spec: &VmSpec, disk: &Disk, error: &StorageError) -> Refusal {
     let code = if matches!(error, StorageError::WouldShrink { .. }) {
         RefusalCode::InvalidCall
     } else if matches!(error, StorageError::Chain { .. }) {
         RefusalCode::Conflict
     } else {
-        RefusalCode::Internal
+        RefusalCode::StorageFailed
     };
-    let message = format!("disk `{}` of `{}` keeps its size", disk.name, spec.name);
+    let (name, vm) = (&disk.name, &spec.name);
+    if error.is_cut_off() {
+        let message =
+            format!("resizing disk `{name}` of `{vm}` was cut off: it has its old size or the new one");
+        let hint = format!("maqet storage info {vm} tells; the same command again is no trouble");
+        return Refusal::new(code, message).cause(chain(error)).hint(hint);
+    }
+    let message = format!("disk `{name}` of `{vm}` keeps its size");
     let refusal = Refusal::new(code, message).cause(chain(error));
     match error.hint() {
         Some(hint) => refusal.hint(hint),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use maqet_tests::monitor::Monitor;
 use maqet_tests::truth;
 use maqet_tests::wait::{self, PATIENCE};
 use maqet_tests::{Output, qemu_img};
@@ -59,6 +60,7 @@ impl Place {
             known.extend(chain(disk).map(path_of));
         }
         if line["status"] == "running" {
+            self.qemu_has(id, &disks);
             self.contents.insert(vm, (id.to_owned(), content));
             return;
         }
@@ -74,6 +76,19 @@ impl Place {
             content.present = BTreeSet::from([held]);
         }
         self.contents.insert(vm, (id.to_owned(), content));
+    }
+
+    /// QEMU has as many disks as are on record, whatever it was given or not.
+    fn qemu_has(&self, id: &str, disks: &[Value]) {
+        let socket = self.sandbox.runtime_dir().join("vms").join(id).join("qmp1.sock");
+        if !socket.exists() {
+            return;
+        }
+        let devices = Monitor::of(&self.sandbox, id).run("query-block", &json!({}));
+        let devices = devices.unwrap();
+        let devices = devices.as_array().unwrap().iter();
+        let inserted: Vec<&Value> = devices.filter_map(|device| device.get("inserted")).collect();
+        assert_eq!(inserted.len(), disks.len(), "{inserted:?} {disks:?}");
     }
 
     /// Images of a snapshot whose deletion was cut off: it is told, and finished by another one.
@@ -275,7 +290,7 @@ fn answered(order: &Order, output: &Output, acted: &Acted) {
             assert_ne!(error["code"], "internal", "{order:?}: {output:#?}");
             assert!(!words.contains("panic"), "{order:?}: {output:#?}");
             assert_eq!(error["exit"], output.code, "{order:?}: {output:#?}");
-            let of_a_file = matches!(order.verb, Verb::Add | Verb::Attach);
+            let of_a_file = matches!(order.verb, Verb::Add | Verb::Attach | Verb::Plug);
             assert!(of_a_file || output.code != 78, "{order:?}: {output:#?}");
         }
         6 if acted.has_hit(Victim::Supervisor) => {}

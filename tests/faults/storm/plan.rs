@@ -35,6 +35,7 @@ pub(super) enum Verb {
     Delete,
     Clone,
     Attach,
+    Plug,
     Resize,
     Verify,
     Repair,
@@ -45,7 +46,7 @@ pub(super) enum Verb {
 
 impl Verb {
     /// The more often something is here, the more often it is done.
-    const DEALT: [Self; 38] = [
+    const DEALT: [Self; 41] = [
         Self::Start,
         Self::Start,
         Self::Start,
@@ -77,6 +78,9 @@ impl Verb {
         Self::Clone,
         Self::Clone,
         Self::Attach,
+        Self::Plug,
+        Self::Plug,
+        Self::Plug,
         Self::Resize,
         Self::Resize,
         Self::Verify,
@@ -141,6 +145,7 @@ impl Order {
             Verb::Delete => format!("snapshot delete {vm} {name}"),
             Verb::Clone => format!("storage clone {vm} {disk} copy{own}.qcow2 --format qcow2"),
             Verb::Attach => format!("storage attach {vm} copy{other}.qcow2 --disk more --interface ide"),
+            Verb::Plug => format!("storage attach {vm} copy{other}.qcow2 --disk plug{}", own % 2),
             Verb::Resize => format!("storage resize {vm} {disk} +1M"),
             Verb::Verify => format!("storage verify {vm}"),
             Verb::Repair => format!("storage verify {vm} --repair"),

@@ -157,6 +157,11 @@ impl Dice {
         spec.cpus = u32::try_from(1 + self.roll(255)).unwrap();
         spec.machine = self.pick(&["q35", "pc", "virt", "q35,smm=off"]).to_owned();
         spec.disks = (0..self.roll(4)).map(|number| self.disk(number)).collect();
+        let ported = |disk: &&mut Disk| matches!(disk.interface, DiskInterface::Virtio | DiskInterface::Nvme);
+        let is_q35 = spec.machine.starts_with("q35");
+        for (disk, port) in spec.disks.iter_mut().filter(ported).zip(0..).filter(|_| is_q35) {
+            disk.port = self.flip().then_some(port);
+        }
         spec.networks = (0..u16::try_from(self.roll(3)).unwrap())
             .map(|number| self.network(number))
             .collect();

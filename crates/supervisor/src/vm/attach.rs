@@ -194,7 +194,7 @@ fn not_copied(bench: &Bench, disk: &Disk, error: &StorageError) -> Refusal {
     } else if matches!(error, StorageError::NoFileName { .. }) {
         RefusalCode::InvalidCall
     } else {
-        RefusalCode::Internal
+        RefusalCode::StorageFailed
     };
     let message = format!("disk `{}` of `{}` cannot be cloned", disk.name, bench.spec.name);
     let refusal = Refusal::new(code, message).cause(chain(error));

@@ -22,7 +22,11 @@ pub(super) fn tell(event: &Event) -> Option<String> {
         "vm.disk-error" => format!("disk `{disk}`: {}", text(event, "detail")),
         "vm.disk-damaged" => format!("QEMU found disk `{disk}` damaged: {}", text(event, "detail")),
         "vm.disk-accepted" => format!("the file of disk `{disk}` was accepted as it is"),
+        "vm.disk-attached" if event.data.get("live") == Some(&Value::Bool(true)) => {
+            format!("its guest got disk `{disk}`: {}", text(event, "path"))
+        }
         "vm.disk-attached" => format!("it got disk `{disk}`: {}", text(event, "path")),
+        "vm.disk-not-attached" => format!("QEMU did not take disk `{disk}`: {}", text(event, "message")),
         "vm.disk-resized" => {
             let bytes = |key| number(event, key).map_or_else(|| "?".to_owned(), units::size);
             format!(

@@ -65,9 +65,8 @@ fn what_happened_is_told_without_jargon() {
     insta::assert_snapshot!(told.join("\n"));
 }
 
-#[test]
-fn what_happened_to_disks_is_told() {
-    let told: Vec<String> = [
+fn about_disks() -> Vec<(&'static str, Value)> {
+    vec![
         ("disk.created", json!({"path": "/vm/root"})),
         ("vm.disk-checked", json!({"disk": "root", "leaks": 0})),
         ("vm.disk-checked", json!({"disk": "root", "leaks": 1})),
@@ -94,9 +93,22 @@ fn what_happened_to_disks_is_told() {
         ("vm.disk-accepted", json!({"disk": "root"})),
         ("vm.disk-attached", json!({"disk": "root", "path": "/vm/root"})),
         (
+            "vm.disk-attached",
+            json!({"disk": "root", "path": "/vm/root", "live": true}),
+        ),
+        (
+            "vm.disk-not-attached",
+            json!({"disk": "root", "message": "in use"}),
+        ),
+        (
             "vm.disk-resized",
             json!({"disk": "root", "before": 1 << 30, "after": 2_u64 << 30}),
         ),
+    ]
+}
+
+fn about_snapshots() -> Vec<(&'static str, Value)> {
+    vec![
         ("vm.snapshot-created", json!({"name": "one", "memory": true})),
         ("vm.snapshot-loaded", json!({"name": "one", "memory": false})),
         ("vm.snapshot-deleted", json!({"name": "one", "memory": false})),
@@ -108,10 +120,16 @@ fn what_happened_to_disks_is_told() {
             json!({"name": "one", "achieved": false, "kept_as": "one.new"}),
         ),
     ]
-    .iter()
-    .filter_map(|(kind, data)| tell(&event(kind, data)))
-    .collect();
-    assert_eq!(told.len(), 21);
+}
+
+#[test]
+fn what_happened_to_disks_is_told() {
+    let told: Vec<String> = about_disks()
+        .iter()
+        .chain(&about_snapshots())
+        .filter_map(|(kind, data)| tell(&event(kind, data)))
+        .collect();
+    assert_eq!(told.len(), 23);
     insta::assert_snapshot!(told.join("\n"));
 }
 
