@@ -49,11 +49,17 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::with("restart: never")
+    }
+
+    /// With one more line in its VM's file.
+    fn with(line: &str) -> Self {
         let sandbox = Sandbox::new();
         qemu_img::run_in(sandbox.home(), &["create", "-q", "-f", "raw", "base.raw", "1M"]);
         qemu_img::overlay_on("base.raw", &sandbox.home().join("new.qcow2"));
         let id = Guest::tiny("web")
             .machine("q35")
+            .line(line)
             .line("disks: {root: {path: ./root.qcow2, size: 1M}}")
             .start(&sandbox);
         Self { sandbox, id }
@@ -254,6 +260,32 @@ fn a_vm_that_is_being_given_a_disk_can_be_ended() {
         }
         // The file of a person stays, whatever becomes of the VM.
         assert!(scene.sandbox.home().join("new.qcow2").exists());
+    }
+}
+
+/// The policy about a lost runner is carried out once what was under way has come to its end.
+#[test]
+fn a_vm_that_ends_with_its_runner_ends_although_it_is_being_given_a_disk() {
+    for point in [Point::PlugIntended, Point::PlugImages, Point::PlugAnswered] {
+        let scene = Scene::with("on_runner_loss: stop");
+        let runner = scene.find(Runner).unwrap();
+        let mut held_at = Held::at(&scene.sandbox, point);
+        let client = scene.sandbox.spawn(&ATTACH);
+        held_at.reached();
+        kill(&[&runner]);
+        drop(held_at);
+        client.output();
+        scene
+            .sandbox
+            .maqet(&["wait", "web", "exit", "--timeout", "60s"])
+            .expect(0);
+        let status = scene.sandbox.status("web");
+        assert_eq!(
+            status["last_exit"]["cause"],
+            "runner-lost",
+            "{}: {status}",
+            point.name()
+        );
     }
 }
 

@@ -91,6 +91,8 @@ pub(crate) struct VmActor {
     progress: Option<watch::Receiver<meter::Progress>>,
     /// Work on snapshots that was cut off is being settled, without anybody having asked.
     settles: bool,
+    /// The launch whose runner was lost while something was being done that does not end it.
+    bereaved: Option<u64>,
     /// A runner has taken over, or answers again: for whoever waits to tell it something once more.
     heard: Rc<Notify>,
     /// What is about to go into the journal.
@@ -219,6 +221,7 @@ impl VmActor {
             turn: Arc::default(),
             progress: None,
             settles: false,
+            bereaved: None,
             heard: Rc::default(),
             untold: troubles::Untold::default(),
             settled: Some(settled),

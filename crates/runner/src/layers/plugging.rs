@@ -52,6 +52,13 @@ impl Coming<'_> {
         told.is_some_and(|top| top.attached || self.disk.interface == DiskInterface::None)
     }
 
+    /// Whether QEMU has a node of its name that is not of its image: somebody else made it.
+    fn is_anothers(&self, nodes: &Nodes<'_>) -> bool {
+        let name = &self.disk.name;
+        let own = nodes.file(name, name).is_some_and(|file| file.set == self.set(0));
+        nodes.is_known(name) && !own
+    }
+
     /// Names of its nodes that QEMU may have, each before what it stands on.
     fn nodes(&self, known: usize) -> Vec<String> {
         let own = [self.disk.name.clone(), file_of(&self.disk.name, self.place)];
@@ -73,7 +80,14 @@ impl Work {
     pub(super) async fn plug(&self, order: &PlugDisk) -> Result<Empty, Refusal> {
         let names: Vec<String> = order.spec.disks.iter().map(|disk| disk.name.clone()).collect();
         let coming = self.coming(order, &names)?;
-        if !coming.is_there(&self.nodes_of(&names).await?) {
+        let nodes = self.nodes_of(&names).await?;
+        if coming.is_anothers(&nodes) {
+            let (disk, name) = (&order.disk, &*self.counter.name);
+            let words = format!("the QEMU of `{name}` has a block node `{disk}` that is not of this disk");
+            let refusal = Refusal::new(RefusalCode::Conflict, words).vm(name);
+            return Err(refusal.hint("give the disk another name with `--disk`"));
+        }
+        if !coming.is_there(&nodes) {
             self.bring(coming).await?;
         }
         let (disk, path) = (coming.disk.name.clone(), coming.disk.path.clone());

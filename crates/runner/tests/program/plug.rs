@@ -101,6 +101,23 @@ async fn what_was_cut_off_is_taken_away_first() {
     assert_eq!(counts(&mut owner).await, [1, 2, 1]);
 }
 
+/// A person may have given QEMU a node of that name.
+#[tokio::test]
+async fn a_node_of_somebody_else_is_not_taken_for_the_disk() {
+    let mut scene = Scene::new();
+    let (_runner, mut owner, _) = scene.up(spec(&[])).await;
+    let node = json!({"driver": "null-co", "node-name": "one", "read-zeroes": true});
+    qmp(&mut owner, "blockdev-add", node).await.unwrap();
+    let meant = order(&spec(&[]), "one", file(&scene, "one.raw"));
+    let refusal = call(&mut owner, &meant).await.unwrap_err();
+    assert_eq!(refusal.code, RefusalCode::Conflict, "{refusal:?}");
+    let device = json!({"driver": "virtio-blk-pci", "drive": "one"});
+    qmp(&mut owner, "device_add", device).await.unwrap();
+    let refusal = call(&mut owner, &meant).await.unwrap_err();
+    assert_eq!(refusal.code, RefusalCode::Conflict, "{refusal:?}");
+    assert_eq!(counts(&mut owner).await, [1, 1, 0]);
+}
+
 #[tokio::test]
 async fn another_file_than_the_one_that_was_looked_at_is_refused() {
     let mut scene = Scene::new();

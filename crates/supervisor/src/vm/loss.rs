@@ -19,7 +19,12 @@ impl VmActor {
     /// The runner was lost, or this was found out later: QEMU is ended if the spec says so and nobody does it already.
     pub(super) fn end_after_loss(&mut self, context: &mut Context<Self>) {
         let wanted = self.record.spec.on_runner_loss == OnRunnerLoss::Stop;
-        if !wanted || self.activity != Activity::Idle || self.exit_if_gone().is_some() {
+        if !wanted || self.exit_if_gone().is_some() {
+            return;
+        }
+        if self.activity != Activity::Idle {
+            // What is being done to its disks comes to its end first.
+            self.bereaved = Some(self.record.generation);
             return;
         }
         let order = StopQemu {
@@ -30,6 +35,13 @@ impl VmActor {
         let stop = StopOrder::after_loss(order, Instant::now());
         if let Err(refusal) = self.walk(stop, Then::Rest, context) {
             tracing::error!(vm = self.name(), %refusal, "a QEMU without its runner is not stopped");
+        }
+    }
+
+    /// Something has come to its end in the middle of which the runner was lost.
+    pub(super) fn end_after_work(&mut self, context: &mut Context<Self>) {
+        if self.bereaved.take() == Some(self.record.generation) {
+            self.end_after_loss(context);
         }
     }
 

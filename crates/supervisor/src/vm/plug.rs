@@ -332,15 +332,15 @@ impl Job {
     }
 }
 
-/// Whether QEMU may have the disk although this was answered: by nobody, or by a runner that has no QEMU yet, or none any more.
+/// Whether QEMU may have the disk although this was answered: by anybody but a runner that has QEMU and has looked what it has.
 const fn is_unknown(refusal: &Refusal) -> bool {
-    matches!(
+    !matches!(
         refusal.code,
-        RefusalCode::NotAnswering
-            | RefusalCode::Timeout
-            | RefusalCode::Internal
-            | RefusalCode::Busy
-            | RefusalCode::WrongState
+        RefusalCode::Conflict
+            | RefusalCode::StorageFailed
+            | RefusalCode::QmpFailed
+            | RefusalCode::InvalidCall
+            | RefusalCode::InvalidSpec
     )
 }
 

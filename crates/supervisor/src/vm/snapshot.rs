@@ -144,6 +144,7 @@ impl VmActor {
             self.finish(outcome);
             // QEMU may have ended meanwhile, with a restart due.
             self.arm(context);
+            self.end_after_work(context);
         }
     }
 
