@@ -55,6 +55,8 @@ fn nothing_is_attached_that_a_start_would_refuse() {
             .maqet(&[&["storage", "attach", "web"], words].concat())
             .expect(code);
     }
+    let missing = sandbox.maqet(&["storage", "attach", "web", "missing"]).stderr;
+    assert!(missing.contains("hint: qemu-img create -f qcow2 /"), "{missing}");
     assert_eq!(sandbox.status("web")["disks"].as_array().unwrap().len(), 1);
 }
 

@@ -8,6 +8,7 @@ use maqet_process::identity::FileMark;
 use maqet_protocol::control::{DiskAttached, DiskCloned};
 use maqet_protocol::refusal::{Refusal, RefusalCode};
 use maqet_spec::VmSpec;
+use maqet_spec::shell::word;
 use maqet_spec::vm::{Disk, DiskFormat};
 use maqet_state::change::Change;
 use maqet_state::clock;
@@ -134,6 +135,7 @@ impl VmActor {
 /// Everything a start would insist on, before the disk is the VM's.
 pub(super) async fn fit(bench: Bench, disk: Disk) -> Result<Fitting, Refusal> {
     check_writable(&bench.shared).await?;
+    refuse_missing(&bench, &disk).await?;
     let mut spec = bench.spec.clone();
     spec.disks.push(disk.clone());
     admission::check(&spec, &bench.shared).await?;
@@ -158,6 +160,24 @@ pub(super) async fn fit(bench: Bench, disk: Disk) -> Result<Fitting, Refusal> {
         file,
         below,
     })
+}
+
+/// No image is made here, whatever a VM's file may say of one that is missing. What is forbidden is told as that, first.
+async fn refuse_missing(bench: &Bench, disk: &Disk) -> Result<(), Refusal> {
+    let (path, policy) = (disk.path.clone(), bench.shared.policy.clone());
+    let looking = move || {
+        policy.check(&path).is_ok() && image::open(&path, true).is_err_and(|error| error.is_missing())
+    };
+    if !bench.shared.asides.of(&bench.id).run(looking).await? {
+        return Ok(());
+    }
+    let message = format!("`{}` does not exist", disk.path.display());
+    let hint = format!(
+        "qemu-img create -f {} {} 10G makes one",
+        disk.format,
+        word(&disk.path)
+    );
+    Err(Refusal::new(RefusalCode::InvalidSpec, message).hint(hint))
 }
 
 async fn copy(
