@@ -278,7 +278,7 @@ impl VmActor {
     /// The answer of an operation in whose place another one came.
     fn cut_short(&self) -> Refusal {
         let message = format!(
-            "what was under way with `{}` was ended by another command",
+            "what was under way with `{}` was cut short by another command, and may be done or not",
             self.name()
         );
         Refusal::new(RefusalCode::Busy, message)

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use maqet_tests::Output;
+
 use super::plan::{Order, Verb};
 
 /// A byte that was written to each of the two disks, zero before anything was.
@@ -23,12 +25,12 @@ pub(super) struct Content {
 /// An order and the exit code of its client.
 pub(super) type Done = (Order, i32);
 
-/// Whoever was refused changed nothing. Under a dead supervisor the client asks the next one, which may find the order in its
-/// own way.
-pub(super) fn may_have_changed(code: i32, asked_twice: bool) -> bool {
-    match code {
+/// Whoever was refused changed nothing, unless another order came in its place. Under a dead supervisor the client asks the
+/// next one, which may find the order in its own way.
+pub(super) fn may_have_changed(output: &Output, asked_twice: bool) -> bool {
+    match output.code {
         2..=4 => false,
-        5 => asked_twice,
+        5 => asked_twice || output.stderr.contains("cut short by another command"),
         _ => true,
     }
 }

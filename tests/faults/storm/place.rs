@@ -176,7 +176,7 @@ impl Place {
         let mut done = std::mem::take(&mut self.late);
         let asked_twice = acted.has_hit(Victim::Supervisor);
         for (order, output) in &acted.called {
-            if order.verb.is_of_content() && may_have_changed(output.code, asked_twice) {
+            if order.verb.is_of_content() && may_have_changed(output, asked_twice) {
                 done.push((order.clone(), output.code));
             }
         }
