@@ -141,6 +141,23 @@ fn every_way_in_that_a_machine_has_while_it_runs() {
     }
 }
 
+/// With a network card behind the disks of the start.
+#[test]
+fn on_a_pc_it_has_the_same_place_at_the_next_start() {
+    let sandbox = Sandbox::new();
+    image(&sandbox, "new.qcow2");
+    Guest::tiny("web")
+        .line("disks: {root: {path: ./web.qcow2, size: 1M}}")
+        .line("networks: {lan: {}}")
+        .start(&sandbox);
+    sandbox.maqet(&attach("web", "new.qcow2", &[])).expect(0);
+    let memory = |verb| ["snapshot", verb, "web", "with", "--memory"];
+    sandbox.maqet(&memory("create")).expect(0);
+    sandbox.maqet(&["restart", "web"]).expect(0);
+    sandbox.maqet(&memory("load")).expect(0);
+    assert_eq!(status(&sandbox, "web"), "running");
+}
+
 #[test]
 fn what_cannot_come_is_told_before_anything_is_done() {
     let sandbox = Sandbox::new();
@@ -176,6 +193,11 @@ fn what_cannot_come_is_told_before_anything_is_done() {
         sandbox.json(&["info", "web"]),
     );
     assert_eq!(before, after);
+    // What it had it still has.
+    Guest::tiny("thief")
+        .line("disks: {root: {path: ./web.qcow2, interface: ide}}")
+        .add(&sandbox);
+    sandbox.maqet(&["start", "thief"]).expect(5);
     // What nobody has now may be had.
     sandbox.maqet(&attach("web", "own.qcow2", &[])).expect(0);
     sandbox.maqet(&attach("db", "own.qcow2", &[])).expect(5);
@@ -283,7 +305,7 @@ fn there_are_so_many_ports_and_then_it_is_told() {
         .expect(3)
         .error();
     assert!(
-        error["causes"][0].as_str().unwrap().contains("8 ports"),
+        error["causes"][0].as_str().unwrap().contains("the 8 places"),
         "{error}"
     );
     sandbox.maqet(&["restart", "web"]).expect(0);

@@ -57,6 +57,7 @@ impl Scene {
         let sandbox = Sandbox::new();
         qemu_img::run_in(sandbox.home(), &["create", "-q", "-f", "raw", "base.raw", "1M"]);
         qemu_img::overlay_on("base.raw", &sandbox.home().join("new.qcow2"));
+        qemu_img::create(&sandbox.home().join("second.qcow2"), "qcow2", "1M");
         let id = Guest::tiny("web")
             .machine("q35")
             .line(line)
@@ -174,6 +175,11 @@ fn play(point: Point, victims: &[Victim]) {
     }
     scene.write(5);
     scene.assert_agree(&["root".to_owned(), "new".to_owned()], &context);
+    // Whoever looks after QEMU now knows all its disks.
+    scene
+        .sandbox
+        .maqet(&["storage", "attach", "web", "second.qcow2"])
+        .expect(0);
     scene.sandbox.maqet(&["stop", "web"]).expect(0);
     assert_eq!(scene.content(), 5, "{context}");
     scene.sandbox.maqet(&["start", "web"]).expect(0);

@@ -29,6 +29,7 @@ use maqet_storage::image::{self, Image};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
+use crate::mail::{Mail, News, post};
 use crate::nodes::Nodes;
 use crate::passage::{self, value};
 use crate::place::because;
@@ -178,7 +179,7 @@ impl Work {
         }
         pass(Point::LayersSwitched);
         if let Err(refusal) = result {
-            self.take_back(added).await;
+            self.unstack(added).await;
             return Err(refusal);
         }
         Ok(Empty {})
@@ -261,7 +262,7 @@ impl Work {
     }
 
     /// What was made for nothing; what cannot be taken away is taken away before the next one.
-    async fn take_back(&self, added: Vec<Added>) {
+    async fn unstack(&self, added: Vec<Added>) {
         for Added { node, set } in added {
             let place = place_of(&node).map_or(0, |(place, _number)| place);
             for node_name in [node.clone(), file_of(&node, place)] {
@@ -284,6 +285,17 @@ impl Work {
 
     async fn execute<C: Command>(&self, command: &C) -> Result<C::Reply, Refusal> {
         let done: Result<C::Reply, QmpError> = self.qmp.execute(command, COMMAND).await;
-        done.map_err(|error| passage::refusal(error, &self.counter))
+        match done {
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(self.refused(error).await),
+        }
+    }
+
+    /// Why a command was not done. That QEMU does not answer is told, so that it is told as well when it does again.
+    async fn refused(&self, error: QmpError) -> Refusal {
+        if matches!(error, QmpError::Deadline { .. }) {
+            post(&self.counter.desk, Mail::News(News::Silent(true))).await;
+        }
+        passage::refusal(error, &self.counter)
     }
 }

@@ -96,8 +96,15 @@ pub(crate) enum News {
     LookedForRoom(bool),
     /// A person has the guest halted, or lets it go on.
     Held(bool),
-    /// QEMU has a disk more: its name, and where its image is.
-    Plugged(String, PathBuf),
+    /// QEMU has a disk more, its last one.
+    Plugged {
+        /// Its place among the disks.
+        place: usize,
+        /// Its name.
+        disk: String,
+        /// Where its image is.
+        path: PathBuf,
+    },
     /// QEMU let a deadline pass, or answered after it had.
     Silent(bool),
     /// Something the stop ladder waits for.

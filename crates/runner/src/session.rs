@@ -195,7 +195,7 @@ impl Session {
             News::Blocks(blocks) => self.blocks_known(blocks),
             News::LookedForRoom(let_run) => self.looked_for_room(let_run),
             News::Held(held) => self.held(held),
-            News::Plugged(disk, path) => self.plugged(disk, path),
+            News::Plugged { place, disk, path } => self.plugged(place, disk, path),
             News::Silent(silent) => self.silence(silent),
             News::Ladder(input) => self.climb(input),
             News::HelperGone { share, ended_first } => self.helper_gone(&share, ended_first),

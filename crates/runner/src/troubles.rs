@@ -84,8 +84,9 @@ impl Troubles {
         }
     }
 
-    /// There is a disk more.
-    pub(crate) fn learn(&mut self, disk: String) {
+    /// There is a disk more, the last one, at this place.
+    pub(crate) fn learn(&mut self, place: usize, disk: String) {
+        self.names.truncate(place);
         self.names.push(disk);
     }
 

@@ -2,7 +2,7 @@
 
 use crate::vm::DiskInterface;
 
-/// PCI Express ports of a `q35` that are kept for disks that come while it runs. A slot has room for eight of them.
+/// PCI Express ports of a `q35`, and slots of a `pc`, that are kept for disks that come while it runs. A slot has room for eight ports.
 pub const HOTPLUG_PORTS: u8 = 8;
 
 /// Machines that take the same devices.

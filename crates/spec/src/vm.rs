@@ -148,8 +148,8 @@ pub struct Disk {
     /// What becomes of blocks that the guest fills with zeroes.
     #[serde(default, skip_serializing_if = "is_default")]
     pub detect_zeroes: DetectZeroes,
-    /// PCI Express port, from 0 to [`HOTPLUG_PORTS`](crate::machine::HOTPLUG_PORTS) exclusive, of a disk that came while the machine
-    /// ran; `None` for a place of the machine's own choice.
+    /// PCI Express port, or slot of a `pc`, from 0 to [`HOTPLUG_PORTS`](crate::machine::HOTPLUG_PORTS) exclusive, of a disk that came
+    /// while the machine ran; `None` for a place of the machine's own choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u8>,
 }

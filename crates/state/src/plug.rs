@@ -22,6 +22,8 @@ pub struct Plug {
     /// What that stands on, the nearest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub below: Vec<Opened>,
+    /// Launch of the QEMU that is to get it.
+    pub generation: u64,
     /// Boot of the host in which they were looked at.
     pub boot_id: String,
     /// Idempotency key of the call that asked for it.
@@ -98,6 +100,7 @@ mod tests {
             disk: serde_json::from_value(disk).unwrap(),
             file: opened("/vm/new", 2).file,
             below: vec![opened("/vm/base", 3)],
+            generation: 1,
             boot_id: "boot".to_owned(),
             key: None,
         }));

@@ -154,7 +154,7 @@ struct Search {
 impl Search {
     /// Disks of a VM with what they stand on, and what maqet made for it, wherever its disks are by now.
     fn know(&mut self, record: &VmRecord, policy: &PathPolicy) {
-        for disk in &record.spec.disks {
+        for disk in &record.spec_at_most().disks {
             let Look { chain, broken } = image::look(&disk.path, disk.format, policy);
             let there = !chain.is_empty();
             let files = chain.iter().map(|found| key(found.file.id));

@@ -77,15 +77,21 @@ impl Leases {
             return Err(refuse_twice(&holder.name, one, other));
         }
         let mut held = shared.leases.0.borrow_mut();
-        held.retain(|other, _holder| other != id && is_busy(&shared.board, other));
+        held.retain(|other, _holder| other == id || is_busy(&shared.board, other));
+        // What it has already it keeps when it does not get more.
+        let others: Vec<&Holder> = held
+            .iter()
+            .filter(|(other, _holder)| *other != id)
+            .map(|(_id, holder)| holder)
+            .collect();
         let taken = holder.images.iter().find_map(|wanted| {
-            let by = held
-                .values()
+            let by = others
+                .iter()
                 .find_map(|other| Some((other, other.of_file(wanted)?)));
             by.map(|(other, theirs)| refuse(&holder.name, wanted, &other.name, theirs))
         });
         let exposed = || {
-            let others = held.values();
+            let others = others.iter().copied();
             others
                 .chain([&holder])
                 .find_map(|other| holder.exposes(other).or_else(|| other.exposes(&holder)))

@@ -24,7 +24,7 @@ impl Uses {
         let images = library.files();
         let mut uses = Self::default();
         for record in records {
-            for disk in &record.spec.disks {
+            for disk in &record.spec_at_most().disks {
                 let look = image::look(&disk.path, disk.format, policy);
                 let files = look.chain.iter().map(|found| found.file.id);
                 uses.enter(record, files.filter_map(|file| named(&images, file)));

@@ -205,7 +205,8 @@ impl Question {
 
     async fn looked_at(&self, other: &VmRecord, shared: &Shared) -> Vec<Dependent> {
         let asked = |disk: &&Disk| self.may_concern(disk, other);
-        let disks: Vec<_> = other.spec.disks.iter().filter(asked).cloned().collect();
+        let disks = other.spec_at_most().disks;
+        let disks: Vec<_> = disks.iter().filter(asked).cloned().collect();
         let Some(first) = disks.first().cloned() else {
             return Vec::new();
         };

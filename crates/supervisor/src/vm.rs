@@ -265,6 +265,7 @@ impl VmActor {
         let operation = Operation::new(self.name());
         let accepted = operation.follow();
         self.activity = activity;
+        self.settles = false;
         self.work = Some(Work {
             operation,
             cancel: Rc::new(Notify::new()),

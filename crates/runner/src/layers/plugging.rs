@@ -21,7 +21,6 @@ use tokio::time::timeout;
 use super::{COMMAND, DEADLINE_MAX, Work};
 use crate::mail::{Mail, News, post};
 use crate::nodes::Nodes;
-use crate::passage;
 
 /// Numbers of the descriptor sets of such disks: QEMU gives out the lowest that are free, and never comes this far.
 const SETS_FIRST: u64 = 1_000_000;
@@ -91,16 +90,22 @@ impl Work {
             self.bring(coming).await?;
         }
         let (disk, path) = (coming.disk.name.clone(), coming.disk.path.clone());
-        post(&self.counter.desk, Mail::News(News::Plugged(disk, path))).await;
+        let place = coming.place;
+        post(
+            &self.counter.desk,
+            Mail::News(News::Plugged { place, disk, path }),
+        )
+        .await;
         Ok(Empty {})
     }
 
-    /// The disk, which must be the next one, or the last one, of those that are known here.
+    /// The disk, which comes after those that are known here. One that was on its way to QEMU when this runner took over may be
+    /// known as well, whether it has come or not.
     fn coming<'o>(&self, order: &'o PlugDisk, names: &[String]) -> Result<Coming<'o>, Refusal> {
         let last = order.spec.disks.last().filter(|disk| disk.name == order.disk);
         let before = names.split_last().map_or(names, |(_last, before)| before);
         match last {
-            Some(disk) if self.disks == before || self.disks == names => Ok(Coming {
+            Some(disk) if self.disks.starts_with(before) && self.disks.len() <= names.len() => Ok(Coming {
                 order,
                 disk,
                 place: before.len(),
@@ -110,6 +115,7 @@ impl Work {
     }
 
     async fn bring(&self, coming: Coming<'_>) -> Result<(), Refusal> {
+        self.clear(coming).await?;
         let limit = Duration::from_millis(coming.order.timeout_ms).min(DEADLINE_MAX);
         let chain = timeout(limit, self.open_chain(coming)).await;
         let chain = chain.unwrap_or_else(|_elapsed| {
@@ -119,15 +125,26 @@ impl Work {
             );
             Err(Refusal::new(RefusalCode::StorageFailed, words).vm(&*self.counter.name))
         })?;
-        self.clear(coming).await?;
         let given = self.give(coming, chain).await;
         pass(Point::PlugDone);
-        let Err(refusal) = given else { return Ok(()) };
-        match self.clear(coming).await {
-            Ok(()) => Err(refusal),
-            // What is left of it is not known: that is what has to be told.
-            Err(unknown) => Err(unknown.cause(refusal.message)),
+        match given {
+            Ok(()) => Ok(()),
+            Err(refusal) => self.take_back(coming, refusal).await,
         }
+    }
+
+    /// What QEMU did not do in time it may have done by now. Otherwise nothing is left of the disk, or it is not known what is.
+    async fn take_back(&self, coming: Coming<'_>, refusal: Refusal) -> Result<(), Refusal> {
+        let names = [coming.disk.name.clone()];
+        if coming.is_there(&self.nodes_of(&names).await?) {
+            return Ok(());
+        }
+        self.clear(coming).await.map_err(|unknown| {
+            let words = format!("what is left of disk `{}` in QEMU is not known", coming.disk.name);
+            let told = Refusal::new(RefusalCode::Internal, words).vm(&*self.counter.name);
+            told.cause(unknown.message).cause(refusal.message.clone())
+        })?;
+        Err(refusal)
     }
 
     /// Opens its images, which must be those that were looked at.
@@ -179,8 +196,9 @@ impl Work {
             let set = AddFd {
                 fdset_id: Some(coming.set(depth)),
             };
-            let handed = self.qmp.hand_over(&set, image.fd, COMMAND).await;
-            handed.map_err(|error| passage::refusal(error, &self.counter))?;
+            if let Err(error) = self.qmp.hand_over(&set, image.fd, COMMAND).await {
+                return Err(self.refused(error).await);
+            }
         }
         let nodes = plug::nodes(coming.disk, coming.place, coming.set(0), &sets);
         for options in nodes.into_iter().flatten() {

@@ -93,13 +93,12 @@ impl Session {
         }
     }
 
-    /// QEMU has a disk more.
-    pub(super) fn plugged(&mut self, disk: String, path: PathBuf) {
+    /// QEMU has a disk more, in the place of one that did not come, if one was expected.
+    pub(super) fn plugged(&mut self, place: usize, disk: String, path: PathBuf) {
         let Stage::Up(live) = &mut self.stage else { return };
-        if live.qemu.images.iter().all(|(name, _path)| *name != disk) {
-            live.troubles.learn(disk.clone());
-            live.qemu.images.push((disk, path));
-        }
+        live.troubles.learn(place, disk.clone());
+        live.qemu.images.truncate(place);
+        live.qemu.images.push((disk, path));
     }
 
     pub(super) fn is_held(&self) -> bool {

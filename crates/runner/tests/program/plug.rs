@@ -139,6 +139,7 @@ async fn a_machine_without_the_port_says_so_and_keeps_nothing() {
     let mut scene = Scene::new();
     let (_runner, mut owner, _) = scene.up(spec(&[])).await;
     let mut wrong = order(&spec(&[]), "one", file(&scene, "one.raw"));
+    "q35".clone_into(&mut wrong.spec.machine);
     wrong.spec.disks[0].port = Some(3);
     let refusal = call(&mut owner, &wrong).await.unwrap_err();
     assert!(refusal.message.contains("not found"), "{refusal:?}");

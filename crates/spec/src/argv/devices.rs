@@ -10,7 +10,10 @@ use crate::vm::{Disk, DiskInterface, Media, Network, NetworkKind, VmSpec};
 const AHCI_PORTS: usize = 6;
 
 /// Slot of the ports for disks that come while a machine runs; where the chipset of a real one has its own.
-const PORTS_SLOT: &str = "0x1c";
+const PORTS_SLOT: u32 = 0x1c;
+
+/// First of the slots of a `pc` that such disks get: behind those that it gives out by itself.
+const PC_SLOT: u8 = 0x10;
 
 /// Chassis number of the first of them. No two ports may have the same; people count theirs from 0 or 1.
 const CHASSIS_FIRST: usize = 240;
@@ -26,7 +29,7 @@ pub(super) fn disks(
     family: Family,
 ) -> Result<(), WiringError> {
     let mut buses = Buses::of(spec, family);
-    for port in ports(family) {
+    for port in ports(spec, family) {
         words.pair("-device", port.device());
     }
     for (place, disk) in spec.disks.iter().enumerate() {
@@ -42,17 +45,35 @@ pub(super) fn disks(
 }
 
 /// Ports for disks that come while the machine runs: a `q35` takes none in its own slots. They are functions of one slot which
-/// nothing else gets by itself, so that everything has the address that it would have without them.
-fn ports(family: Family) -> impl Iterator<Item = Options> {
-    let count = if family == Family::Q35 { HOTPLUG_PORTS } else { 0 };
+/// nothing else gets by itself, so that everything has the address that it would have without them. No device behind one has
+/// I/O ports, of which there are few.
+fn ports(spec: &VmSpec, family: Family) -> impl Iterator<Item = Options> {
+    let count = if has_ports(spec, family) { HOTPLUG_PORTS } else { 0 };
     (0..count).map(|number| {
         let options = Options::of("pcie-root-port").with("id", port(number));
         let options = options
             .with("bus", "pcie.0")
-            .with("addr", format!("{PORTS_SLOT}.{number:x}"));
+            .with("addr", format!("{PORTS_SLOT:#x}.{number:x}"));
         let options = options.with("chassis", CHASSIS_FIRST + usize::from(number));
+        let options = options.with("io-reserve", 0);
         options.when(number == 0, "multifunction")
     })
+}
+
+/// Whether there are ports: words of a person's own may have their slot.
+pub(super) fn has_ports(spec: &VmSpec, family: Family) -> bool {
+    family == Family::Q35 && !spec.extra_args.iter().any(|word| names_slot(word, PORTS_SLOT))
+}
+
+/// Whether a word for QEMU puts something into this slot: `addr=1c.0`, or `"addr": "0x1c"`. QEMU reads both as hexadecimal.
+fn names_slot(word: &str, slot: u32) -> bool {
+    let plain = word.replace(['"', '{', '}', ' '], "");
+    let mut named = plain
+        .split(',')
+        .filter_map(|option| option.split_once(['=', ':']))
+        .filter(|(name, _)| *name == "addr")
+        .filter_map(|(_, address)| address.trim_start_matches("0x").split('.').next());
+    named.any(|number| u32::from_str_radix(number, 16) == Ok(slot))
 }
 
 /// Name of a port, and of the bus behind it.
@@ -138,6 +159,9 @@ impl Buses {
         let Attached { controller, device } = self.place(disk);
         let device = device.map(|device| {
             let device = match disk.port {
+                Some(number) if self.family == Family::Pc => {
+                    device.with("addr", format!("{:#x}", u32::from(PC_SLOT) + u32::from(number)))
+                }
                 // QEMU would take a second device at another address, where a port has none.
                 Some(number) => device.with("bus", port(number)).with("addr", "0"),
                 None => device,

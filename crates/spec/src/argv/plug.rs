@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::devices::{Attached, Buses};
+use super::devices::{Attached, Buses, has_ports};
 use super::nodes::{ImageSets, of_disk};
 use crate::machine::{Family, HOTPLUG_PORTS};
 use crate::vm::{Disk, DiskFormat, DiskInterface, VmSpec};
@@ -22,8 +22,11 @@ pub enum Unpluggable {
         /// The machine.
         machine: String,
     },
+    /// A person's own words have the slot of the ports.
+    #[error("it has no ports for disks that come while it runs: its `qemu.args` have a device at `addr=1c`")]
+    NoPorts,
     /// All ports have a disk.
-    #[error("the {HOTPLUG_PORTS} ports for disks that come while it runs are taken")]
+    #[error("the {HOTPLUG_PORTS} places for disks that come while it runs are taken")]
     NoPort,
 }
 
@@ -34,8 +37,11 @@ pub enum Unpluggable {
 pub fn placed(spec: &VmSpec, mut disk: Disk) -> Result<Disk, Unpluggable> {
     let family = Family::of(&spec.machine);
     match (disk.interface, family) {
-        (DiskInterface::None, _) | (DiskInterface::Virtio | DiskInterface::Nvme, Family::Pc) => {}
-        (DiskInterface::Virtio | DiskInterface::Nvme, Family::Q35) => {
+        (DiskInterface::None, _) => {}
+        (DiskInterface::Virtio | DiskInterface::Nvme, Family::Q35 | Family::Pc) => {
+            if family == Family::Q35 && !has_ports(spec, family) {
+                return Err(Unpluggable::NoPorts);
+            }
             let is_free = |port: &u8| spec.disks.iter().all(|other| other.port != Some(*port));
             let free = (0..HOTPLUG_PORTS).find(is_free);
             disk.port = Some(free.ok_or(Unpluggable::NoPort)?);

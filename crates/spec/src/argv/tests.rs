@@ -80,14 +80,14 @@ qemu: {args: ["-msg", "timestamp=on"]}
     -kernel /vms/vmlinuz
     -initrd /vms/in,itrd.img
     -append console=ttyS0 a=b,c
-    -device pcie-root-port,id=plug0,bus=pcie.0,addr=0x1c.0,chassis=240,multifunction=on
-    -device pcie-root-port,id=plug1,bus=pcie.0,addr=0x1c.1,chassis=241
-    -device pcie-root-port,id=plug2,bus=pcie.0,addr=0x1c.2,chassis=242
-    -device pcie-root-port,id=plug3,bus=pcie.0,addr=0x1c.3,chassis=243
-    -device pcie-root-port,id=plug4,bus=pcie.0,addr=0x1c.4,chassis=244
-    -device pcie-root-port,id=plug5,bus=pcie.0,addr=0x1c.5,chassis=245
-    -device pcie-root-port,id=plug6,bus=pcie.0,addr=0x1c.6,chassis=246
-    -device pcie-root-port,id=plug7,bus=pcie.0,addr=0x1c.7,chassis=247
+    -device pcie-root-port,id=plug0,bus=pcie.0,addr=0x1c.0,chassis=240,io-reserve=0,multifunction=on
+    -device pcie-root-port,id=plug1,bus=pcie.0,addr=0x1c.1,chassis=241,io-reserve=0
+    -device pcie-root-port,id=plug2,bus=pcie.0,addr=0x1c.2,chassis=242,io-reserve=0
+    -device pcie-root-port,id=plug3,bus=pcie.0,addr=0x1c.3,chassis=243,io-reserve=0
+    -device pcie-root-port,id=plug4,bus=pcie.0,addr=0x1c.4,chassis=244,io-reserve=0
+    -device pcie-root-port,id=plug5,bus=pcie.0,addr=0x1c.5,chassis=245,io-reserve=0
+    -device pcie-root-port,id=plug6,bus=pcie.0,addr=0x1c.6,chassis=246,io-reserve=0
+    -device pcie-root-port,id=plug7,bus=pcie.0,addr=0x1c.7,chassis=247,io-reserve=0
     -add-fd fd=8,set=0
     -blockdev driver=file,node-name=file.0,filename=/dev/fdset/0
     -blockdev driver=qcow2,node-name=root,file=file.0

@@ -95,8 +95,8 @@ fn port(disk: &Disk, before: &[Disk], family: Family) -> Option<Finding> {
     let port = disk.port?;
     let told = |message: String| Some(Finding::new(&["disks", &disk.name, "port"], message));
     let takes = matches!(disk.interface, DiskInterface::Virtio | DiskInterface::Nvme);
-    if family != Family::Q35 || !takes {
-        let words = "only disks with interface `virtio` or `nvme` of a `q35` have a port";
+    if !family.is_pc() || !takes {
+        let words = "only disks with interface `virtio` or `nvme` of a `q35` or `pc` have a port";
         return told(words.to_owned())?.hint("leave `port` out").into();
     }
     if port >= HOTPLUG_PORTS {

@@ -85,10 +85,20 @@ pub(crate) struct SnapshotVm(pub(crate) SnapshotOrder);
 pub(crate) enum RecordPlug {
     /// QEMU is told once this is durable.
     Begun(Box<Plug>),
-    /// It has it. For whoever asked.
-    Plugged(Box<DiskAttached>),
-    /// It has not. Why.
-    Refused(Box<Refusal>),
+    /// It has it.
+    Plugged {
+        /// The launch of that QEMU.
+        generation: u64,
+        /// For whoever asked.
+        attached: Box<DiskAttached>,
+    },
+    /// It has not.
+    Refused {
+        /// The launch of that QEMU.
+        generation: u64,
+        /// Why.
+        refusal: Box<Refusal>,
+    },
 }
 
 // Facts for one VM. From: its own work on snapshots.

@@ -158,7 +158,7 @@ impl VmActor {
         };
         let launch_id = live.launch_id.clone();
         let adopt = Adopt {
-            spec: self.record.spec.clone(),
+            spec: self.record.spec_at_most(),
             qemu,
             helpers: self.helpers().to_vec(),
             log_dir: self.shared.places.vm_data(&self.record.id),

@@ -37,6 +37,8 @@ use crate::operation::{Accepted, Done, Maintained, Outcome};
 use crate::snapshots::of_this_version;
 use crate::soundness;
 
+/// Time for all checks; an image after an unclean end is read as a whole.
+const CHECK_LIMIT: Duration = Duration::from_mins(2);
 /// Time for a runner to open the images.
 const OPEN_LIMIT: Duration = Duration::from_mins(1);
 /// Time for QEMU to take them, and for the wire.
@@ -51,6 +53,7 @@ const RUNNERS_MAX: u32 = 3;
 struct Job {
     bench: Bench,
     health: Health,
+    generation: u64,
     link: Rc<RunnerLink>,
     heard: Rc<Notify>,
     owner: Addr<VmActor>,
@@ -83,7 +86,9 @@ impl VmActor {
         let Some(plug) = self.record.plug.clone() else {
             return;
         };
-        if self.activity != Activity::Idle || self.record.status() != Status::Running {
+        // One that is meant to stop loses the disk with its end.
+        let stops = self.is_meant_to_stop().is_some();
+        if stops || self.activity != Activity::Idle || self.record.status() != Status::Running {
             return;
         }
         match self.plug_job(context) {
@@ -112,6 +117,7 @@ impl VmActor {
 
     fn plug_job(&mut self, context: &Context<Self>) -> Result<Job, Refusal> {
         Ok(Job {
+            generation: self.record.generation,
             link: self.link()?,
             heard: Rc::clone(&self.heard),
             bench: self.measured(),
@@ -138,6 +144,8 @@ impl VmActor {
         let done = work.into_actor(self).map(move |outcome, actor, context| {
             if let Some(token) = token {
                 actor.work_ended(outcome, &token, context);
+                // What was to be settled of snapshots had to wait for this.
+                actor.resume_layers(context);
             }
         });
         context.spawn(done);
@@ -149,10 +157,13 @@ impl VmActor {
         let message = format!("`{vm}` cannot get such a disk while it runs");
         let stop = format!("maqet stop {vm}, then attach it and maqet start {vm}");
         let hint = match why {
-            Unpluggable::Bus { .. } | Unpluggable::NoPort if self.has_scsi() => {
+            Unpluggable::Bus { .. } | Unpluggable::NoPort | Unpluggable::NoPorts if self.has_scsi() => {
                 format!("--interface scsi, or {stop}")
             }
-            Unpluggable::Bus { .. } | Unpluggable::NoPort | Unpluggable::NoController => stop,
+            Unpluggable::Bus { .. }
+            | Unpluggable::NoPort
+            | Unpluggable::NoPorts
+            | Unpluggable::NoController => stop,
         };
         Refusal::new(RefusalCode::WrongState, message)
             .vm(vm)
@@ -171,17 +182,22 @@ impl VmActor {
     /// # Errors
     /// `wrong-state` for one that comes when QEMU has ended.
     fn plug_change(&mut self, step: RecordPlug) -> Result<Change, Refusal> {
-        if self.record.status() != Status::Running {
+        let generation = match &step {
+            RecordPlug::Begun(plug) => plug.generation,
+            RecordPlug::Plugged { generation, .. } | RecordPlug::Refused { generation, .. } => *generation,
+        };
+        // An order that another one has cut short may come late: QEMU has ended, and another one may run by now.
+        if self.record.status() != Status::Running || self.record.generation != generation {
             let message = format!("`{}` has ended meanwhile, without the disk", self.name());
             return Err(Refusal::new(RefusalCode::WrongState, message));
         }
         let plug = self.record.plug.clone();
         let change = match (step, plug) {
-            (RecordPlug::Begun(plug), _) => {
+            (RecordPlug::Begun(plug), None) => {
                 self.record.plug = Some(plug);
                 Change::update(self.record.clone())
             }
-            (RecordPlug::Plugged(attached), Some(plug)) => {
+            (RecordPlug::Plugged { attached, .. }, Some(plug)) => {
                 self.record = self.record.clone().plugged(clock::now());
                 let event = self.event("vm.disk-attached").with("disk", attached.disk.clone());
                 let event = event.with("path", attached.path.display().to_string());
@@ -192,7 +208,7 @@ impl VmActor {
                     None => change,
                 }
             }
-            (RecordPlug::Refused(refusal), Some(plug)) => {
+            (RecordPlug::Refused { refusal, .. }, Some(plug)) => {
                 self.record.plug = None;
                 let event = self.event("vm.disk-not-attached").with("disk", plug.disk.name);
                 let event = event
@@ -200,7 +216,10 @@ impl VmActor {
                     .with("causes", refusal.causes);
                 Change::update(self.record.clone()).event(event)
             }
-            (RecordPlug::Plugged(_) | RecordPlug::Refused(_), None) => {
+            (RecordPlug::Begun(_), Some(_)) => {
+                return Err(self.defect("a second disk on its way to QEMU"));
+            }
+            (RecordPlug::Plugged { .. } | RecordPlug::Refused { .. }, None) => {
                 return Err(self.defect("the end of giving QEMU a disk that nobody has begun"));
             }
         };
@@ -219,30 +238,48 @@ impl Job {
         self.carry_on(plug).await
     }
 
-    /// All that a start would insist on, on record.
+    fn too_late(&self, disk: &Disk) -> Refusal {
+        let (name, vm) = (&disk.name, &self.bench.spec.name);
+        let limit = CHECK_LIMIT.as_secs();
+        let message = format!("disk `{name}` was not looked at within {limit} s, and is not attached");
+        Refusal::new(RefusalCode::Timeout, message).hint(format!(
+            "maqet stop {vm}, then attach it: a VM at rest is given all the time it needs"
+        ))
+    }
+
+    /// The order, on record.
     async fn intended(&self, disk: Disk, key: Option<String>) -> Result<Plug, Refusal> {
-        let fitting = fit(self.bench.clone(), disk).await?;
+        let late = self.too_late(&disk);
+        // A disk that does not answer keeps nobody from stopping the VM for long.
+        let checked = timeout(CHECK_LIMIT, self.checked(disk)).await;
         let Fitting {
             disk, file, below, ..
-        } = fitting;
-        let order = soundness::Order {
-            id: &self.bench.id,
-            vm: self.bench.spec.name.as_str(),
-            disks: std::slice::from_ref(&disk),
-            health: &self.health,
-            owner: &self.owner,
-            shared: &self.bench.shared,
-        };
-        soundness::check(&order).await?;
+        } = checked.unwrap_or(Err(late))?;
         let plug = Plug {
             disk,
             file,
             below,
+            generation: self.generation,
             boot_id: self.bench.shared.boot_id.clone(),
             key,
         };
         self.record(RecordPlug::Begun(Box::new(plug.clone()))).await?;
         Ok(plug)
+    }
+
+    /// All that a start would insist on.
+    async fn checked(&self, disk: Disk) -> Result<Fitting, Refusal> {
+        let fitting = fit(self.bench.clone(), disk).await?;
+        let order = soundness::Order {
+            id: &self.bench.id,
+            vm: self.bench.spec.name.as_str(),
+            disks: std::slice::from_ref(&fitting.disk),
+            health: &self.health,
+            owner: &self.owner,
+            shared: &self.bench.shared,
+        };
+        soundness::check(&order).await?;
+        Ok(fitting)
     }
 
     /// Tells QEMU, and records what comes of it.
@@ -260,7 +297,11 @@ impl Job {
             return Err(refusal.hint(hint));
         }
         let refusal = explained(vm, &plug.disk, of_this_version(vm, refusal));
-        match self.record(RecordPlug::Refused(Box::new(refusal.clone()))).await {
+        let told = RecordPlug::Refused {
+            generation: plug.generation,
+            refusal: Box::new(refusal.clone()),
+        };
+        match self.record(told).await {
             Ok(()) => Err(self.lease_less(refusal).await),
             Err(second) => Err(refusal.cause(second.message)),
         }
@@ -290,8 +331,11 @@ impl Job {
             file: plug.file,
             live: true,
         };
-        self.record(RecordPlug::Plugged(Box::new(attached.clone())))
-            .await?;
+        let told = RecordPlug::Plugged {
+            generation: plug.generation,
+            attached: Box::new(attached.clone()),
+        };
+        self.record(told).await?;
         pass(Point::WorkRecorded);
         Ok(Done::Maintained(Maintained::Attached(attached)))
     }
@@ -363,7 +407,7 @@ impl Handler<RecordPlug> for VmActor {
 
     /// What a store does not take has not happened; that it came to nothing is kept until it does.
     fn handle(&mut self, step: RecordPlug, _context: &mut Context<Self>) -> Self::Result {
-        let nothing = matches!(step, RecordPlug::Refused(_));
+        let nothing = matches!(step, RecordPlug::Refused { .. });
         let before = self.before();
         let change = match self.plug_change(step) {
             Ok(change) => change,

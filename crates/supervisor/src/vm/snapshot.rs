@@ -42,7 +42,6 @@ impl VmActor {
             Status::Running => Some(self.link()?),
             Status::Created | Status::Stopped | Status::Failed => None,
         };
-        self.settles = false;
         let accepted = self.begin(Activity::Snapshotting);
         let Some(token) = self.work.as_ref().map(|work| Rc::clone(&work.cancel)) else {
             return Err(self.defect("an operation that has not begun"));
@@ -88,7 +87,7 @@ impl VmActor {
 
     /// A QEMU that was taken over, or that answers again, may have been put on other images meanwhile, wait for a word, or have
     /// loaded a snapshot: only it knows, and it is asked, before its guest has gone on for long.
-    fn resume_layers(&mut self, context: &mut Context<Self>) {
+    pub(super) fn resume_layers(&mut self, context: &mut Context<Self>) {
         let loads = self
             .record
             .snapshot

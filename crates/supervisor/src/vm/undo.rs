@@ -52,7 +52,9 @@ impl VmActor {
         record.files = before.files;
         record.externals = before.externals;
         record.snapshot = before.snapshot;
-        record.plug = before.plug;
+        // A QEMU that has ended meanwhile has no disk on its way.
+        let generation = record.state.launch().map(|launch| launch.generation);
+        record.plug = before.plug.filter(|plug| Some(plug.generation) == generation);
         if let Some(health) = before.health {
             record.health = health;
         }

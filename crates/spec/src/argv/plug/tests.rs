@@ -83,3 +83,36 @@ fn it_is_what_the_next_start_will_have() {
         ])
     );
 }
+
+#[test]
+fn the_slot_of_the_ports_may_be_a_persons() {
+    for (word, has_ports) in [
+        ("ioh3420,bus=pcie.0,addr=1c.0", false),
+        ("ioh3420,addr=0x1c", false),
+        (r#"{"driver": "ioh3420", "addr": "0x1c.3"}"#, false),
+        ("ioh3420,addr=1d.0", true),
+        ("e1000,mac=52:54:00:00:00:1c", true),
+    ] {
+        let yaml = format!("qemu: {{args: [-device, '{word}']}}\n");
+        let placed = placed_in(&yaml, DiskInterface::Virtio);
+        assert_eq!(placed.is_ok(), has_ports, "{word}: {placed:?}");
+        let spec = spec(&yaml);
+        let words = crate::argv::argv(&spec, &crate::argv::Wiring::sample(&spec)).unwrap();
+        let ports = words
+            .iter()
+            .filter(|word| word.starts_with("pcie-root-port"))
+            .count();
+        assert_eq!(ports, if has_ports { 8 } else { 0 }, "{word}");
+    }
+}
+
+#[test]
+fn a_pc_has_slots_instead_of_ports() {
+    let (spec, _) = placed_in(
+        "machine: pc\ndisks: {a: {path: /d/a, port: 0}}",
+        DiskInterface::Virtio,
+    )
+    .unwrap();
+    let device = device(&spec, "new").unwrap();
+    assert_eq!((&device["addr"], device.get("bus")), (&json!("0x11"), None));
+}
