@@ -196,7 +196,7 @@ fn tower() -> Sandbox {
 }
 
 /// Another file of the same content takes the place of this one, which is kept.
-fn exchange(sandbox: &Sandbox, name: &str) {
+pub(crate) fn exchange(sandbox: &Sandbox, name: &str) {
     let (at, aside) = (sandbox.home().join(name), sandbox.home().join("aside"));
     fs::rename(&at, &aside).unwrap();
     fs::copy(&aside, &at).unwrap();

@@ -314,12 +314,13 @@ fn a_disk_that_comes_later_is_used_and_its_file_is_out_of_reach() {
     );
     let devices = monitor.run("query-block", &json!({})).unwrap();
     let device = devices[0]["qdev"].as_str().unwrap();
-    for command in ["write -P 7 0 1M", "read -P 7 0 1M", "flush"] {
+    for command in ["write -P 7 0 1M", "flush"] {
         let line = json!({"command-line": format!("qemu-io -d {device} \"{command}\"")});
-        let done = monitor.run("human-monitor-command", &line).unwrap();
-        assert!(!done.as_str().unwrap().contains("rror"), "{line}: {done}");
+        monitor.run("human-monitor-command", &line).unwrap();
     }
     assert_eq!(status(&sandbox, "web"), "running");
+    sandbox.maqet(&["stop", "web"]).expect(0);
+    assert!(qemu_img::content(&later).iter().all(|byte| *byte == 7));
 }
 
 #[test]
